@@ -1,0 +1,1 @@
+"""iadjax: industrial image anomaly detection in JAX."""

@@ -1,0 +1,106 @@
+"""The whole contract: a detector is a value made of pure functions over one state.
+
+A detector is built by a function with keyword options, as an optimiser is in Optax, and run by one driver, `iadjax.fit`.
+Nothing in here is jitted: the driver jits `Phase.update` and `Detector.predict` once.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+
+__all__ = ["Batch", "DataSpec", "Detector", "Frozen", "Phase", "Prediction", "State", "keep"]
+
+State = Any
+"""One pytree that holds everything that fitting changes, and nothing else."""
+
+Frozen = Mapping[str, Any]
+"""Variables of frozen networks by name: an argument of every function, never closed over, never checkpointed."""
+
+
+class Batch(NamedTuple):
+    """One batch of images; the last one of a pass is padded, and `valid` says which rows are real.
+
+    Attributes:
+      image: `[B, H, W, 3]` float32, RGB in [0, 1].
+      mask: `[B, H, W]` uint8 in {0, 1}; 1 where the image is anomalous.
+      label: `[B]` int32; 0 normal, 1 anomalous.
+      category: `[B]` int32; index into `DataSpec.categories`.
+      index: `[B]` int32; position of the image in its split, -1 in padded rows.
+      valid: `[B]` bool; False in padded rows.
+    """
+
+    image: jax.Array
+    mask: jax.Array
+    label: jax.Array
+    category: jax.Array
+    index: jax.Array
+    valid: jax.Array
+
+
+class DataSpec(NamedTuple):
+    """What a detector may know of the data before it sees any.
+
+    Attributes:
+      num_images: number of training images.
+      image_shape: (height, width, 3) after resize and crop.
+      categories: names of the categories, in the order of `Batch.category`.
+      num_validation: number of held-out normal images.
+    """
+
+    num_images: int
+    image_shape: tuple[int, int, int]
+    categories: tuple[str, ...]
+    num_validation: int = 0
+
+
+class Prediction(NamedTuple):
+    """Raw anomaly scores: larger is more anomalous.
+
+    Attributes:
+      score: `[B]` float32, one per image.
+      map: `[B, H, W]` float32, one per pixel, at the resolution of the input.
+    """
+
+    score: jax.Array
+    map: jax.Array
+
+
+def keep(key: jax.Array, state: State, frozen: Frozen) -> State:
+    """The default `Phase.finalize`: the identity on the state."""
+    del key, frozen
+    return state
+
+
+class Phase(NamedTuple):
+    """One stage of fitting: `epochs` passes of `update` over a split, then `finalize` once.
+
+    Attributes:
+      name: "fit", "train", "calibrate", ...
+      update: `(key, state, frozen, batch) -> (state, info)`; one step over one batch, jitted by the driver.
+        `info` is a dict of scalars for the log.
+      finalize: `(key, state, frozen) -> state`; once after the last batch, outside jit; may change shapes.
+      epochs: passes over the split.
+      split: "train", or "validation" (held-out normal images).
+    """
+
+    name: str
+    update: Callable[[jax.Array, State, Frozen, Batch], tuple[State, dict[str, jax.Array]]]
+    finalize: Callable[[jax.Array, State, Frozen], State] = keep
+    epochs: int = 1
+    split: str = "train"
+
+
+class Detector(NamedTuple):
+    """An anomaly detector.
+
+    Attributes:
+      init: `(key, frozen, spec) -> state`; allocates everything that fitting will change.
+      phases: the stages of fitting, in order; empty for a zero-shot detector.
+      predict: `(state, frozen, image [B, H, W, 3]) -> Prediction`; pure, never sees labels, and the scores of an image
+        do not depend on its batch mates.
+    """
+
+    init: Callable[[jax.Array, Frozen, DataSpec], State]
+    phases: tuple[Phase, ...]
+    predict: Callable[[State, Frozen, jax.Array], Prediction]
