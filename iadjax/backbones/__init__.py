@@ -1,0 +1,23 @@
+"""Frozen feature extractors by name."""
+
+from iadjax.backbones.backbone import Backbone, check_layers, feature_shapes
+from iadjax.backbones.filter_bank import filter_bank
+from iadjax.backbones.resnet import SPECS, resnet
+from iadjax.backbones.squeezenet import squeezenet1_1
+from iadjax.backbones.weights import content_hash, load_weights
+from iadjax.errors import UserError, did_you_mean
+
+__all__ = ["Backbone", "NAMES", "backbone", "check_layers", "content_hash", "feature_shapes", "load_weights"]
+
+NAMES = ("filter_bank", *SPECS, "squeezenet1_1")
+
+
+def backbone(name: str) -> Backbone:
+    """The backbone called `name`; a UserError lists the names if there is none."""
+    if name in SPECS:
+        return resnet(name)
+    if name == "squeezenet1_1":
+        return squeezenet1_1()
+    if name == "filter_bank":
+        return filter_bank()
+    raise UserError(f"there is no backbone {name!r}; {did_you_mean(name, NAMES)}")

@@ -1,0 +1,26 @@
+"""Detectors by name; a detector's module is imported when it is asked for."""
+
+import importlib
+import inspect
+from collections.abc import Callable
+
+from iadjax.errors import UserError, did_you_mean
+
+__all__ = ["MODULES", "factory", "options"]
+
+MODULES = {
+    "patchcore": "iadjax.detectors.memory_bank.patchcore",
+}
+
+
+def factory(name: str) -> Callable:
+    """The function that builds the detector `name`: `factory(name)(backbone, **options)`."""
+    if name not in MODULES:
+        raise UserError(f"there is no detector {name!r}; {did_you_mean(name, MODULES)}")
+    return getattr(importlib.import_module(MODULES[name]), name)
+
+
+def options(name: str) -> dict[str, object]:
+    """The keyword options of a detector with their defaults: the config keys under `detector`."""
+    parameters = inspect.signature(factory(name)).parameters.values()
+    return {parameter.name: parameter.default for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY}

@@ -1,0 +1,19 @@
+"""Primitives with no state that detectors share; all are pure functions."""
+
+from iadjax.ops.coreset import johnson_lindenstrauss_dimension, k_center_greedy, sparse_random_projection
+from iadjax.ops.neighbors import BYTE_BUDGET, nearest_neighbors
+from iadjax.ops.patches import adaptive_average_pool_1d, average_pool, unfold
+from iadjax.ops.resample import gaussian_blur, resize
+
+__all__ = [
+    "BYTE_BUDGET",
+    "adaptive_average_pool_1d",
+    "average_pool",
+    "gaussian_blur",
+    "johnson_lindenstrauss_dimension",
+    "k_center_greedy",
+    "nearest_neighbors",
+    "resize",
+    "sparse_random_projection",
+    "unfold",
+]

@@ -1,0 +1,7 @@
+"""What a person looks at: heat maps, curves, the HTML report, the table on the terminal."""
+
+from iadjax.report.console import print_metrics
+from iadjax.report.page import write_report
+from iadjax.report.pictures import color_range, overlay
+
+__all__ = ["color_range", "overlay", "print_metrics", "write_report"]

@@ -1,0 +1,60 @@
+"""What every backbone is: named intermediate layers of a frozen network, as pure functions."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from iadjax.errors import UserError, did_you_mean
+
+__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "Backbone", "check_layers", "feature_shapes", "normalize"]
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class Backbone(NamedTuple):
+    """A feature extractor.
+
+    Attributes:
+      name: its name in configs.
+      layers: the names that can be asked for, in the order in which they are computed.
+      init: `(key, layers) -> variables`; random variables for everything up to the last of `layers`.
+      features: `(variables, image [B, H, W, 3] in [0, 1], layers) -> tuple of [B, h, w, C]`, one for each of `layers`;
+        normalises the image as its weights need it; computes no layer above the last one asked for.
+      weight_name: `(path in the variables) -> name in a PyTorch state dict`, or None if there are no weights.
+      head: pattern of the names in a state dict that belong to no layer (the classifier).
+      hub: the weights used when a config names none (a Hugging Face Hub tag), or None.
+    """
+
+    name: str
+    layers: tuple[str, ...]
+    init: Callable[[jax.Array, Sequence[str]], Any]
+    features: Callable[[Any, jax.Array, Sequence[str]], tuple[jax.Array, ...]]
+    weight_name: Callable[[tuple[str, ...]], str] | None = None
+    head: str = ""
+    hub: str | None = None
+
+
+def check_layers(backbone: Backbone, layers: Sequence[str]) -> tuple[str, ...]:
+    """The layers as a tuple; a UserError that lists those that exist if one does not."""
+    layers = tuple(layers)
+    if not layers:
+        raise UserError(f"no layer of {backbone.name} was asked for; valid names: {', '.join(backbone.layers)}")
+    for layer in layers:
+        if layer not in backbone.layers:
+            raise UserError(f"{backbone.name} has no layer {layer!r}; {did_you_mean(layer, backbone.layers)}")
+    return layers
+
+
+def feature_shapes(backbone: Backbone, variables: Any, image_shape: Sequence[int], layers: Sequence[str]):
+    """Shapes `(h, w, C)` of the features of one image, without computing them."""
+    image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+    features = jax.eval_shape(lambda v, x: backbone.features(v, x, layers), variables, image)
+    return tuple(feature.shape[1:] for feature in features)
+
+
+def normalize(image: jax.Array) -> jax.Array:
+    """`[B, H, W, 3]` in [0, 1] to zero mean and unit variance by ImageNet's channel statistics."""
+    return (image - jnp.asarray(IMAGENET_MEAN, image.dtype)) / jnp.asarray(IMAGENET_STD, image.dtype)

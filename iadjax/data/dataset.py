@@ -1,0 +1,50 @@
+"""What every source of images yields: a list of items per split, and a function that reads one."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+__all__ = ["Dataset", "Item"]
+
+
+class Item(NamedTuple):
+    """One image of a data set, not yet read.
+
+    Attributes:
+      path: its name in `scores.csv`: relative to the root, with forward slashes; unique in the data set.
+      category: the product or texture it shows.
+      label: 0 normal, 1 anomalous.
+      defect: the kind of defect; "good" if normal.
+      file: the image file, or None if the source makes the image.
+      mask: the mask file, or None.
+    """
+
+    path: str
+    category: str
+    label: int
+    defect: str
+    file: Path | None = None
+    mask: Path | None = None
+
+
+class Dataset(NamedTuple):
+    """An index of images and how to read them.
+
+    Attributes:
+      name: its name in configs.
+      categories: the categories in use.
+      train: normal images.
+      test: normal and anomalous images.
+      read: `item -> (image [H, W, 3], mask [H, W] uint8 in {0, 1})`; the image is uint8 (0 to 255) or, where the file
+        has more depth, float32 in [0, 1].
+      has_masks: whether anomalous images have masks.
+    """
+
+    name: str
+    categories: tuple[str, ...]
+    train: tuple[Item, ...]
+    test: tuple[Item, ...]
+    read: Callable[[Item], tuple[np.ndarray, np.ndarray]]
+    has_masks: bool

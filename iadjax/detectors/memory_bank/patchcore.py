@@ -1,0 +1,113 @@
+"""PatchCore: "Towards Total Recall in Industrial Anomaly Detection" (Roth et al., CVPR 2022, arXiv 2106.08265).
+
+A memory bank M of locally aware patch features of normal images, thinned by a greedy coreset; an image is as anomalous as
+its most anomalous patch is far from M.
+"""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+
+from iadjax import ops, progress
+from iadjax.backbones import Backbone, check_layers
+from iadjax.detector import Detector, Prediction
+from iadjax.detectors.builders import memory_bank
+from iadjax.errors import UserError
+
+__all__ = ["patchcore"]
+
+
+def patchcore(
+    backbone: Backbone,
+    *,
+    layers: Sequence[str] = ("layer2", "layer3"),
+    embedding: str = "pool",
+    patch_size: int = 3,
+    pretrain_dimension: int = 1024,
+    target_dimension: int = 1024,
+    coreset_ratio: float = 0.1,
+    projection_eps: float = 0.9,
+    reweight: bool = True,
+    num_neighbors: int = 9,
+    sigma: float = 4.0,
+) -> Detector:
+    """Builds PatchCore.
+
+    Args:
+      backbone: frozen network phi; its variables are `frozen["backbone"]`.
+      layers: the hierarchy levels j of section 3.1; the grid of the first one is the grid of the patches.
+      embedding: "pool": average pooling of every level over the neighbourhood, deeper levels resized to the first one's
+        grid, channels concatenated. "unfold": as the authors' code, neighbourhoods are unfolded, every level is reduced to
+        `pretrain_dimension` by adaptive average pooling over (channel, pixel) in that order, and the stacked levels to
+        `target_dimension`. Their figures are not interchangeable.
+      patch_size: p, the side of the neighbourhood (eq. 1-3), odd.
+      pretrain_dimension, target_dimension: of "unfold" only.
+      coreset_ratio: share of the patches that the coreset M_C keeps (Algorithm 1), in (0, 1].
+      projection_eps: distortion of the random projection psi on which the coreset is chosen (Johnson-Lindenstrauss); the
+        authors' code draws a dense one to 128 dimensions, this a sparse one whose dimension follows from the bound.
+      reweight: whether the image score is weighted by eq. 7; the authors' code leaves it out, the paper has it.
+      num_neighbors: b of eq. 7; N_b(m*) contains m* itself.
+      sigma: of the Gaussian that smooths the map, in pixels of the input; 0 = off.
+
+    Raises:
+      UserError: an option out of its range, or a layer that the backbone does not have.
+    """
+    layers = check_layers(backbone, layers)
+    if embedding not in ("pool", "unfold"):
+        raise UserError(f"detector.embedding must be 'pool' or 'unfold', got {embedding!r}")
+    if not 0 < coreset_ratio <= 1:
+        raise UserError(f"detector.coreset_ratio must be in (0, 1], got {coreset_ratio}")
+    if num_neighbors < 1 or patch_size < 1 or patch_size % 2 == 0 or sigma < 0 or not 0 < projection_eps < 1:
+        raise UserError(
+            "detector: num_neighbors must be positive, patch_size odd, sigma at least 0 and projection_eps in (0, 1); got "
+            f"{num_neighbors}, {patch_size}, {sigma} and {projection_eps}"
+        )
+
+    def pool(features):
+        grid = features[0].shape[1:3]
+        pooled = [ops.average_pool(level, patch_size) for level in features]
+        return jnp.concatenate([pooled[0], *(ops.resize(level, grid) for level in pooled[1:])], axis=-1)
+
+    def unfold(features):
+        grid = features[0].shape[1:3]
+        patches = [ops.unfold(level, patch_size) for level in features]
+        patches = [patches[0], *(ops.resize(level, grid) for level in patches[1:])]
+        levels = [ops.adaptive_average_pool_1d(level, pretrain_dimension) for level in patches]
+        return ops.adaptive_average_pool_1d(jnp.concatenate(levels, axis=-1), target_dimension)
+
+    def embed(frozen, image):
+        features = backbone.features(frozen["backbone"], image, layers)
+        return pool(features) if embedding == "pool" else unfold(features)
+
+    def reduce(key, features):
+        number = max(1, int(len(features) * coreset_ratio))
+        if number == len(features):
+            return features
+        projection_key, start_key = jax.random.split(key)
+        projected = ops.sparse_random_projection(projection_key, features, projection_eps)
+        start = int(jax.random.randint(start_key, (), 0, len(features)))
+        with progress.track("coreset", number, "centre") as report:
+            return features[ops.k_center_greedy(projected, number, start, progress=report)]
+
+    def predict(bank, frozen, image):
+        features = embed(frozen, image)
+        batch, height, width, depth = features.shape
+        distance, nearest = ops.nearest_neighbors(features.reshape(-1, depth), bank, 1)
+        distance, nearest = distance.reshape(batch, -1), nearest.reshape(batch, -1)
+        # eq. 6: the patch that is farthest from M, s* = ||m_test - m*||
+        worst = jnp.argmax(distance, axis=1)[:, None]
+        score = jnp.take_along_axis(distance, worst, axis=1)[:, 0]
+        if reweight and num_neighbors > 1:
+            test_patch = jnp.take_along_axis(features.reshape(batch, -1, depth), worst[..., None], axis=1)
+            nearest_patch = bank[jnp.take_along_axis(nearest, worst, axis=1)[:, 0]]
+            _, neighbors = ops.nearest_neighbors(nearest_patch, bank, min(num_neighbors, len(bank)))
+            to_neighbors = jnp.linalg.norm(test_patch - bank[neighbors], axis=-1)
+            # eq. 7: w = 1 - exp(s*) / sum over N_b(m*) of exp(||m_test - m||), in the stable form of a softmax
+            weight = 1 - jnp.exp(score - jax.nn.logsumexp(jnp.concatenate([score[:, None], to_neighbors[:, 1:]], 1), axis=1))
+            score = weight * score
+        # bilinear, then smoothed: section 3.3
+        maps = ops.resize(distance.reshape(batch, height, width, 1), image.shape[1:3])[..., 0]
+        return Prediction(score, ops.gaussian_blur(maps, sigma) if sigma else maps)
+
+    return memory_bank(embed, reduce, predict)

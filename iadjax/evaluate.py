@@ -1,0 +1,164 @@
+"""Predictions over a split to metrics, files and the report."""
+
+import csv
+import io
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import tifffile
+from PIL import Image
+
+from iadjax import data, files, metrics, record, report
+from iadjax.data import Item
+from iadjax.data.images import resize_map
+from iadjax.errors import UserError, did_you_mean
+from iadjax.run import Run
+
+__all__ = ["Result", "evaluate", "write_scores"]
+
+
+class Result(NamedTuple):
+    """What a detector said of one image.
+
+    Attributes:
+      item: the image.
+      score: its raw anomaly score.
+      map: `[h, w]` float32 at the resolution of the network's input.
+    """
+
+    item: Item
+    score: float
+    map: np.ndarray
+
+
+def evaluate(run: Run, split: str = "test", output: str | Path | None = None) -> dict[str, dict[str, Any]]:
+    """Metrics of a run on one of its splits.
+
+    Args:
+      run: a fitted run.
+      split: "test", "train" or "validation".
+      output: a directory for `scores.csv`, `metrics.json`, `report/` (and `maps/` with `evaluate.save_maps`); None writes
+        nothing.
+
+    Returns:
+      One dict per category plus "mean" over the categories, as `metrics.json` holds them; NaN where undefined.
+    """
+    if split not in ("train", "validation", "test"):
+        raise UserError(f"there is no split {split!r}; {did_you_mean(split, ('train', 'validation', 'test'))}")
+    items = getattr(run.data.split, split)
+    if not items:
+        raise UserError(f"the {split} split holds no images")
+    clock = record.Clock()
+    with clock.stage("predict"):
+        results = [Result(*row) for row in run.predict_items(items, "evaluate")]
+    with clock.stage("speed"):
+        speed = _speed(run, items[0])
+    with clock.stage("metrics"):
+        table = {category: _category(run, results, category) | speed for category in run.data.dataset.categories}
+        table["mean"] = _mean(list(table.values()))
+    if output is not None:
+        output = Path(output)
+        with clock.stage("report"):
+            write_scores(output / "scores.csv", [(r.item.path, r.item.category, r.item.label, r.score) for r in results])
+            if run.config["evaluate"]["save_maps"]:
+                _save_maps(run, results, output / "maps")
+            files.write_json(output / "metrics.json", table)
+            report.write_report(output / "report", run, results, table)
+        if (output / "run.json").is_file():
+            record.update(output, clock)
+    return table
+
+
+def _category(run: Run, results: Sequence[Result], category: str) -> dict[str, Any]:
+    rows = [result for result in results if result.item.category == category]
+    scores = np.array([row.score for row in rows])
+    labels = np.array([row.item.label for row in rows])
+    size = run.config["evaluate"]["eval_size"]
+    found = dict(metrics.image_metrics(scores, labels)) if rows else {}
+    keys = ("pixel_auroc", "pixel_ap", "pixel_f1max", "aupro", "aupro_05", "aupro_01")
+    pixel = dict.fromkeys(keys, float("nan"))
+    # an anomalous image without a mask would count as all normal
+    unmarked = not run.data.dataset.has_masks or any(row.item.label and not _has_mask(row.item) for row in rows)
+    if run.config["evaluate"]["pixel"] and rows and not unmarked:
+        with ThreadPoolExecutor() as pool:
+            pairs = list(pool.map(lambda row: _at_evaluation_size(run, row, size), rows))
+        pixel |= metrics.pixel_metrics([pair[0] for pair in pairs], [pair[1] for pair in pairs])
+    found |= pixel | {"resolution": f"{size}x{size}" if size else "original", "images": len(rows)}
+    if run.threshold is not None and rows:
+        found["threshold"] = {"value": run.threshold["value"]} | metrics.threshold_report(run.threshold["value"], scores, labels)
+    return found
+
+
+def _has_mask(item: Item) -> bool:
+    return item.file is None or item.mask is not None
+
+
+def _at_evaluation_size(run: Run, row: Result, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Map and mask of the visible part of an image, at its own resolution or at `size` x `size` (masks by nearest)."""
+    mask = run.data.dataset.read(row.item)[1]
+    visible = run.transform.visible(mask)
+    if not size:
+        return run.transform.map_back(row.map, *mask.shape), visible
+    if visible.shape != (size, size):
+        visible = np.asarray(Image.fromarray(np.ascontiguousarray(visible)).resize((size, size), Image.Resampling.NEAREST))
+    return resize_map(row.map, (size, size)), visible
+
+
+def _mean(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Unweighted mean over categories of every number; NaN where no category has one."""
+    mean: dict[str, Any] = {}
+    for key, value in rows[0].items():
+        column = [row[key] for row in rows]
+        if isinstance(value, dict):
+            mean[key] = _mean([each for each in column])
+        elif isinstance(value, str):
+            mean[key] = value
+        elif key == "images":
+            mean[key] = sum(column)
+        else:
+            known = [each for each in column if each == each]
+            mean[key] = float(np.mean(known)) if known else float("nan")
+    return mean
+
+
+def _speed(run: Run, item: Item) -> dict[str, float]:
+    """Milliseconds for a batch of one and images a second in batches, both after a warm-up; input on the host."""
+    image, _ = data.read_transformed(run.data.dataset, run.transform, item)
+
+    def seconds(size: int) -> float:
+        batch = np.repeat(image[None], size, axis=0)
+        jax.block_until_ready(run.predict_batch(batch))
+        times = []
+        for _ in range(5):
+            began = time.perf_counter()
+            jax.device_get(run.predict_batch(batch))
+            times.append(time.perf_counter() - began)
+        return float(np.median(times))
+
+    size = run.config["data"]["batch_size"]
+    return {"latency_ms": round(1000 * seconds(1), 3), "throughput_ips": round(size / seconds(size), 3)}
+
+
+def write_scores(path: Path, rows: Sequence[tuple], header: Sequence[str] = ("path", "category", "label", "score")) -> None:
+    """`scores.csv`; a score is written with the nine digits that tell every float32 apart."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    for row in rows:
+        writer.writerow([format(each, ".9g") if isinstance(each, float) else each for each in row])
+    files.write_text(path, text.getvalue())
+
+
+def _save_maps(run: Run, results: Sequence[Result], directory: Path) -> None:
+    """Every map as a float32 TIFF of the original's size, named as the image."""
+    if run.config["data"]["crop"]:
+        raise UserError("evaluate.save_maps needs data.crop=0: outside a crop there is no map")
+    for row in results:
+        height, width = run.data.dataset.read(row.item)[1].shape
+        with files.replacing((directory / row.item.path).with_suffix(".tiff")) as temporary:
+            tifffile.imwrite(temporary, run.transform.map_back(row.map, height, width))

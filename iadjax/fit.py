@@ -1,0 +1,200 @@
+"""The driver: runs the phases of any detector, with checkpoints, resume, progress and logs. It knows no detector by name."""
+
+import contextlib
+import dataclasses
+import json
+import signal
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from iadjax import checkpoint, config as configs, data, files, metrics, progress, record
+from iadjax.checkpoint import Position
+from iadjax.detector import DataSpec, State
+from iadjax.errors import UserError
+from iadjax.log import Log
+from iadjax.run import Run, empty_state, load
+
+__all__ = ["Stopped", "fit"]
+
+# salts that keep the streams of random numbers apart
+_INIT, _UPDATE, _FINALIZE = 0, 1, 2
+
+
+class Stopped(Exception):
+    """A signal ended the run after a checkpoint was written."""
+
+
+def fit(config: Mapping[str, Any], workdir: str | Path, resume: bool = False) -> Run:
+    """Fits the detector of a config and writes the run to `workdir`.
+
+    Args:
+      config: a config as `get_config` returns it, or a resolved one.
+      workdir: a directory without a run, or with the one to continue.
+      resume: continue the run in `workdir` (from the middle of an epoch if need be); without one, begin it.
+
+    Returns:
+      The fitted run.
+
+    Raises:
+      UserError: bad input; nothing is written before the config, the data and the weights have been checked.
+      Stopped: SIGTERM or Ctrl-C came; a checkpoint was written.
+    """
+    config = configs.resolve(config)
+    workdir = Path(workdir)
+    _check_workdir(workdir, config, resume)
+    clock = record.Clock()
+    with clock.stage("prepare"):
+        model = configs.build_model(config)
+        built = configs.build_data(config)
+        spec = configs.spec_of(built, model.transform)
+        _check_phases(model.detector.phases, spec)
+    files.write_json(workdir / "config.json", config)
+    record.begin(workdir, config, model, built)
+    with clock.stage("fit"):
+        state = _fit_phases(config, workdir, model, built, spec)
+    run = Run(config, workdir, model.detector, state, model.frozen, model.transform, model.weights)
+    with clock.stage("threshold"):
+        run = _fit_threshold(run, built.split.validation)
+    record.update(workdir, clock)
+    return run
+
+
+def _check_workdir(workdir: Path, config: dict, resume: bool) -> None:
+    file = workdir / "config.json"
+    if file.is_file() and not resume:
+        raise UserError(f"{workdir} holds another run; continue it with --resume, or give another --workdir")
+    if workdir.is_dir() and not file.is_file() and any(workdir.iterdir()):
+        raise UserError(f"{workdir} is not empty and holds no run; give a new directory with --workdir")
+    if file.is_file():
+        stored = configs.fit_keys(json.loads(file.read_text(encoding="utf-8")))
+        now = configs.fit_keys(config)
+        differing = [f"{key} was {stored.get(key)!r}, now {now.get(key)!r}" for key in now if stored.get(key) != now[key]]
+        if differing:
+            raise UserError(f"{workdir} holds a run of another config: {'; '.join(differing[:4])}; give another --workdir")
+
+
+def _check_phases(phases, spec: DataSpec) -> None:
+    for phase in phases:
+        if phase.split == "validation" and not spec.num_validation:
+            raise UserError(
+                f"the phase {phase.name!r} needs held-out normal images; set --config.threshold.holdout above 0, like 0.1"
+            )
+
+
+def _fit_phases(config: dict, workdir: Path, model: configs.Model, built: configs.Data, spec: DataSpec) -> State:
+    phases, directory = model.detector.phases, workdir / "checkpoints"
+    key = jax.random.key(config["seed"])
+    identity = {"config": configs.fit_keys(config), "weights": model.weights}
+    path = checkpoint.latest(directory)
+    if path is None:
+        position = Position()
+        state = model.detector.init(jax.random.fold_in(key, _INIT), model.frozen, spec)
+    else:
+        position = checkpoint.read(path)["position"]
+        state = checkpoint.restore(path, empty_state(model, spec), identity)
+        progress.say(f"continuing from step {position.step} ({path.name})")
+
+    def save(state: State, position: Position) -> None:
+        checkpoint.save(directory, state, position, identity, spec)
+
+    with _signals() as stop, Log(workdir, position.step) as log:
+        for index in range(position.phase, len(phases)):
+            if index > position.phase:
+                position = Position(index, 0, 0, position.step)
+            state, position = _run_phase(config, model, built, index, key, state, position, save, stop, log)
+            state = phases[index].finalize(_fold(key, _FINALIZE, index), state, model.frozen)
+            position = Position(index + 1, 0, 0, position.step)
+            save(state, position)
+    if not phases and path is None:
+        save(state, position)
+    return state
+
+
+def _run_phase(config, model, built, index, key, state, position, save, stop, log) -> tuple[State, Position]:
+    """All updates of one phase, from `position` on."""
+    phase = model.detector.phases[index]
+    # the state is donated: a memory bank is filled in place
+    update = jax.jit(phase.update, donate_argnums=1)
+    items = getattr(built.split, phase.split)
+    size = config["data"]["batch_size"]
+    per_epoch = data.num_batches(len(items), size)
+    epoch, start, step = position.epoch, position.batch, position.step
+    total = phase.epochs * len(items)
+    with progress.track(phase.name, total, "image") as report:
+        for epoch in range(position.epoch, phase.epochs):
+            loader = data.batches(
+                built.dataset,
+                items,
+                model.transform,
+                size,
+                shuffle=(config["seed"], index, epoch),
+                start=start,
+                workers=config["data"]["workers"],
+            )
+            for number, batch in enumerate(loader, start=start + 1):
+                state, info = update(_fold(key, _UPDATE, step), state, model.frozen, batch)
+                step += 1
+                log.write(step, phase.name, epoch, info)
+                report(epoch * len(items) + min(number * size, len(items)), total)
+                done = Position(index, epoch, number, step) if number < per_epoch else Position(index, epoch + 1, 0, step)
+                if stop.is_set() or step % config["checkpoint_every"] == 0:
+                    log.flush()
+                    save(state, done)
+                if stop.is_set():
+                    raise Stopped(f"stopped after step {step}; a checkpoint was written, continue with --resume")
+            start = 0
+    return state, Position(index, phase.epochs, 0, step)
+
+
+def _fold(key: jax.Array, *words: int) -> jax.Array:
+    for word in words:
+        key = jax.random.fold_in(key, word)
+    return key
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[threading.Event]:
+    """An event that SIGTERM or Ctrl-C sets; a second one ends the program at once."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+
+    def handle(number, frame):
+        del frame
+        if stop.is_set():
+            raise KeyboardInterrupt
+        progress.say(f"got {signal.Signals(number).name}: writing a checkpoint after this step (once more to end at once)")
+        stop.set()
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _fit_threshold(run: Run, items) -> Run:
+    """The decision rule, from held-out normal images alone; none without them."""
+    file = run.workdir / "threshold.json"
+    if not items:
+        file.unlink(missing_ok=True)
+        return run
+    options = {key: value for key, value in run.config["threshold"].items() if key not in ("name", "holdout")}
+    scores = np.array([score for _, score, _ in run.predict_items(items, "threshold")])
+    value = float(metrics.fit_threshold(run.config["threshold"]["name"], scores, **options))
+    statistics = {"mean": scores.mean(), "std": scores.std(), "min": scores.min(), "max": scores.max()}
+    threshold = {
+        **run.config["threshold"],
+        "value": value,
+        "images": len(scores),
+        "normal_scores": {key: float(each) for key, each in statistics.items()},
+    }
+    files.write_json(file, threshold)
+    return dataclasses.replace(run, threshold=threshold)

@@ -1,0 +1,50 @@
+"""The log of a run: one JSON object a step in `log.jsonl`, and the same scalars for TensorBoard."""
+
+import json
+from pathlib import Path
+
+import jax
+from tensorboardX import SummaryWriter
+
+__all__ = ["Log"]
+
+_FLUSH_EVERY = 50
+
+
+class Log:
+    """Collects what `update` reports, and fetches it from the device in groups so that steps need not wait.
+
+    On a resume, lines after the checkpoint's step are dropped: they are about to be written again.
+    """
+
+    def __init__(self, workdir: Path, step: int):
+        self._file = workdir / "log.jsonl"
+        self._pending = []
+        if self._file.is_file():
+            lines = self._file.read_text(encoding="utf-8").splitlines(keepends=True)
+            self._file.write_text("".join(line for line in lines if json.loads(line)["step"] <= step), encoding="utf-8")
+        self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1 if step else None)
+
+    def __enter__(self) -> "Log":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.flush()
+        self._board.close()
+
+    def write(self, step: int, phase: str, epoch: int, info: dict[str, jax.Array]) -> None:
+        """Adds one step."""
+        self._pending.append((step, phase, epoch, info))
+        if len(self._pending) >= _FLUSH_EVERY:
+            self.flush()
+
+    def flush(self) -> None:
+        """Brings what is pending to disk."""
+        with self._file.open("a", encoding="utf-8") as file:
+            for step, phase, epoch, info in jax.device_get(self._pending):
+                scalars = {key: float(value) for key, value in info.items()}
+                file.write(json.dumps({"step": int(step), "phase": phase, "epoch": int(epoch), **scalars}) + "\n")
+                for key, value in scalars.items():
+                    self._board.add_scalar(f"{phase}/{key}", value, int(step))
+        self._board.flush()
+        self._pending = []

@@ -1,0 +1,174 @@
+"""Metrics of anomaly maps against masks, pooled over all pixels of all images, from one sorted pass."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from iadjax.metrics.binary import confusion, ranks_auroc, ranks_average_precision, ranks_f1_max
+from iadjax.metrics.inputs import as_binary, as_pairs, as_scores, on_accelerator, undefined
+from iadjax.metrics.overlap import areas, check_limits, polyline
+from iadjax.metrics.ranks import Ranks, rank, rank_mixed
+from iadjax.metrics.regions import region_areas
+
+__all__ = ["LIMITS", "PROCurve", "aupro", "dice", "iou_max", "pixel_metrics", "pro_curve"]
+
+LIMITS = {"aupro": 0.3, "aupro_05": 0.05, "aupro_01": 0.01}
+"""FPR limits of the reported AU-PRO figures."""
+
+
+class PROCurve(NamedTuple):
+    """Float64 arrays over decreasing thresholds, beginning at (0, 0) with the threshold +inf."""
+
+    fpr: np.ndarray
+    pro: np.ndarray
+    thresholds: np.ndarray
+
+
+def aupro(maps: Any, masks: Any, fpr_limit: float | Sequence[float] = 0.3) -> float | tuple[float, ...]:
+    """Area under the per-region overlap over the false positive rate, to a limit and divided by it; exact.
+
+    PRO(t) = (1 / K) sum_k |{score >= t} & C_k| / |C_k| over the K 8-connected components C_k of all masks; FPR(t) = share of
+    the defect-free pixels of all images with score >= t. The curve begins at (0, 0), has a vertex at every distinct score
+    (tied pixels are one step), and is integrated by the trapezoid with linear interpolation at the limit:
+    AU-PRO = (1 / limit) * integral from 0 to limit of PRO d FPR. No binning. (Bergmann et al. 2021, The MVTec Anomaly
+    Detection Dataset, IJCV.)
+
+    Args:
+      maps: `[N, H, W]`, or a list of `[H, W]` arrays whose sizes may differ; float32 or float64; NumPy or JAX. A JAX array on
+        an accelerator is sorted there; only the labelling of components runs on the host.
+      masks: as `maps`; bool, {0, 1} or {0, 255}.
+      fpr_limit: in (0, 1], or several.
+
+    Returns:
+      A float, or a tuple with one per limit, from one sort. NaN with one RuntimeWarning when there is no component or no
+      defect-free pixel.
+
+    Raises:
+      UserError: shapes differ, masks are not binary, maps hold NaN or infinities (counted), or a limit is out of range.
+    """
+    check_limits(fpr_limit)
+    ranks = _ranks(maps, masks)
+    if ranks is None:
+        nan = undefined("AU-PRO needs a defect and defect-free pixels")
+        return (nan,) * len(fpr_limit) if isinstance(fpr_limit, Sequence) else nan
+    return areas(*polyline(ranks), fpr_limit)
+
+
+def pro_curve(maps: Any, masks: Any) -> PROCurve:
+    """Every vertex of the curve under `aupro`: (FPR, PRO) at each distinct score, after (0, 0).
+
+    Arguments and errors as `aupro`; computed on the host. Without a component, or without a defect-free pixel, that axis is
+    NaN, with one warning.
+    """
+    positives, negatives, weights = _split(maps, masks)
+    order = np.argsort(positives)
+    thresholds = np.unique(np.concatenate([positives, negatives]))[::-1]
+    covered = np.concatenate([[0.0], np.cumsum(weights[order][::-1])])
+    pro = covered[len(positives) - np.searchsorted(positives[order], thresholds)]
+    false = len(negatives) - np.searchsorted(np.sort(negatives), thresholds)
+    if not len(positives) or not len(negatives):
+        undefined("the PRO curve needs a defect and defect-free pixels; the axis of the absent one")
+    with np.errstate(invalid="ignore"):
+        fpr = false / np.float64(len(negatives))
+    pro = pro if len(positives) else np.full(len(thresholds), np.nan)
+    return PROCurve(*(np.concatenate([[first], rest]) for first, rest in ((0.0, fpr), (0.0, pro), (np.inf, thresholds))))
+
+
+def pixel_metrics(maps: Any, masks: Any) -> dict[str, float]:
+    """All pixel metrics from one sorted pass.
+
+    `pixel_auroc`, `pixel_ap`, `pixel_f1max` (definitions: `auroc`, `average_precision`, `f1_max` over the pooled pixels) and
+    `aupro`, `aupro_05`, `aupro_01` (AU-PRO to the FPR limits .3, .05, .01).
+
+    Args, dtypes and raises as `aupro`. All NaN, with one warning, without a defect or without a defect-free pixel.
+    """
+    ranks = _ranks(maps, masks)
+    if ranks is None:
+        keys = ("pixel_auroc", "pixel_ap", "pixel_f1max", *LIMITS)
+        return dict.fromkeys(keys, undefined("pixel metrics need a defect and defect-free pixels"))
+    found = {
+        "pixel_auroc": ranks_auroc(ranks),
+        "pixel_ap": ranks_average_precision(ranks),
+        "pixel_f1max": ranks_f1_max(ranks)[0],
+    }
+    return found | dict(zip(LIMITS, areas(*polyline(ranks), tuple(LIMITS.values())), strict=True))
+
+
+def iou_max(maps: Any, masks: Any, return_threshold: bool = False) -> float | tuple[float, float]:
+    """Maximum over thresholds of the intersection over union of the anomalous pixels: TP / (TP + FP + FN), pooled.
+
+    Args:
+      maps, masks: as in `aupro`.
+      return_threshold: also return the threshold, the highest that reaches the maximum.
+
+    Returns:
+      IoU, or (IoU, threshold); NaN with one warning without a defect or without a defect-free pixel.
+
+    Raises:
+      UserError: as `aupro`.
+    """
+    ranks = _ranks(maps, masks)
+    if ranks is None:
+        found = undefined("IoU-max needs a defect and defect-free pixels"), float("nan")
+    else:
+        iou = ranks.true / (ranks.positives + ranks.false)
+        best = int(np.argmax(iou))
+        found = float(iou[best]), float(ranks.thresholds[best])
+    return found if return_threshold else found[0]
+
+
+def dice(maps: Any, masks: Any, threshold: float) -> float:
+    """Dice coefficient 2 TP / (2 TP + FP + FN) of the pixels with score >= threshold, pooled; it equals the pixel F1.
+
+    Args:
+      maps, masks: as in `aupro`; on the host.
+      threshold: in the units of the maps.
+
+    Returns:
+      A float; NaN with one warning when no pixel is marked and none is flagged.
+
+    Raises:
+      UserError: as `aupro`.
+    """
+    true = false = missed = 0
+    for each, mask in zip(*as_pairs(maps, masks), strict=True):
+        counts = confusion(as_scores(each, "maps"), as_binary(mask, "masks"), threshold)
+        true, false, missed = true + counts[0], false + counts[1], missed + counts[2]
+    if true + false + missed == 0:
+        return undefined("Dice of nothing with nothing")
+    return 2 * true / (2 * true + false + missed)
+
+
+def _ranks(maps: Any, masks: Any) -> Ranks | None:
+    """Ranks of the pixels, weighted for PRO; None when a class is absent."""
+    maps, masks = as_pairs(maps, masks)
+    if len(maps) and (on_accelerator(maps) or (isinstance(maps, list) and all(map(on_accelerator, maps)))):
+        marked = [as_binary(each, "masks") for each in masks]
+        flat = jnp.ravel(maps) if not isinstance(maps, list) else jnp.concatenate([jnp.ravel(each) for each in maps])
+        ranks = rank_mixed(flat, np.concatenate([each.ravel() for each in marked]), _weights(marked))
+    else:
+        ranks = rank(*_split(maps, masks))
+    return ranks if ranks.positives and ranks.negatives else None
+
+
+def _split(maps: Any, masks: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Scores of the defect pixels, scores of the others, and the PRO weight of each defect pixel."""
+    maps, masks = as_pairs(maps, masks)
+    if isinstance(maps, list):
+        maps, masks = [as_scores(each, "maps") for each in maps], [as_binary(each, "masks") for each in masks]
+        empty = [np.zeros(0, np.float32)]
+        positives = np.concatenate([each[mask] for each, mask in zip(maps, masks, strict=True)] or empty)
+        negatives = np.concatenate([each[~mask] for each, mask in zip(maps, masks, strict=True)] or empty)
+    else:
+        maps, masks = as_scores(maps, "maps"), as_binary(masks, "masks")
+        positives, negatives = maps[masks], maps[~masks]
+    return positives, negatives, _weights(masks)
+
+
+def _weights(masks: Any) -> np.ndarray:
+    """1 / (area of the component * number of components) for every marked pixel, in C order."""
+    found = [region_areas(mask) for mask in masks]
+    count = sum(number for _, number in found)
+    return 1 / (np.concatenate([area for area, _ in found] or [np.ones(0)]) * max(count, 1))

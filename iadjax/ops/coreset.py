@@ -1,0 +1,150 @@
+"""Greedy k-centre coresets: the picks of the one-at-a-time loop, made in matrix products."""
+
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from iadjax.errors import UserError
+
+__all__ = ["johnson_lindenstrauss_dimension", "k_center_greedy", "sparse_random_projection"]
+
+_BLOCK = 65536
+_BUCKETS = (1, 16, 32, 48, 64, 96, 128, 160, 192, 224, 256, 384, 512)
+
+
+def k_center_greedy(
+    features: jax.Array,
+    num_centers: int,
+    start: int = 0,
+    *,
+    candidates: int = 512,
+    progress: Callable[[int, int], None] | None = None,
+) -> jax.Array:
+    """The greedy 2-approximation of the k-centre problem (Gonzalez 1985): always the point farthest from all picks so far.
+
+    Exact: the same picks in the same order as the loop that makes one pick and then updates every distance. One pass takes
+    the m points farthest from the centres and picks greedily among them by their own m x m distances, as long as the best
+    one is not nearer than the (m+1)-th point was, which bounds every point outside. All points are then updated by one
+    matrix product for the whole group. Memory beside the features: O(N + m^2 + 65536 m), never N x N.
+
+    Args:
+      features: `[N, D]` float32 (or float64 with x64 enabled).
+      num_centers: how many, from 1 to N.
+      start: index of the first pick.
+      candidates: m; changes the speed, not the result.
+      progress: called as `progress(done, num_centers)` after every pass.
+
+    Returns:
+      indices `[num_centers]` int32 in the order of picking; equal distances by the lower index.
+
+    Raises:
+      UserError: num_centers or start out of range.
+    """
+    size = features.shape[0]
+    if not 1 <= num_centers <= size:
+        raise UserError(f"num_centers must be from 1 to the {size} points, got {num_centers}")
+    if not 0 <= start < size:
+        raise UserError(f"start must be from 0 to {size - 1}, got {start}")
+    m = min(candidates, _BUCKETS[-1])
+    points, squares = _prepare(features, start, m)
+    # padding counts as picked: -1 never wins
+    distances = jnp.where(jnp.arange(len(points)) < size, jnp.inf, -1.0).astype(points.dtype)
+    picks = [np.array([start], np.int32)]
+    done = 1
+    while done < num_centers:
+        bucket = next(size for size in _BUCKETS if size >= len(picks[-1]))
+        group = np.pad(picks[-1], (0, bucket - len(picks[-1])))
+        distances, *farthest = _update(points, squares, distances, group, len(picks[-1]), m)
+        picks.append(_pick(*jax.device_get(farthest), num_centers - done))
+        done += len(picks[-1])
+        if progress is not None:
+            progress(done, num_centers)
+    return jnp.asarray(np.concatenate(picks))
+
+
+def _pick(index: np.ndarray, distance: np.ndarray, among: np.ndarray, bound: float, limit: int) -> np.ndarray:
+    """Greedy picks among the m farthest points, which are sorted by index so that the first maximum is the lower one.
+
+    On the host: hundreds of dependent steps on a few hundred numbers.
+    """
+    current, picked = distance.copy(), []
+    while len(picked) < min(limit, len(index)):
+        best = int(current.argmax())
+        value = current[best]
+        # a point outside may be as far as the bound; it has the higher index than a candidate that was so from the start
+        safe = value > bound or (value == bound and distance[best] == bound)
+        if picked and (not safe or value < 0):
+            break
+        np.minimum(current, among[best], out=current)
+        current[best] = -1
+        picked.append(best)
+    return index[picked]
+
+
+@functools.partial(jax.jit, static_argnames="m")
+def _prepare(features, start, m):
+    # seen from the first pick: removes what all points share, and keeps integers integers
+    points = features - features[start]
+    points = jnp.pad(points, [(0, max(0, m + 1 - len(points))), (0, 0)])
+    return points, jnp.sum(points**2, axis=1)
+
+
+def _snap(squared, scale):
+    """Squared distances with what rounding leaves between equal points, a few ulp of |x|^2 + |c|^2, set to zero."""
+    return jnp.where(squared <= 16 * jnp.finfo(squared.dtype).eps * scale, 0, squared)
+
+
+@functools.partial(jax.jit, static_argnames="m", donate_argnums=2)
+def _update(points, squares, distances, group, count, m):
+    """Makes the first `count` of `group` centres.
+
+    Returns:
+      The squared distances of all points to their nearest centre (-1 for centres), and of the m farthest points: indices
+      `[m]`, squared distances `[m]`, those among them `[m, m]`, and that of the (m+1)-th.
+    """
+    meant = jnp.arange(len(group)) < count
+    centers, norms = points[group], jnp.where(meant, squares[group], jnp.inf)
+    parts = []
+    # unrolled: inside a loop of XLA's the products would run on one core of a CPU
+    for begin in range(0, len(points), _BLOCK):
+        rows = points[begin : begin + _BLOCK]
+        square = squares[begin : begin + _BLOCK]
+        nearest = square + jnp.min(norms - 2 * jnp.matmul(rows, centers.T, precision="highest"), axis=1)
+        parts.append(jnp.minimum(distances[begin : begin + _BLOCK], _snap(nearest, 2 * square)))
+    slots = jnp.where(meant, group, len(points))
+    distances = jnp.concatenate(parts).at[slots].set(-1, mode="drop")
+    values, order = jax.lax.top_k(distances, m + 1)
+    index = jnp.sort(order[:m])
+    chosen, sums = points[index], squares[index] + squares[index][:, None]
+    among = _snap(sums - 2 * jnp.matmul(chosen, chosen.T, precision="highest"), sums)
+    return distances, index, distances[index], among, values[m]
+
+
+def johnson_lindenstrauss_dimension(size: int, eps: float) -> int:
+    """4 ln(N) / (eps^2 / 2 - eps^3 / 3): enough dimensions to keep N points' distances within 1 +- eps (Dasgupta & Gupta)."""
+    return int(4 * np.log(size) / (eps**2 / 2 - eps**3 / 3))
+
+
+def sparse_random_projection(key: jax.Array, features: jax.Array, eps: float = 0.9) -> jax.Array:
+    """A sparse Johnson-Lindenstrauss projection (Li, Hastie & Church, KDD 2006), density 1 / sqrt(D).
+
+    Args:
+      key: PRNG key.
+      features: `[N, D]` float32.
+      eps: distortion of squared distances, in (0, 1).
+
+    Returns:
+      `[N, d]` with d of `johnson_lindenstrauss_dimension`; the features themselves where d would not be below D.
+    """
+    size, depth = features.shape
+    dimension = johnson_lindenstrauss_dimension(size, eps)
+    if not 0 < dimension < depth:
+        return features
+    density = 1 / np.sqrt(depth)
+    uniform = jax.random.uniform(key, (depth, dimension))
+    signs = jnp.where(uniform < density / 2, -1.0, jnp.where(uniform < density, 1.0, 0.0))
+    matrix = (signs / np.sqrt(density * dimension)).astype(features.dtype)
+    return jnp.matmul(features, matrix, precision="highest")

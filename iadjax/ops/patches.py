@@ -1,0 +1,54 @@
+"""Neighbourhoods of feature maps: pooling and unfolding with PyTorch's conventions."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+__all__ = ["adaptive_average_pool_1d", "average_pool", "unfold"]
+
+
+def average_pool(features: jax.Array, window: int = 3) -> jax.Array:
+    """Mean over `window` x `window`, stride 1; zeros around the map count, as in PyTorch's `AvgPool2d(window, 1, window // 2)`.
+
+    Args:
+      features: `[B, H, W, C]`.
+      window: odd.
+
+    Returns:
+      An array of the same shape.
+    """
+    pad = (window // 2, window // 2)
+    total = jax.lax.reduce_window(features, 0.0, jax.lax.add, (1, window, window, 1), (1, 1, 1, 1), ((0, 0), pad, pad, (0, 0)))
+    return total / window**2
+
+
+def unfold(features: jax.Array, window: int = 3) -> jax.Array:
+    """The neighbourhood of every position, zeros outside: `[B, H, W, C]` to `[B, H, W, C * window^2]`.
+
+    The order is that of PyTorch's `Unfold`: channels first, then the positions of the window row by row.
+    """
+    batch, height, width, depth = features.shape
+    pad = window // 2
+    padded = jnp.pad(features, [(0, 0), (pad, pad), (pad, pad), (0, 0)])
+    shifted = [padded[:, i : i + height, j : j + width] for i in range(window) for j in range(window)]
+    return jnp.stack(shifted, axis=-1).reshape(batch, height, width, depth * window**2)
+
+
+def adaptive_average_pool_1d(features: jax.Array, size: int) -> jax.Array:
+    """Means over `size` bins of the last axis, as PyTorch's `AdaptiveAvgPool1d`: bin i is [floor(i n / m), ceil((i+1) n / m)).
+
+    Args:
+      features: `[..., n]`.
+      size: m, the number of bins; bins overlap where n is no multiple of m.
+
+    Returns:
+      `[..., m]`.
+    """
+    length = features.shape[-1]
+    start = np.arange(size) * length // size
+    stop = -(-(np.arange(size) + 1) * length // size)
+    total = jnp.zeros((*features.shape[:-1], size), features.dtype)
+    for offset in range(int((stop - start).max())):
+        inside = start + offset < stop
+        total = total + features[..., np.minimum(start + offset, length - 1)] * inside.astype(np.float32)
+    return total / (stop - start).astype(np.float32)

@@ -1,0 +1,85 @@
+"""Linear filters over the image axes as products with small matrices: exact conventions, and fast on every backend."""
+
+from functools import lru_cache
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from iadjax.errors import UserError
+
+__all__ = ["gaussian_blur", "resize"]
+
+
+def resize(image: jax.Array, size: tuple[int, int], *, antialias: bool = False, align_corners: bool = False) -> jax.Array:
+    """Bilinear resize, as PyTorch's `interpolate(mode="bilinear")` and, with `antialias`, as PIL.
+
+    Args:
+      image: `[B, H, W, C]`.
+      size: (height, width).
+      antialias: widen the filter by the scale where it shrinks.
+      align_corners: corner pixels keep their place, instead of pixel areas; not with `antialias`.
+
+    Returns:
+      `[B, height, width, C]`.
+    """
+    if antialias and align_corners:
+        raise UserError("resize has no form with both antialias and align_corners")
+    for axis, target in ((1, size[0]), (2, size[1])):
+        if image.shape[axis] != target:
+            weights = jnp.asarray(_bilinear(image.shape[axis], target, antialias, align_corners), image.dtype)
+            equation = "oh,bhwc->bowc" if axis == 1 else "ow,bhwc->bhoc"
+            image = jnp.einsum(equation, weights, image, precision="highest")
+    return image
+
+
+@lru_cache
+def _bilinear(source: int, target: int, antialias: bool, align_corners: bool) -> np.ndarray:
+    """`[target, source]` weights; every row sums to one."""
+    weights = np.zeros((target, source))
+    if antialias and source > target:
+        scale = source / target
+        centers = (np.arange(target) + 0.5) * scale
+        positions = np.arange(source) + 0.5
+        weights = np.maximum(0, 1 - np.abs(positions - centers[:, None]) / scale)
+        return weights / weights.sum(axis=1, keepdims=True)
+    if align_corners:
+        place = np.arange(target) * ((source - 1) / max(1, target - 1))
+    else:
+        place = np.maximum((np.arange(target) + 0.5) * source / target - 0.5, 0)
+    lower = np.minimum(place.astype(int), source - 1)
+    upper = np.minimum(lower + 1, source - 1)
+    rows = np.arange(target)
+    np.add.at(weights, (rows, lower), 1 - (place - lower))
+    np.add.at(weights, (rows, upper), place - lower)
+    return weights
+
+
+def gaussian_blur(maps: jax.Array, sigma: float = 4.0, truncate: float = 4.0) -> jax.Array:
+    """Gaussian filter over the last two axes, as `scipy.ndimage.gaussian_filter` (mode "reflect": the edge pixel repeats).
+
+    Args:
+      maps: `[..., H, W]`.
+      sigma: standard deviation in pixels.
+      truncate: radius of the kernel in standard deviations.
+
+    Returns:
+      An array of the same shape.
+    """
+    rows = jnp.asarray(_gaussian(maps.shape[-2], sigma, truncate), maps.dtype)
+    columns = jnp.asarray(_gaussian(maps.shape[-1], sigma, truncate), maps.dtype)
+    return jnp.einsum("oh,...hw,pw->...op", rows, maps, columns, precision="highest")
+
+
+@lru_cache
+def _gaussian(size: int, sigma: float, truncate: float) -> np.ndarray:
+    """`[size, size]` banded matrix of the filter with its borders reflected."""
+    radius = int(truncate * sigma + 0.5)
+    offsets = np.arange(-radius, radius + 1)
+    kernel = np.exp(-0.5 * (offsets / sigma) ** 2)
+    kernel /= kernel.sum()
+    weights = np.zeros((size, size))
+    for offset, tap in zip(offsets, kernel, strict=True):
+        place = (np.arange(size) + offset) % (2 * size)
+        np.add.at(weights, (np.arange(size), np.minimum(place, 2 * size - 1 - place)), tap)
+    return weights

@@ -1,0 +1,48 @@
+"""Progress of long work on standard error: a bar with rate and time left on a terminal, a line now and then elsewhere."""
+
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+__all__ = ["say", "track"]
+
+_SECONDS_BETWEEN_LINES = 10.0
+
+
+def say(message: str) -> None:
+    """One line on standard error."""
+    print(message, file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def track(name: str, total: int, unit: str) -> Iterator[Callable[[int, int], None]]:
+    """Yields `report(done, total)`, to be called as the work goes on."""
+    console = Console(stderr=True)
+    began = time.monotonic()
+    first: list[int] = []
+
+    def rate(done: int) -> float:
+        first.append(done) if not first else None
+        return (done - first[0]) / max(time.monotonic() - began, 1e-9)
+
+    if console.is_terminal:
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"))
+        with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as bar:
+            task = bar.add_task(name, total=total, rate="")
+            yield lambda done, total: bar.update(task, completed=done, total=total, rate=f"{rate(done):.1f} {unit}s/s")
+        return
+
+    last = [began]
+
+    def report(done: int, total: int) -> None:
+        now, speed = time.monotonic(), rate(done)
+        if now - last[0] >= _SECONDS_BETWEEN_LINES:
+            last[0] = now
+            left = (total - done) / speed if speed else float("nan")
+            say(f"{name}: {done}/{total} {unit}s, {speed:.1f}/s, {left:.0f} s left")
+
+    yield report

@@ -1,0 +1,136 @@
+"""A fitted detector and what it was fitted with."""
+
+import dataclasses
+import functools
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from iadjax import checkpoint, config as configs, data, progress
+from iadjax.data import Item, Transform
+from iadjax.detector import Detector, Frozen, Prediction, State
+from iadjax.errors import UserError
+
+__all__ = ["Run", "load"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A fitted detector.
+
+    Attributes:
+      config: the resolved config.
+      workdir: where the run lives.
+      detector, state, frozen, transform: what predicts.
+      weights: record of the backbone's weights: name, tag or file, content hash.
+      threshold: {"name", "value", ...} of the decision rule `score >= value`, or None if none was fitted.
+    """
+
+    config: dict[str, Any]
+    workdir: Path
+    detector: Detector
+    state: State
+    frozen: Frozen
+    transform: Transform
+    weights: dict[str, str]
+    threshold: dict[str, Any] | None = None
+
+    @functools.cached_property
+    def data(self) -> configs.Data:
+        """The images of the config; read from disk when first asked for."""
+        return configs.build_data(self.config)
+
+    @functools.cached_property
+    def _predict(self):
+        return jax.jit(self.detector.predict)
+
+    def predict_batch(self, image: np.ndarray) -> Prediction:
+        """Scores of images that are resized and cropped already, `[B, H, W, 3]` float32; one program per shape."""
+        return self._predict(self.state, self.frozen, image)
+
+    def predict(self, images: Sequence[np.ndarray | str | Path] | np.ndarray) -> Prediction:
+        """Scores and maps of images as they are: files, or arrays `[H, W, 3]` uint8 or float in [0, 1].
+
+        Returns:
+          Prediction of NumPy arrays: score `[N]`, map `[N, h, w]` at the resolution of the network's input.
+        """
+        batch_size = min(self.config["data"]["batch_size"], max(1, len(images)))
+        scores, maps = [], []
+        for start in range(0, len(images), batch_size):
+            rows = [self.transform.image(_pixels(image)) for image in images[start : start + batch_size]]
+            if len({row.shape for row in rows}) > 1:
+                raise UserError("the images differ in size after data.resize and data.crop; predict them one at a time")
+            stacked = np.stack(rows + [np.zeros_like(rows[0])] * (batch_size - len(rows)))
+            prediction = jax.device_get(self.predict_batch(stacked))
+            scores.append(prediction.score[: len(rows)])
+            maps.append(prediction.map[: len(rows)])
+        if not scores:
+            raise UserError("there are no images to predict")
+        return Prediction(np.concatenate(scores), np.concatenate(maps))
+
+    def predict_items(self, items: Sequence[Item], name: str = "predict") -> Iterator[tuple[Item, float, np.ndarray]]:
+        """Yields `(item, score, map [h, w])` of a split, in its order, by the input pipeline."""
+        size = self.config["data"]["batch_size"]
+        with progress.track(name, len(items), "image") as report:
+            done = 0
+            for batch in data.batches(
+                self.data.dataset, items, self.transform, size, workers=self.config["data"]["workers"]
+            ):
+                prediction = jax.device_get(self.predict_batch(batch.image))
+                for row in np.flatnonzero(batch.valid):
+                    if not np.isfinite(prediction.score[row]):
+                        raise UserError(f"the score of {items[batch.index[row]].path} is not finite; the detector has diverged")
+                    yield items[batch.index[row]], float(prediction.score[row]), prediction.map[row]
+                done += int(batch.valid.sum())
+                report(done, len(items))
+
+
+def _pixels(image: np.ndarray | str | Path) -> np.ndarray:
+    if isinstance(image, str | Path):
+        return data.read_image(Path(image))
+    image = np.asarray(image)
+    if image.ndim == 2:
+        image = np.repeat(image[..., None], 3, axis=-1)
+    if image.ndim != 3 or image.shape[-1] != 3 or image.dtype.kind not in "uf":
+        raise UserError(f"an image must be [H, W, 3] uint8 or float in [0, 1], got {image.dtype} of shape {image.shape}")
+    return image if image.dtype == np.uint8 else image.astype(np.float32)
+
+
+def load(workdir: str | Path) -> Run:
+    """The fitted detector in a workdir.
+
+    Raises:
+      UserError: there is no run, or it has not finished fitting.
+    """
+    workdir = Path(workdir)
+    config = read_config(workdir)
+    path = checkpoint.latest(workdir / "checkpoints")
+    if path is None:
+        raise UserError(f"{workdir} holds a run without a checkpoint; fit it with scripts/train.py --resume")
+    model = configs.build_model(config)
+    stored = checkpoint.read(path)
+    if stored["position"].phase < len(model.detector.phases):
+        raise UserError(f"the run in {workdir} has not finished fitting; continue it with scripts/train.py --resume")
+    identity = {"config": configs.fit_keys(config), "weights": model.weights}
+    state = checkpoint.restore(path, empty_state(model, stored["spec"]), identity)
+    file = workdir / "threshold.json"
+    threshold = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+    return Run(config, workdir, model.detector, state, model.frozen, model.transform, model.weights, threshold)
+
+
+def read_config(workdir: Path) -> dict[str, Any]:
+    """The resolved config that a workdir was made with."""
+    file = workdir / "config.json"
+    if not file.is_file():
+        raise UserError(f"{workdir} holds no run (there is no config.json); give the --workdir of one")
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def empty_state(model: configs.Model, spec) -> State:
+    """Shapes and nesting of the state that `init` would make."""
+    # the spec is static: shapes follow from it
+    return jax.eval_shape(lambda key, frozen: model.detector.init(key, frozen, spec), jax.random.key(0), model.frozen)

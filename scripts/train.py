@@ -1,0 +1,29 @@
+"""Fits a detector, evaluates it and writes the report.
+
+    python scripts/train.py                                                     # PatchCore on built-in synthetic images
+    python scripts/train.py --config=configs/unsupervised/patchcore.py:folder --config.data.root=DIR --workdir=runs/mine
+"""
+
+import datetime
+from pathlib import Path
+
+from absl import flags
+
+import iadjax
+from iadjax import cli
+
+_CONFIG = cli.define_config(str(Path(__file__).parent.parent / "configs/unsupervised/patchcore.py"))
+_WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run; a fresh one under runs/ by default.")
+_RESUME = flags.DEFINE_bool("resume", False, "Continue the run in --workdir.")
+
+
+def main() -> None:
+    name = f"{_CONFIG.value.detector.name}-{_CONFIG.value.data.name}-{datetime.datetime.now():%Y%m%d-%H%M%S-%f}"
+    workdir = Path(_WORKDIR.value or Path("runs") / name)
+    run = iadjax.fit(_CONFIG.value, workdir, resume=_RESUME.value)
+    iadjax.print_metrics(iadjax.evaluate(run, output=workdir))
+    print(f"run:    {workdir}\nreport: {workdir / 'report' / 'index.html'}")
+
+
+if __name__ == "__main__":
+    cli.run(main)
