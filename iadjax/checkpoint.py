@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 from orbax.checkpoint import v1 as ocp
 
 from iadjax.detector import DataSpec, State
@@ -57,9 +56,15 @@ def save(directory: Path, state: State, position: Position, identity: dict[str, 
     """
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / f"step_{position.step:09d}_{position.phase:02d}_{position.epoch:06d}"
-    metadata = {"position": list(position), **identity, "spec": [spec.num_images, list(spec.image_shape), list(spec.categories), spec.num_validation]}
+    arrays = _flatten(state)
+    metadata = {
+        "position": list(position),
+        "spec": [spec.num_images, list(spec.image_shape), list(spec.categories), spec.num_validation],
+        "arrays": {name: [list(array.shape), str(array.dtype)] for name, array in arrays.items()},
+        **identity,
+    }
     try:
-        ocp.save(path.absolute(), _flatten(state), custom_metadata=metadata, overwrite=True)
+        ocp.save(path.absolute(), arrays, custom_metadata=metadata, overwrite=True)
     except Exception as error:  # Orbax and TensorStore wrap the operating system's error in types of their own
         _remove_unfinished(directory)
         kept = latest(directory)
@@ -123,9 +128,15 @@ def restore(path: Path, like: State, identity: dict[str, Any]) -> State:
             f"{path} was fitted on other weights of {stored['weights']['name']}: {stored['weights']['weights']!r} with the hash "
             f"{stored['weights']['hash'][:12]}, now {identity['weights']['hash'][:12]}; give the same file"
         )
-    arrays = ocp.load(path.absolute())
     names = _flatten(like)
-    if names.keys() != arrays.keys():
-        raise UserError(f"{path} holds {sorted(arrays)}, but this version of the detector needs {sorted(names)}")
-    leaves = [jnp.asarray(arrays[name]) for name in names]
+    if names.keys() != stored["arrays"].keys():
+        raise UserError(f"{path} holds {sorted(stored['arrays'])}, but this version of the detector needs {sorted(names)}")
+    # without a target Orbax would insist on the devices that the checkpoint was written on
+    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    target = {
+        name: jax.ShapeDtypeStruct(tuple(int(size) for size in shape), dtype, sharding=here)
+        for name, (shape, dtype) in stored["arrays"].items()
+    }
+    arrays = ocp.load(path.absolute(), target)
+    leaves = [arrays[name] for name in names]
     return jax.tree_util.tree_unflatten(jax.tree_util.tree_structure(like), leaves)

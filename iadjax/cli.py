@@ -1,7 +1,9 @@
 """What the scripts share: flags, and errors that end with one sentence and status 2."""
 
+import functools
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
@@ -15,17 +17,19 @@ __all__ = ["define_config", "run"]
 INTERRUPTED = 130
 
 
-def define_config(default: str | None) -> flags.FlagHolder:
+def define_config() -> flags.FlagHolder:
     """The flag --config=FILE.py[:ARGUMENT] with its overrides --config.key=value."""
-    return config_flags.DEFINE_config_file("config", default, "FILE.py or FILE.py:ARGUMENT", lock_config=True)
+    return config_flags.DEFINE_config_file("config", None, "FILE.py or FILE.py:ARGUMENT", lock_config=True)
 
 
-def run(main: Callable[[], None]) -> None:
-    """Runs a script's `main` after parsing the flags; a user's mistake ends with one sentence and status 2."""
-    try:
-        app.run(lambda _: _guard(main), flags_parser=_parse)
-    except UserError as error:
-        _fail(error)
+def run(main: Callable[[], None], config: Path | None = None) -> None:
+    """Runs a script's `main` after parsing the flags; a user's mistake ends with one sentence and status 2.
+
+    Args:
+      main: the script.
+      config: the default of --config, where the script defines that flag.
+    """
+    app.run(lambda _: _guard(main), flags_parser=functools.partial(_parse, config))
 
 
 def _guard(main: Callable[[], None]) -> None:
@@ -45,9 +49,11 @@ def _fail(error: Exception) -> None:
     sys.exit(2)
 
 
-def _parse(argv: Sequence[str]) -> list[str]:
+def _parse(config: Path | None, argv: Sequence[str]) -> list[str]:
     try:
-        _check_keys(argv)
+        if config is not None:
+            # config_flags looks for --config in sys.argv, and wants it in front
+            sys.argv = argv = _with_config(config, argv)
         rest = flags.FLAGS(argv)
     except UserError as error:
         _fail(error)
@@ -58,19 +64,31 @@ def _parse(argv: Sequence[str]) -> list[str]:
     return rest
 
 
-def _check_keys(argv: Sequence[str]) -> None:
-    """Refuses an override of a key that the config file does not have, with the nearest valid names."""
-    overrides = [argument.lstrip("-")[len("config.") :] for argument in argv[1:] if argument.lstrip("-").startswith("config.")]
-    files = [argument.partition("=")[2] for argument in argv[1:] if argument.lstrip("-").startswith("config=")]
-    holder = flags.FLAGS["config"] if "config" in flags.FLAGS else None
-    path = files[-1] if files else (holder.default if holder else None)
-    if holder is None or path is None:
-        return
-    config = load_config(path if isinstance(path, str) else holder.default_config_path)
-    for override in overrides:
-        node = config
-        for depth, key in enumerate(parts := override.partition("=")[0].split(".")):
-            if not isinstance(node, ConfigDict) or key not in node:
-                known = [".".join([*parts[:depth], name]) for name in (node if isinstance(node, ConfigDict) else config)]
-                raise UserError(f"the config has no key {'.'.join(parts)!r}; {did_you_mean('.'.join(parts[: depth + 1]), known)}")
-            node = node[key]
+def _with_config(default: Path, argv: Sequence[str]) -> list[str]:
+    """The arguments with --config in front of its overrides, after a check that every overridden key exists."""
+    argv = list(argv)
+    path = str(default)
+    for i, argument in enumerate(argv[1:], start=1):
+        name, equals, value = argument.partition("=")
+        if name in ("--config", "-config"):
+            # "--config FILE" in two words as well
+            path = value if equals else "".join(argv[i + 1 : i + 2])
+            del argv[i : i + (1 if equals else 2)]
+            break
+    config = load_config(path)
+    for argument in argv[1:]:
+        key = argument.lstrip("-").partition("=")[0]
+        if argument.startswith("-") and key.startswith("config."):
+            _check_key(config, key.split(".")[1:])
+    return [argv[0], f"--config={path}", *argv[1:]]
+
+
+def _check_key(config: ConfigDict, parts: Sequence[str]) -> None:
+    node = config
+    for depth, part in enumerate(parts):
+        if part not in node:
+            where = f" of {'.'.join(parts[:depth])!r}" if depth else ""
+            raise UserError(f"the config has no key {'.'.join(parts)!r}; keys{where}: {did_you_mean(part, node)}")
+        node = node[part]
+        if depth + 1 < len(parts) and not isinstance(node, ConfigDict):
+            raise UserError(f"the config has no key {'.'.join(parts)!r}: {'.'.join(parts[: depth + 1])} is a value")

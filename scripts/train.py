@@ -12,7 +12,7 @@ from absl import flags
 import iadjax
 from iadjax import cli
 
-_CONFIG = cli.define_config(str(Path(__file__).parent.parent / "configs/unsupervised/patchcore.py"))
+_CONFIG = cli.define_config()
 _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run; a fresh one under runs/ by default.")
 _RESUME = flags.DEFINE_bool("resume", False, "Continue the run in --workdir.")
 
@@ -26,4 +26,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, Path(__file__).parent.parent / "configs/unsupervised/patchcore.py")

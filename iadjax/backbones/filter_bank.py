@@ -16,8 +16,11 @@ __all__ = ["filter_bank"]
 
 _LAYERS = ("layer1", "layer2", "layer3")
 _ORIENTATIONS = 6
-_WAVELENGTHS = (3.0, 6.0)
+_WAVELENGTHS = (4.0, 8.0)
 _RADIUS = 7
+# of the normalised luminance: its standard deviation, and the deviation (in [0, 1]) below which flat regions stay flat
+_CONTRAST = 0.25
+_FLOOR = 0.002
 
 # rows: luminance, blue-yellow, red-green; an orthonormal opponent space
 _OPPONENT = np.array([[1, 1, 1], [1, 1, -2], [1, -1, 0]], np.float64)
@@ -53,22 +56,40 @@ def _binomial(x: jax.Array, stride: int) -> jax.Array:
     return x
 
 
+def _upsample(x: jax.Array, size: tuple[int, int]) -> jax.Array:
+    return jax.image.resize(x, (x.shape[0], *size, x.shape[-1]), "linear", antialias=False)
+
+
+def _normalize(luminance: jax.Array) -> jax.Array:
+    """Removes slow changes of light and equalises contrast over neighbourhoods of about 60 pixels (divisive normalisation)."""
+
+    def surround(x):
+        for _ in range(4):
+            x = _binomial(x, 2)
+        return _upsample(_binomial(_binomial(x, 1), 1), luminance.shape[1:3])
+
+    detail = luminance - surround(luminance)
+    return _CONTRAST * detail / (jnp.sqrt(surround(detail**2)) + _FLOOR)
+
+
 def _describe(image: jax.Array) -> jax.Array:
     """Features of an opponent image `[B, H, W, 3]` at a quarter of its resolution."""
     luminance = image[..., :1]
     pad = [(0, 0), (_RADIUS, _RADIUS), (_RADIUS, _RADIUS), (0, 0)]
     responses = jax.lax.conv_general_dilated(
-        jnp.pad(luminance, pad, mode="edge"),
+        jnp.pad(luminance, pad, mode="reflect" if min(luminance.shape[1:3]) > _RADIUS else "edge"),
         jnp.asarray(_gabors()),
         (1, 1),
         "VALID",
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        precision="highest",
     )
     even, odd = jnp.split(responses, 2, axis=-1)
     amplitude = jnp.sqrt(even**2 + odd**2 + 1e-8)
-    mean = _binomial(image, 1)
+    mean = _binomial(_binomial(image, 1), 1)
     contrast = jnp.sqrt(_binomial((image - mean) ** 2, 1) + 1e-8)
-    features = jnp.concatenate([amplitude, 2 * image, 4 * contrast], axis=-1)
+    # the logarithm keeps a few strong edges from hiding all else
+    features = jnp.concatenate([jnp.log1p(20 * amplitude), 2 * image, 4 * jnp.log1p(20 * contrast)], axis=-1)
     return _binomial(_binomial(features, 2), 2)
 
 
@@ -80,6 +101,7 @@ def filter_bank() -> Backbone:
         layers = check_layers(backbone, layers)
         opponent = jnp.einsum("bhwc,oc->bhwo", image, jnp.asarray(_OPPONENT, image.dtype), precision="highest")
         taps = {}
+        opponent = jnp.concatenate([_normalize(opponent[..., :1]), opponent[..., 1:]], axis=-1)
         for layer in _LAYERS[: 1 + max(_LAYERS.index(layer) for layer in layers)]:
             if layer != _LAYERS[0]:
                 opponent = _binomial(opponent, 2)

@@ -1,0 +1,65 @@
+"""Shared fixtures: small configs, image trees, and the place of real images and weights if there is one."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from iadjax.config import base_config
+
+
+@pytest.fixture
+def config():
+    """PatchCore on one synthetic category, small enough for seconds."""
+    config = base_config("patchcore", "synthetic")
+    config.data.update({"category": "washer", "resize": 64, "batch_size": 8, "workers": 2})
+    config.detector.update({"layers": ("layer1", "layer2"), "coreset_ratio": 0.05})
+    config.evaluate.pixel = False
+    return config
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """A folder in the MVTec AD layout: 6 + 2 good and 2 bad 40 x 40 images with masks."""
+    root = tmp_path / "bolt"
+    rng = np.random.default_rng(0)
+
+    def draw(path, spot):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = rng.integers(100, 130, (40, 40, 3), np.uint8)
+        if spot:
+            pixels[10:20, 10:20] = 255
+        Image.fromarray(pixels).save(path)
+
+    for i in range(6):
+        draw(root / f"train/good/{i:03d}.png", False)
+    for i in range(2):
+        draw(root / f"test/good/{i:03d}.png", False)
+        draw(root / f"test/dent/{i:03d}.png", True)
+        mask = np.zeros((40, 40), np.uint8)
+        mask[10:20, 10:20] = 255
+        path = root / f"ground_truth/dent/{i:03d}_mask.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(mask).save(path)
+    return root
+
+
+@pytest.fixture
+def tree_config(tree):
+    """PatchCore on the tree."""
+    config = base_config("patchcore", "folder")
+    config.data.update({"root": str(tree), "resize": 32, "batch_size": 4, "workers": 0})
+    config.detector.update({"layers": ("layer1", "layer2"), "coreset_ratio": 0.5})
+    config.threshold.holdout = 0.2
+    return config
+
+
+@pytest.fixture
+def shared():
+    """The folder with real images and weights that IADJAX_SHARED names; skips without it."""
+    path = Path(os.environ.get("IADJAX_SHARED", Path(__file__).parents[2] / "shared"))
+    if not (path / "weights").is_dir():
+        pytest.skip("no real weights: set IADJAX_SHARED to a folder with weights/ and data/")
+    return path
