@@ -1,8 +1,8 @@
 """iadjax: industrial image anomaly detection in JAX.
 
-    run = iadjax.fit(config, workdir)
-    prediction = run.predict(images)
-    metrics = iadjax.evaluate(run, "test")
+run = iadjax.fit(config, workdir)
+prediction = run.predict(images)
+metrics = iadjax.evaluate(run, "test")
 """
 
 from iadjax import metrics, ops

@@ -19,7 +19,6 @@ from iadjax.errors import UserError
 __all__ = ["Position", "latest", "read", "restore", "save"]
 
 
-
 class Position(NamedTuple):
     """How far a run has come.
 
@@ -125,8 +124,8 @@ def restore(path: Path, like: State, identity: dict[str, Any]) -> State:
         raise UserError(f"{path} belongs to another config: {'; '.join(differing[:4])}; use that config or another workdir")
     if stored["weights"]["hash"] != identity["weights"]["hash"]:
         raise UserError(
-            f"{path} was fitted on other weights of {stored['weights']['name']}: {stored['weights']['weights']!r} with the hash "
-            f"{stored['weights']['hash'][:12]}, now {identity['weights']['hash'][:12]}; give the same file"
+            f"{path} was fitted on other weights of {stored['weights']['name']}: {stored['weights']['weights']!r} with the "
+            f"hash {stored['weights']['hash'][:12]}, now {identity['weights']['hash'][:12]}; give the same file"
         )
     names = _flatten(like)
     if names.keys() != stored["arrays"].keys():

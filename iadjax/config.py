@@ -16,7 +16,18 @@ from iadjax.data import Dataset, Split, Transform
 from iadjax.detector import DataSpec, Detector, Frozen
 from iadjax.errors import UserError, did_you_mean
 
-__all__ = ["Data", "Model", "base_config", "build_data", "build_model", "fingerprint", "fit_keys", "load_config", "resolve", "spec_of"]
+__all__ = [
+    "Data",
+    "Model",
+    "base_config",
+    "build_data",
+    "build_model",
+    "fingerprint",
+    "fit_keys",
+    "load_config",
+    "resolve",
+    "spec_of",
+]
 
 # keys that do not change what fitting computes; everything else is part of a checkpoint's identity
 _FREE = ("evaluate", "checkpoint_every")

@@ -90,7 +90,9 @@ def _category(run: Run, results: Sequence[Result], category: str) -> dict[str, A
         pixel |= metrics.pixel_metrics([pair[0] for pair in pairs], [pair[1] for pair in pairs])
     found |= pixel | {"resolution": f"{size}x{size}" if size else "original", "images": len(rows)}
     if run.threshold is not None and rows:
-        found["threshold"] = {"value": run.threshold["value"]} | metrics.threshold_report(run.threshold["value"], scores, labels)
+        found["threshold"] = {"value": run.threshold["value"]} | metrics.threshold_report(
+            run.threshold["value"], scores, labels
+        )
     return found
 
 

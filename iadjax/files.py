@@ -21,7 +21,9 @@ def replacing(path: Path) -> Iterator[Path]:
         yield temporary
         os.replace(temporary, path)
     except OSError as error:
-        raise UserError(f"cannot write {path} ({error.strerror or error}); free some space or give another directory") from error
+        raise UserError(
+            f"cannot write {path} ({error.strerror or error}); free some space or give another directory"
+        ) from error
     finally:
         temporary.unlink(missing_ok=True)
 

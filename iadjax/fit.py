@@ -12,12 +12,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from iadjax import checkpoint, config as configs, data, files, metrics, progress, record
+from iadjax import checkpoint, data, files, metrics, progress, record
+from iadjax import config as configs
 from iadjax.checkpoint import Position
 from iadjax.detector import DataSpec, State
 from iadjax.errors import UserError
 from iadjax.log import Log
-from iadjax.run import Run, empty_state, load
+from iadjax.run import Run, empty_state
 
 __all__ = ["Stopped", "fit"]
 

@@ -16,7 +16,8 @@ from pathlib import Path
 
 import jax
 
-from iadjax import config as configs, files
+from iadjax import config as configs
+from iadjax import files
 
 __all__ = ["Clock", "begin", "update"]
 

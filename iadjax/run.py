@@ -10,7 +10,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from iadjax import checkpoint, config as configs, data, progress
+from iadjax import checkpoint, data, progress
+from iadjax import config as configs
 from iadjax.data import Item, Transform
 from iadjax.detector import Detector, Frozen, Prediction, State
 from iadjax.errors import UserError
@@ -77,9 +78,7 @@ class Run:
         size = self.config["data"]["batch_size"]
         with progress.track(name, len(items), "image") as report:
             done = 0
-            for batch in data.batches(
-                self.data.dataset, items, self.transform, size, workers=self.config["data"]["workers"]
-            ):
+            for batch in data.batches(self.data.dataset, items, self.transform, size, workers=self.config["data"]["workers"]):
                 prediction = jax.device_get(self.predict_batch(batch.image))
                 for row in np.flatnonzero(batch.valid):
                     if not np.isfinite(prediction.score[row]):

@@ -1,6 +1,6 @@
 """Scores any images with a fitted detector, without a data set; writes OUT/scores.csv and one overlay per image.
 
-    python scripts/predict.py --workdir=runs/mine --input=IMAGES --output=OUT
+python scripts/predict.py --workdir=runs/mine --input=IMAGES --output=OUT
 """
 
 from absl import flags

@@ -1,7 +1,7 @@
 """Fits a detector, evaluates it and writes the report.
 
-    python scripts/train.py                                                     # PatchCore on built-in synthetic images
-    python scripts/train.py --config=configs/unsupervised/patchcore.py:folder --config.data.root=DIR --workdir=runs/mine
+python scripts/train.py                                                     # PatchCore on built-in synthetic images
+python scripts/train.py --config=configs/unsupervised/patchcore.py:folder --config.data.root=DIR --workdir=runs/mine
 """
 
 import datetime

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import iadjax
-from iadjax import checkpoint, detectors, fit as _  # noqa: F401
+from iadjax import checkpoint, detectors
 from iadjax.config import base_config
 from iadjax.errors import UserError
 from iadjax.fit import Stopped

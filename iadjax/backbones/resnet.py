@@ -26,9 +26,7 @@ SPECS = {
 
 def _conv(features: int, kernel: int, stride: int, name: str) -> nn.Conv:
     pad = kernel // 2
-    return nn.Conv(
-        features, (kernel, kernel), (stride, stride), padding=((pad, pad), (pad, pad)), use_bias=False, name=name
-    )
+    return nn.Conv(features, (kernel, kernel), (stride, stride), padding=((pad, pad), (pad, pad)), use_bias=False, name=name)
 
 
 def _norm(name: str) -> nn.BatchNorm:
@@ -91,9 +89,7 @@ class ResNet(nn.Module):
                     break
                 stride = 2 if stage > 1 and i == 0 else 1
                 downsample = i == 0 and (self.bottleneck or stage > 1)
-                block = Block(
-                    planes, stride, self.bottleneck, self.width_per_group, downsample, name=f"layer{stage}_{i}"
-                )
+                block = Block(planes, stride, self.bottleneck, self.width_per_group, downsample, name=f"layer{stage}_{i}")
                 x = block(x)
                 taps[f"layer{stage}.{i}"] = x
                 if i == count - 1:

@@ -36,9 +36,7 @@ def load_weights(backbone: Backbone, weights: str, layers: Sequence[str], key: j
     """
     if backbone.weight_name is None:
         if weights:
-            raise UserError(
-                f"{backbone.name} has no weights to load; leave backbone.weights empty instead of {weights!r}"
-            )
+            raise UserError(f"{backbone.name} has no weights to load; leave backbone.weights empty instead of {weights!r}")
         return backbone.init(key, layers)
     if weights == "random":
         return backbone.init(key, layers)

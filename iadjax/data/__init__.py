@@ -22,6 +22,7 @@ __all__ = [
     "num_batches",
     "pad_batch",
     "read_image",
+    "read_transformed",
     "split",
 ]
 

@@ -37,9 +37,7 @@ def folder(
             base / normal, base / abnormal if abnormal else None, base / masks if masks else None, test_fraction, seed
         )
     if not root:
-        raise UserError(
-            "the folder data set needs --config.data.root=DIR (MVTec AD layout) or --config.data.normal=DIR"
-        )
+        raise UserError("the folder data set needs --config.data.root=DIR (MVTec AD layout) or --config.data.normal=DIR")
     base = Path(root).expanduser()
     if not base.is_dir():
         raise UserError(f"there is no folder {base}; give an existing one with --config.data.root=DIR")
@@ -47,9 +45,7 @@ def folder(
         return mvtec_layout("folder", {base.resolve().name: base})
     found = sorted(child.name for child in base.iterdir() if (child / "train" / "good").is_dir())
     if not found:
-        raise UserError(
-            f"{base} holds no images in the MVTec AD layout: there is no train/good in it or in its folders"
-        )
+        raise UserError(f"{base} holds no images in the MVTec AD layout: there is no train/good in it or in its folders")
     return mvtec_layout("folder", {name: base / name for name in select_categories(category, found)})
 
 
@@ -57,9 +53,7 @@ def select_categories(category: str, known: Sequence[str]) -> tuple[str, ...]:
     """The categories that a config names: one, several with commas, or "all"."""
     if category in ("", "all"):
         if category == "" and len(known) > 1:
-            raise UserError(
-                f"data.category is empty: name one, several with commas, or 'all'; valid names: {', '.join(known)}"
-            )
+            raise UserError(f"data.category is empty: name one, several with commas, or 'all'; valid names: {', '.join(known)}")
         return tuple(known)
     names = tuple(name.strip() for name in category.split(","))
     for name in names:
@@ -76,9 +70,7 @@ def mvtec_layout(name: str, roots: dict[str, Path]) -> Dataset:
         prefix = f"{category}/" if several else ""
         good = images_in(root / "train" / "good", root)
         if not good:
-            raise UserError(
-                f"there are no good images to fit on: {root / 'train' / 'good'} is missing or holds no images"
-            )
+            raise UserError(f"there are no good images to fit on: {root / 'train' / 'good'} is missing or holds no images")
         train += [Item(f"{prefix}train/good/{file.name}", category, 0, "good", file) for file in good]
         test += _test_items(root, category, prefix)
     has_masks = any(item.mask for item in test)
@@ -99,8 +91,7 @@ def _test_items(root: Path, category: str, prefix: str) -> list[Item]:
             )
         label = int(defect != "good")
         items += [
-            Item(f"{prefix}test/{defect}/{file.name}", category, label, defect, file, masks.get(file.stem))
-            for file in files
+            Item(f"{prefix}test/{defect}/{file.name}", category, label, defect, file, masks.get(file.stem)) for file in files
         ]
     for path in sorted(truth.glob("*")) if truth.is_dir() else []:
         if path.is_dir() and path.name not in defects:
@@ -108,9 +99,7 @@ def _test_items(root: Path, category: str, prefix: str) -> list[Item]:
     return items
 
 
-def plain_directories(
-    normal: Path, abnormal: Path | None, masks: Path | None, test_fraction: float, seed: int
-) -> Dataset:
+def plain_directories(normal: Path, abnormal: Path | None, masks: Path | None, test_fraction: float, seed: int) -> Dataset:
     """`test_fraction` of the normal images, drawn with `seed`, and all abnormal ones are for test."""
     files = images_in(normal, normal)
     if not files:
@@ -141,9 +130,7 @@ def images_in(directory: Path, root: Path) -> list[Path]:
     """Image files directly in a directory, by name; two with the same stem are an error."""
     if not directory.is_dir():
         return []
-    files = sorted(
-        path for path in directory.iterdir() if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
-    )
+    files = sorted(path for path in directory.iterdir() if path.suffix.lower() in SUFFIXES and not path.name.startswith("."))
     stems = {}
     for file in files:
         if file.stem in stems:

@@ -95,7 +95,8 @@ def geometry(height: int, width: int, resize, crop) -> Geometry:
     size = (crop_h, crop_w) if crop_h else resized
     if size[0] > resized[0] or size[1] > resized[1]:
         raise UserError(
-            f"data.crop {size[0]}x{size[1]} is larger than the resized image {resized[0]}x{resized[1]}; lower data.crop or raise data.resize"
+            f"data.crop {size[0]}x{size[1]} is larger than the resized image {resized[0]}x{resized[1]}; "
+            "lower data.crop or raise data.resize"
         )
     top, left = (resized[0] - size[0]) // 2, (resized[1] - size[1]) // 2
     scale_h, scale_w = height / resized[0], width / resized[1]

@@ -35,9 +35,7 @@ def split(dataset: Dataset, name: str, holdout: float, seed: int) -> Split:
         raise UserError(f"threshold.holdout must be in [0, 1), got {holdout}")
     count = 0 if holdout == 0 else max(1, round(holdout * len(dataset.train)))
     if count >= len(dataset.train):
-        raise UserError(
-            f"threshold.holdout={holdout} leaves none of {len(dataset.train)} training images to fit on; lower it"
-        )
+        raise UserError(f"threshold.holdout={holdout} leaves none of {len(dataset.train)} training images to fit on; lower it")
     held = set(np.random.default_rng(seed).permutation(len(dataset.train))[:count].tolist())
     train = tuple(item for i, item in enumerate(dataset.train) if i not in held)
     validation = tuple(item for i, item in enumerate(dataset.train) if i in held)

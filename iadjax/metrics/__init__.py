@@ -1,22 +1,38 @@
 """Exact metrics of anomaly detection; pure functions that never transform scores."""
 
-from iadjax.metrics.ranking import Curve, auroc, average_precision, f1_max, pr_curve, precision_recall_f1, roc_curve
-from iadjax.metrics.regions import aupro, pro_curve
-from iadjax.metrics.tables import image_metrics, pixel_metrics
+from iadjax.metrics import streaming
+from iadjax.metrics.binary import (
+    PRCurve,
+    PrecisionRecallF1,
+    ROCCurve,
+    auroc,
+    average_precision,
+    f1_max,
+    image_metrics,
+    pr_curve,
+    precision_recall_f1,
+    roc_curve,
+)
+from iadjax.metrics.continual import Forgetting, MeanStd, average_accuracy, forgetting, mean_std
+from iadjax.metrics.files import evaluate_files
+from iadjax.metrics.loco import (
+    Defect,
+    Saturation,
+    au_spro,
+    loco_au_spro,
+    loco_defects,
+    loco_image_auroc,
+    read_defects_config,
+    spro,
+)
+from iadjax.metrics.pimo import PIMOCurve, aupimo, pimo
+from iadjax.metrics.pixel import PROCurve, aupro, dice, iou_max, pixel_metrics, pro_curve
 from iadjax.metrics.thresholds import fit_threshold, threshold_report
 
 __all__ = [
-    "Curve",
-    "aupro",
-    "auroc",
-    "average_precision",
-    "f1_max",
-    "fit_threshold",
-    "image_metrics",
-    "pixel_metrics",
-    "pr_curve",
-    "precision_recall_f1",
-    "pro_curve",
-    "roc_curve",
-    "threshold_report",
-]
+    "Defect", "Forgetting", "MeanStd", "PIMOCurve", "PRCurve", "PROCurve", "PrecisionRecallF1", "ROCCurve", "Saturation",
+    "au_spro", "aupimo", "aupro", "auroc", "average_accuracy", "average_precision", "dice", "evaluate_files", "f1_max",
+    "fit_threshold", "forgetting", "image_metrics", "iou_max", "loco_au_spro", "loco_defects", "loco_image_auroc", "mean_std",
+    "pimo", "pixel_metrics", "pr_curve", "precision_recall_f1", "pro_curve", "read_defects_config", "roc_curve", "spro",
+    "streaming", "threshold_report",
+]  # fmt: skip

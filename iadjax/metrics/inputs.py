@@ -45,8 +45,10 @@ def as_binary(values: Any, what: str = "labels") -> np.ndarray:
     if array.dtype == np.bool_:
         return array
     marked = array != 0
-    if array.dtype.kind in "iuf" and (not marked.any() or (array.max() in (1, 255) and np.array_equal(marked, array == array.max()))):
-        return marked
+    if array.dtype.kind in "iuf":
+        top = array.max(initial=0)
+        if top in (0, 1, 255) and np.array_equal(marked, (array == top) & marked):
+            return marked
     raise UserError(f"{what} must be bool, 0 and 1, or 0 and 255; binarise them first")
 
 

@@ -7,22 +7,29 @@ import numpy as np
 from iadjax.errors import UserError
 from iadjax.metrics.ranks import Ranks
 
-__all__ = ["area_to_limit", "areas", "check_limits", "polyline"]
+__all__ = ["area_to_limit", "areas", "check_limits", "polyline", "ranks_polyline"]
 
 
-def polyline(ranks: Ranks) -> tuple[np.ndarray, np.ndarray]:
-    """The whole curve as (x, y): `overlap` over negatives >= t as a share of all, from (0, 0) to x = 1.
+def polyline(before: np.ndarray, at: np.ndarray, overlap: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The whole curve as (x, y), from (0, 0) to x = 1.
 
-    Passing a distinct score of positives moves from the negatives > t to those >= t, on a straight line; between two of
-    them y is constant. The vertices at scores of negatives alone lie on these lines and are left out: nothing is binned.
+    At each distinct score t of positives, descending, it moves on a straight line from the share of negatives > t to the share
+    >= t; between two of them y is constant. The vertices at scores of negatives alone lie on these lines and are left out:
+    nothing is binned.
+
+    Args:
+      before: `[M]` share of the negatives > t.
+      at: `[M]` share of the negatives >= t.
+      overlap: `[M]` y at t.
     """
-    x = np.empty(2 * len(ranks.true) + 2)
-    y = np.empty_like(x)
-    x[0] = y[0] = 0
-    x[1:-1:2], x[2:-1:2], x[-1] = ranks.false_before, ranks.false, ranks.negatives
-    y[1:-1:2][1:], y[2:-1:2], y[-1] = ranks.overlap[:-1], ranks.overlap, ranks.overlap[-1]
-    y[1] = 0
-    return x / ranks.negatives, y
+    x = np.concatenate([[0.0], np.stack([before, at], axis=1).ravel(), [1.0]])
+    y = np.concatenate([[0.0, 0.0], np.repeat(overlap, 2)])
+    return x, y
+
+
+def ranks_polyline(ranks: Ranks) -> tuple[np.ndarray, np.ndarray]:
+    """`polyline` of `overlap` over the false positive rate."""
+    return polyline(ranks.false_before / ranks.negatives, ranks.false / ranks.negatives, ranks.overlap)
 
 
 def area_to_limit(x: np.ndarray, y: np.ndarray, limit: float) -> float:

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from iadjax.metrics.binary import confusion, ranks_auroc, ranks_average_precision, ranks_f1_max
+from iadjax.metrics.components import region_areas
 from iadjax.metrics.inputs import as_binary, as_pairs, as_scores, on_accelerator, undefined
-from iadjax.metrics.overlap import areas, check_limits, polyline
+from iadjax.metrics.overlap import areas, check_limits, ranks_polyline
 from iadjax.metrics.ranks import Ranks, rank, rank_mixed
-from iadjax.metrics.regions import region_areas
 
 __all__ = ["LIMITS", "PROCurve", "aupro", "dice", "iou_max", "pixel_metrics", "pro_curve"]
 
@@ -53,7 +53,7 @@ def aupro(maps: Any, masks: Any, fpr_limit: float | Sequence[float] = 0.3) -> fl
     if ranks is None:
         nan = undefined("AU-PRO needs a defect and defect-free pixels")
         return (nan,) * len(fpr_limit) if isinstance(fpr_limit, Sequence) else nan
-    return areas(*polyline(ranks), fpr_limit)
+    return areas(*ranks_polyline(ranks), fpr_limit)
 
 
 def pro_curve(maps: Any, masks: Any) -> PROCurve:
@@ -93,7 +93,7 @@ def pixel_metrics(maps: Any, masks: Any) -> dict[str, float]:
         "pixel_ap": ranks_average_precision(ranks),
         "pixel_f1max": ranks_f1_max(ranks)[0],
     }
-    return found | dict(zip(LIMITS, areas(*polyline(ranks), tuple(LIMITS.values())), strict=True))
+    return found | dict(zip(LIMITS, areas(*ranks_polyline(ranks), tuple(LIMITS.values())), strict=True))
 
 
 def iou_max(maps: Any, masks: Any, return_threshold: bool = False) -> float | tuple[float, float]:

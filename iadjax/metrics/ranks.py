@@ -5,6 +5,8 @@ number of positives >= t and the numbers of negatives > t and >= t: exact intege
 negatives are sorted alone, without indices, which is several times cheaper than an argsort of everything.
 """
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -15,6 +17,10 @@ import numpy as np
 from iadjax.metrics.inputs import as_binary, as_scores, check_finite, on_accelerator
 
 __all__ = ["Ranks", "device_counts", "rank", "rank_mixed"]
+
+
+_PART = 1 << 19
+_MOST_PARTS = 8
 
 
 class Ranks(NamedTuple):
@@ -43,7 +49,7 @@ def rank(positives: np.ndarray, negatives: np.ndarray, weights: np.ndarray | Non
 
     Args:
       positives: `[P]` finite floats.
-      negatives: `[Q]` finite floats.
+      negatives: `[Q]` finite floats; left in another order.
       weights: `[P]` float64, what each positive adds to `overlap`; None: 1 / P.
     """
     if weights is None:
@@ -52,9 +58,22 @@ def rank(positives: np.ndarray, negatives: np.ndarray, weights: np.ndarray | Non
         order = np.argsort(positives)
         ascending = positives[order]
     values, starts = _distinct(ascending)
-    negatives = np.sort(negatives)
-    below, upto = (np.searchsorted(negatives, values, side) for side in ("left", "right"))
+    # counts add up over parts, each of which one core sorts
+    parts = np.array_split(negatives, min(os.cpu_count() or 1, _MOST_PARTS, 1 + len(negatives) // _PART))
+    with ThreadPoolExecutor(len(parts)) as pool:
+        below, upto = (sum(each) for each in zip(*pool.map(lambda part: _count(part, values), parts), strict=True))
     return _assemble(values, starts, below, upto, order, weights, len(positives), len(negatives))
+
+
+def _count(negatives: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers of negatives < and <= each of the ascending values."""
+    negatives.sort()
+    below = np.searchsorted(negatives, values)
+    upto = below.copy()
+    # most scores are tied with none
+    tied = np.flatnonzero(negatives[np.minimum(below, len(negatives) - 1)] == values) if len(negatives) else below[:0]
+    upto[tied] = np.searchsorted(negatives, values[tied], side="right")
+    return below, upto
 
 
 def rank_mixed(scores: Any, labels: Any, weights: np.ndarray | None = None) -> Ranks:

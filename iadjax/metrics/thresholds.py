@@ -1,103 +1,126 @@
-"""Decision thresholds from scores of normal images alone. The rule everywhere: anomalous if score >= threshold."""
+"""Thresholds from the scores of normal images alone, and what they achieve on a test set.
+
+The decision rule everywhere: anomalous if and only if score >= threshold.
+"""
 
 import inspect
-from collections.abc import Callable
+import warnings
+from typing import Any
 
 import numpy as np
 from scipy import stats
 
 from iadjax.errors import UserError, did_you_mean
-from iadjax.metrics.ranking import precision_recall_f1
+from iadjax.metrics.binary import confusion
+from iadjax.metrics.inputs import as_scores
 
-__all__ = ["extreme_value", "fit_threshold", "k_sigma", "quantile", "target_fpr", "threshold_report"]
+__all__ = ["fit_threshold", "threshold_report"]
 
-
-def quantile(scores: np.ndarray, q: float = 0.99) -> float:
-    """The q-quantile of the normal scores (linear interpolation), q in [0, 1]."""
-    if not 0 <= q <= 1:
-        raise UserError(f"threshold.q must be in [0, 1], got {q}")
-    return float(np.quantile(scores, q))
+_MIN_EXCEEDANCES = 10
 
 
-def k_sigma(scores: np.ndarray, k: float = 3.0) -> float:
-    """Mean plus k standard deviations (ddof 1) of the normal scores."""
-    if len(scores) < 2:
-        raise UserError(f"the threshold k_sigma needs at least 2 normal images, got {len(scores)}; raise threshold.holdout")
-    return float(np.mean(scores) + k * np.std(scores, ddof=1))
-
-
-def target_fpr(scores: np.ndarray, fpr: float = 0.05) -> float:
-    """The lowest threshold at which at most a share `fpr` of the normal scores is called anomalous.
-
-    The mid-point between the two scores around it, so that no image sits on the threshold.
-    """
-    if not 0 <= fpr <= 1:
-        raise UserError(f"threshold.fpr must be in [0, 1], got {fpr}")
-    values, first = np.unique(scores, return_index=False), np.sort(scores)
-    # share of scores >= v for each distinct v
-    share = 1 - np.searchsorted(first, values, "left") / len(scores)
-    allowed = np.flatnonzero(share <= fpr)
-    if not len(allowed):
-        return float(np.nextafter(values[-1], np.inf))
-    lowest = allowed[0]
-    return float((values[lowest - 1] + values[lowest]) / 2) if lowest else float(values[0])
-
-
-def extreme_value(scores: np.ndarray, fpr: float = 0.01, tail: float = 0.2) -> float:
-    """The (1 - fpr) quantile of a generalised Pareto distribution fitted to the tail (peaks over threshold).
-
-    Reaches beyond the largest score seen. Source: Pickands, Annals of Statistics 1975; Siffer et al., KDD 2017.
+def fit_threshold(name: str, scores: Any, **options: float) -> float:
+    """A threshold from scores of normal images, which the detector was not fitted on.
 
     Args:
-      scores: normal scores; at least 10 in the tail.
-      fpr: target false positive rate, below `tail`.
-      tail: share of the largest scores that the distribution is fitted to.
-    """
-    if not 0 < fpr < tail < 1:
-        raise UserError(f"the threshold extreme_value needs 0 < fpr < tail < 1, got fpr={fpr} and tail={tail}")
-    start = np.quantile(scores, 1 - tail)
-    excess = scores[scores > start] - start
-    if len(excess) < 10:
-        raise UserError(
-            f"the threshold extreme_value needs 10 normal scores in its tail, got {len(excess)} of {len(scores)}; raise "
-            "threshold.holdout or threshold.tail"
-        )
-    shape, _, scale = stats.genpareto.fit(excess, floc=0)
-    return float(start + stats.genpareto.ppf(1 - fpr * len(scores) / len(excess), shape, 0, scale))
+      name: the rule, with its options:
+        "quantile": the `q` quantile (0.99), interpolated linearly.
+        "k_sigma": mean + `k` * standard deviation (3.0).
+        "extreme_value": peaks over threshold: a generalised Pareto tail (shape g, scale s) fitted by maximum likelihood to the
+          exceedances over the 1 - `tail` quantile u (0.1), then z = u + (s / g) ((fpr n / n_u)^-g - 1), the score that a
+          normal image passes with probability `fpr` (0.001), also far beyond the observed ones. (Siffer et al. 2017, KDD.)
+        "target_fpr": the lowest threshold that flags at most the share `fpr` (0.01) of these scores.
+      scores: any shape, at least one finite value.
+      options: keywords of the rule.
 
-
-_RULES: dict[str, Callable[..., float]] = {
-    "quantile": quantile,
-    "k_sigma": k_sigma,
-    "target_fpr": target_fpr,
-    "extreme_value": extreme_value,
-}
-
-
-def fit_threshold(name: str, scores, **options) -> float:
-    """The threshold by the rule `name` from scores of normal images.
-
-    Args:
-      name: "quantile" (q), "k_sigma" (k), "target_fpr" (fpr) or "extreme_value" (fpr, tail).
-      scores: `[N]` raw scores of normal images.
-      **options: keywords of the rule.
+    Returns:
+      The threshold in the units of the scores.
 
     Raises:
-      UserError: no such rule or keyword, no scores, or a score that is not finite.
+      UserError: unknown name or option, a value out of range, no scores, NaN or infinities, or too few scores for a tail.
     """
     if name not in _RULES:
-        raise UserError(f"there is no threshold {name!r}; {did_you_mean(name, _RULES)}")
-    known = [key for key in inspect.signature(_RULES[name]).parameters if key != "scores"]
+        raise UserError(f"there is no threshold rule {name!r}; {did_you_mean(name, _RULES)}")
+    rule = _RULES[name]
+    known = [key for key in inspect.signature(rule).parameters if key != "scores"]
     for key in options:
         if key not in known:
-            raise UserError(f"the threshold {name!r} has no key {key!r}; {did_you_mean(key, known)}")
-    scores = np.asarray(scores, np.float64).ravel()
-    if not len(scores) or not np.isfinite(scores).all():
-        raise UserError(f"a threshold needs finite scores of normal images, got {len(scores)} of which some may not be finite")
-    return _RULES[name](scores, **options)
+            raise UserError(f"the threshold rule {name!r} has no option {key!r}; {did_you_mean(key, known)}")
+    scores = as_scores(scores).ravel()
+    if not scores.size:
+        raise UserError("a threshold needs the scores of at least one normal image; hold some out")
+    return rule(scores, **options)
 
 
-def threshold_report(threshold: float, scores, labels) -> dict[str, float]:
-    """What a threshold achieves on labelled images: {"fpr", "tpr", "precision", "recall", "f1"}."""
-    found = precision_recall_f1(scores, labels, threshold)
-    return {"fpr": found.fpr, "tpr": found.recall, "precision": found.precision, "recall": found.recall, "f1": found.f1}
+def threshold_report(threshold: float, scores: Any, labels: Any) -> dict[str, float]:
+    """What the rule score >= threshold achieves: `fpr`, `tpr`, `precision`, `recall`, `f1`.
+
+    FP / normal, TP / anomalous, TP / flagged (0 where nothing is flagged), TP / anomalous again, and 2 TP / (2 TP + FP + FN).
+    A rate whose images are absent is NaN, without a warning.
+
+    Args:
+      threshold: in the units of the scores.
+      scores: any shape.
+      labels: the shape of `scores`; 0 normal, 1 anomalous.
+
+    Raises:
+      UserError: shapes differ, labels are not binary, NaN or infinite scores.
+    """
+    true, false, missed, rest = confusion(scores, labels, threshold)
+    nan = float("nan")
+    recall = true / (true + missed) if true + missed else nan
+    return {
+        "fpr": false / (false + rest) if false + rest else nan,
+        "tpr": recall,
+        "precision": true / max(true + false, 1) if true + missed else nan,
+        "recall": recall,
+        "f1": 2 * true / (2 * true + false + missed) if true + missed else nan,
+    }
+
+
+def _quantile(scores: np.ndarray, q: float = 0.99) -> float:
+    _check("q", q, 0 <= q <= 1, "from 0 to 1")
+    return float(np.quantile(scores.astype(np.float64), q))
+
+
+def _k_sigma(scores: np.ndarray, k: float = 3.0) -> float:
+    scores = scores.astype(np.float64)
+    return float(scores.mean() + k * scores.std())
+
+
+def _target_fpr(scores: np.ndarray, fpr: float = 0.01) -> float:
+    _check("fpr", fpr, 0 <= fpr <= 1, "from 0 to 1")
+    # the small slack keeps 0.29 * 100 at 29
+    allowed = int(np.floor(fpr * scores.size * (1 + 1e-12)))
+    if allowed >= scores.size:
+        return float(scores.min())
+    # one step in float32 where the scores are float32, whatever array holds them: a comparison there must not undo it
+    kind = np.float32 if np.array_equal(scores.astype(np.float32), scores) else np.float64
+    return float(np.nextafter(kind(np.sort(scores)[scores.size - 1 - allowed]), kind(np.inf)))
+
+
+def _extreme_value(scores: np.ndarray, fpr: float = 1e-3, tail: float = 0.1) -> float:
+    _check("tail", tail, 0 < tail < 1, "between 0 and 1")
+    _check("fpr", fpr, 0 < fpr <= tail, "above 0 and at most tail")
+    scores = scores.astype(np.float64)
+    start = np.quantile(scores, 1 - tail)
+    over = scores[scores > start] - start
+    if len(over) < _MIN_EXCEEDANCES:
+        raise UserError(
+            f"extreme_value fits a tail to at least {_MIN_EXCEEDANCES} scores above the {1 - tail:g} quantile, got {len(over)} "
+            f"of {scores.size}; hold out more normal images, raise tail, or use 'quantile'"
+        )
+    scale = over.mean()
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        # the search for the maximum likelihood tries shapes whose density is not defined
+        warnings.simplefilter("ignore", RuntimeWarning)
+        shape, _, width = stats.genpareto.fit(over / scale, floc=0)
+    return float(start + scale * stats.genpareto.isf(fpr * scores.size / len(over), shape, scale=width))
+
+
+def _check(name: str, value: float, good: bool, allowed: str) -> None:
+    if not good:
+        raise UserError(f"threshold option {name} must be {allowed}, got {value}")
+
+
+_RULES = {"quantile": _quantile, "k_sigma": _k_sigma, "extreme_value": _extreme_value, "target_fpr": _target_fpr}

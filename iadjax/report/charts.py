@@ -23,7 +23,9 @@ def _frame(title: str, x_label: str, y_label: str, x_ticks: Sequence[tuple[float
         parts.append(f'<text x="{_LEFT - 5}" y="{y + 3.5:.1f}" class="tick" text-anchor="end">{text}</text>')
     middle = _TOP + _PLOT_H / 2
     parts.append(f'<text x="{_LEFT + _PLOT_W / 2}" y="{_HEIGHT - 6}" class="label" text-anchor="middle">{x_label}</text>')
-    parts.append(f'<text x="12" y="{middle}" class="label" text-anchor="middle" transform="rotate(-90 12 {middle})">{y_label}</text>')
+    parts.append(
+        f'<text x="12" y="{middle}" class="label" text-anchor="middle" transform="rotate(-90 12 {middle})">{y_label}</text>'
+    )
     return "".join([*parts, body, "</svg>"])
 
 
@@ -35,7 +37,9 @@ def curve(title: str, x_label: str, y_label: str, x: np.ndarray, y: np.ndarray) 
     """A curve in the unit square."""
     # a screen shows no more; the ends stay
     keep = np.unique(np.linspace(0, len(x) - 1, min(len(x), 400)).astype(int))
-    points = " ".join(f"{_LEFT + a * _PLOT_W:.1f},{_TOP + (1 - b) * _PLOT_H:.1f}" for a, b in zip(x[keep], y[keep], strict=True))
+    points = " ".join(
+        f"{_LEFT + a * _PLOT_W:.1f},{_TOP + (1 - b) * _PLOT_H:.1f}" for a, b in zip(x[keep], y[keep], strict=True)
+    )
     return _frame(title, x_label, y_label, _unit_ticks(), _unit_ticks(), f'<polyline points="{points}" class="curve"/>')
 
 

@@ -58,7 +58,9 @@ def write_report(directory: Path, run, results: Sequence, table: dict[str, dict]
 def _facts(run, count: int) -> str:
     sizes = run.config["data"]
     facts = {
-        "backbone": " ".join(filter(None, [run.weights["name"], Path(run.weights["weights"]).name if run.weights["weights"] else ""])),
+        "backbone": " ".join(
+            filter(None, [run.weights["name"], Path(run.weights["weights"]).name if run.weights["weights"] else ""])
+        ),
         "resize": sizes["resize"],
         "crop": sizes["crop"] or "none",
         "seed": run.config["seed"],
@@ -66,7 +68,9 @@ def _facts(run, count: int) -> str:
         "test images": count,
     }
     if run.threshold:
-        facts["threshold"] = f"{run.threshold['value']:.5g} ({run.threshold['name']} of {run.threshold['images']} held-out normal images)"
+        facts["threshold"] = (
+            f"{run.threshold['value']:.5g} ({run.threshold['name']} of {run.threshold['images']} held-out normal images)"
+        )
     else:
         facts["threshold"] = "none fitted (threshold.holdout = 0)"
     cells = "".join(f"<dt>{html.escape(key)}</dt><dd>{html.escape(str(value))}</dd>" for key, value in facts.items())
@@ -118,7 +122,12 @@ def _section(directory: Path, category: str, run, rows: list, row_metrics: dict,
         )
     shown = f"{len(cards)} of {len(rows)} images, worst mistakes first"
     return _SECTION.format(
-        name=html.escape(category), plots="".join(plots), rule=rule, shown=shown, cards="".join(cards), resolution=row_metrics["resolution"]
+        name=html.escape(category),
+        plots="".join(plots),
+        rule=rule,
+        shown=shown,
+        cards="".join(cards),
+        resolution=row_metrics["resolution"],
     )
 
 
