@@ -12,7 +12,7 @@ from iadjax.errors import UserError
 __all__ = ["johnson_lindenstrauss_dimension", "k_center_greedy", "sparse_random_projection"]
 
 _BLOCK = 65536
-_BUCKETS = (1, 16, 32, 48, 64, 96, 128, 160, 192, 224, 256, 384, 512)
+_BUCKETS = (1, 16, 32, 48, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 448, 512)
 
 
 def k_center_greedy(
@@ -116,7 +116,8 @@ def _update(points, squares, distances, group, count, m):
         parts.append(jnp.minimum(distances[begin : begin + _BLOCK], _snap(nearest, 2 * square)))
     slots = jnp.where(meant, group, len(points))
     distances = jnp.concatenate(parts).at[slots].set(-1, mode="drop")
-    values, order = jax.lax.top_k(distances, m + 1)
+    # the barrier: XLA:CPU has a fast top-k, and loses it when the slice below is moved into it
+    values, order = jax.lax.optimization_barrier(jax.lax.top_k(distances, m + 1))
     index = jnp.sort(order[:m])
     chosen, sums = points[index], squares[index] + squares[index][:, None]
     among = _snap(sums - 2 * jnp.matmul(chosen, chosen.T, precision="highest"), sums)

@@ -197,13 +197,13 @@ tr.mean td, tr.mean th {{ font-weight: 700; background: var(--back); }} a {{ col
 .key {{ display: inline-block; width: 11px; height: 11px; border-radius: 2px; margin-left: 10px; }} .contour {{ background: #40ff60; }}
 .bar {{ display: flex; gap: 8px; align-items: center; margin: 12px 0; color: var(--soft); }}
 button {{ font: inherit; font-size: 13px; padding: 2px 10px; border: 1px solid var(--line); border-radius: 12px; background: #fff; cursor: pointer; }}
-.gallery {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(560px, 1fr)); gap: 14px; }}
+.gallery {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(560px, 1fr)); gap: 14px; align-items: start; }}
 article {{ background: #fff; border: 1px solid var(--line); border-radius: 6px; padding: 10px; }}
 article header {{ display: flex; gap: 8px; align-items: center; margin-bottom: 6px; min-width: 0; }}
 article code {{ color: var(--soft); font-size: 12px; overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }}
 .badge {{ color: #fff; border-radius: 10px; padding: 0 9px; font-size: 12px; }} .ok {{ background: #6b7686; }} .bad {{ background: #9c1c3c; }}
 .trio {{ display: grid; grid-template-columns: repeat(3, 1fr); gap: 6px; }}
-figure {{ margin: 0; }} figure img {{ width: 100%; display: block; border-radius: 3px; }}
+figure {{ margin: 0; }} figure img {{ width: 100%; max-height: 230px; object-fit: contain; display: block; border-radius: 3px; }}
 figcaption {{ font-size: 11px; color: var(--soft); text-align: center; }}
 @media (max-width: 640px) {{ .gallery {{ grid-template-columns: 1fr; }} body {{ padding: 12px; }} table {{ display: block; overflow: auto; }} }}
 </style></head><body>
