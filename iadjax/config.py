@@ -49,7 +49,7 @@ def base_config(detector: str = "patchcore", dataset: str = "synthetic") -> Conf
     config.backbone = ConfigDict({"name": "filter_bank", "weights": ""})
     config.detector = ConfigDict({"name": detector, **detectors.options(detector)})
     config.protocol = ConfigDict({"name": "unsupervised"})
-    config.evaluate = ConfigDict({"pixel": True, "eval_size": 0, "save_maps": False})
+    config.evaluate = ConfigDict({"pixel": True, "eval_size": 0, "save_maps": False, "byte_budget": 4 * 2**30})
     config.threshold = ConfigDict({"name": "quantile", "holdout": 0.1, "q": 0.99})
     config.checkpoint_every = 200
     return config

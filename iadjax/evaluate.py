@@ -85,15 +85,32 @@ def _category(run: Run, results: Sequence[Result], category: str) -> dict[str, A
     # an anomalous image without a mask would count as all normal
     unmarked = not run.data.dataset.has_masks or any(row.item.label and not _has_mask(row.item) for row in rows)
     if run.config["evaluate"]["pixel"] and rows and not unmarked:
-        with ThreadPoolExecutor() as pool:
-            pairs = list(pool.map(lambda row: _at_evaluation_size(run, row, size), rows))
-        pixel |= metrics.pixel_metrics([pair[0] for pair in pairs], [pair[1] for pair in pairs])
+        pixel |= _pixel(run, rows, size)
     found |= pixel | {"resolution": f"{size}x{size}" if size else "original", "images": len(rows)}
     if run.threshold is not None and rows:
         found["threshold"] = {"value": run.threshold["value"]} | metrics.threshold_report(
             run.threshold["value"], scores, labels
         )
     return found
+
+
+def _pixel(run: Run, rows: Sequence[Result], size: int) -> dict[str, Any]:
+    """Exact pixel metrics while all maps fit `evaluate.byte_budget`; else from a stream, with error bounds beside them."""
+
+    def pixels(row: Result) -> int:
+        return size * size if size else run.transform.visible(run.data.dataset.read(row.item)[1]).size
+
+    if 4 * sum(map(pixels, rows)) <= run.config["evaluate"]["byte_budget"]:
+        with ThreadPoolExecutor() as pool:
+            pairs = list(pool.map(lambda row: _at_evaluation_size(run, row, size), rows))
+        return metrics.pixel_metrics([pair[0] for pair in pairs], [pair[1] for pair in pairs]) | {"pixel_exact": True}
+    # a map at the network's resolution has the range of scores of the same map enlarged
+    state = metrics.streaming.init(pilot=np.stack([row.map for row in rows[:: max(1, len(rows) // 64)]]))
+    for row in rows:
+        anomaly_map, mask = _at_evaluation_size(run, row, size)
+        state = metrics.streaming.update(state, [anomaly_map], [mask])
+    found, bounds = metrics.streaming.compute(state)
+    return found | {"pixel_exact": False, "pixel_error_bounds": bounds}
 
 
 def _has_mask(item: Item) -> bool:
@@ -115,11 +132,14 @@ def _mean(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Unweighted mean over categories of every number; NaN where no category has one."""
     mean: dict[str, Any] = {}
     for key, value in rows[0].items():
+        # what only some categories have has no mean
+        if not all(key in row for row in rows):
+            continue
         column = [row[key] for row in rows]
         if isinstance(value, dict):
             mean[key] = _mean([each for each in column])
-        elif isinstance(value, str):
-            mean[key] = value
+        elif isinstance(value, str | bool):
+            mean[key] = value if not isinstance(value, bool) else all(column)
         elif key == "images":
             mean[key] = sum(column)
         else:

@@ -123,3 +123,15 @@ def test_pixel_metrics_are_null_without_masks(tree_config, tree, tmp_path):
     iadjax.evaluate(run, output=tmp_path / "run")
     table = json.loads((tmp_path / "run/metrics.json").read_text())
     assert table["bolt"]["pixel_auroc"] is None and table["bolt"]["image_auroc"] is not None
+
+
+def test_maps_past_the_budget_are_streamed_with_bounds(golden):
+    import dataclasses
+
+    run, exact = golden
+    small = {**run.config, "evaluate": {**run.config["evaluate"], "byte_budget": 2**20}}
+    table = iadjax.evaluate(dataclasses.replace(run, config=small))["fabric"]
+    assert exact["fabric"]["pixel_exact"] and not table["pixel_exact"]
+    for key, bound in table["pixel_error_bounds"].items():
+        assert bound < 1e-4
+        assert abs(table[key] - exact["fabric"][key]) <= bound + 1e-9, key
