@@ -1,5 +1,6 @@
 """What the scripts share: flags, and errors that end with one sentence and status 2."""
 
+import errno
 import functools
 import sys
 from collections.abc import Callable, Sequence
@@ -39,6 +40,14 @@ def _guard(main: Callable[[], None]) -> None:
         main()
     except UserError as error:
         _fail(error)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+            raise
+        _fail(
+            UserError(
+                f"cannot write {error.filename or 'a file'} ({error.strerror}); free some space or give another directory"
+            )
+        )
     except (Stopped, KeyboardInterrupt) as error:
         print(str(error) or "interrupted", file=sys.stderr)
         sys.exit(INTERRUPTED)

@@ -22,12 +22,14 @@ def say(message: str) -> None:
 def track(name: str, total: int, unit: str) -> Iterator[Callable[[int, int], None]]:
     """Yields `report(done, total)`, to be called as the work goes on."""
     console = Console(stderr=True)
-    began = time.monotonic()
-    first: list[int] = []
+    first: list[tuple[int, float]] = []
 
     def rate(done: int) -> float:
-        first.append(done) if not first else None
-        return (done - first[0]) / max(time.monotonic() - began, 1e-9)
+        # a run that resumes does not begin at zero
+        now = time.monotonic()
+        if not first:
+            first.append((done, now))
+        return (done - first[0][0]) / max(now - first[0][1], 1e-9)
 
     if console.is_terminal:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"))
@@ -36,13 +38,13 @@ def track(name: str, total: int, unit: str) -> Iterator[Callable[[int, int], Non
             yield lambda done, total: bar.update(task, completed=done, total=total, rate=f"{rate(done):.1f} {unit}s/s")
         return
 
-    last = [began]
+    last = [time.monotonic()]
 
     def report(done: int, total: int) -> None:
         now, speed = time.monotonic(), rate(done)
         if now - last[0] >= _SECONDS_BETWEEN_LINES:
             last[0] = now
-            left = (total - done) / speed if speed else float("nan")
-            say(f"{name}: {done}/{total} {unit}s, {speed:.1f}/s, {left:.0f} s left")
+            left = f"{(total - done) / speed:.0f} s left" if speed else "no estimate yet"
+            say(f"{name}: {done}/{total} {unit}s, {speed:.1f}/s, {left}")
 
     yield report
