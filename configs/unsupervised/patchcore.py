@@ -23,7 +23,7 @@ def get_config(arg: str = "synthetic"):
         config.data.category = category
     if dataset == "synthetic":
         config.data.category = category or "all"
-        config.detector.coreset_ratio = 0.02
+        config.detector.coreset_ratio = 0.05
     if dataset in ("mvtec_ad", "folder"):
         config.backbone.name = "wide_resnet50_2"
     if dataset in ("mtd", "mtd_300"):
