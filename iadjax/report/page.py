@@ -73,7 +73,9 @@ def _facts(run, count: int) -> str:
         )
     else:
         facts["threshold"] = "none fitted (threshold.holdout = 0)"
-    cells = "".join(f"<dt>{html.escape(key)}</dt><dd>{html.escape(str(value))}</dd>" for key, value in facts.items())
+    cells = "".join(
+        f"<div><dt>{html.escape(key)}</dt> <dd>{html.escape(str(value))}</dd></div>" for key, value in facts.items()
+    )
     options = html.escape(json.dumps(run.config, indent=2))
     return f"<dl>{cells}</dl><details><summary>config</summary><pre>{options}</pre></details>"
 
@@ -179,7 +181,7 @@ _PAGE = """<!doctype html>
 body {{ margin: 0 auto; max-width: 1240px; padding: 24px; font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--back); }}
 h1 {{ font-size: 26px; margin: 0 0 8px; }} h2 {{ font-size: 20px; margin: 36px 0 8px; }}
 dl {{ display: flex; flex-wrap: wrap; gap: 4px 24px; margin: 0 0 8px; }}
-dt {{ color: var(--soft); }} dt::after {{ content: ":"; }} dd {{ margin: 0 0 0 -18px; font-weight: 600; }}
+dt, dd {{ display: inline; margin: 0; }} dt {{ color: var(--soft); }} dt::after {{ content: ":"; }} dd {{ font-weight: 600; }}
 details {{ margin: 0 0 16px; color: var(--soft); }} pre {{ font-size: 12px; background: #fff; padding: 12px; overflow: auto; }}
 table {{ border-collapse: collapse; background: #fff; width: 100%; font-variant-numeric: tabular-nums; }}
 th, td {{ padding: 6px 10px; border: 1px solid var(--line); text-align: right; font-weight: 400; white-space: nowrap; }}
