@@ -49,7 +49,7 @@ def k_center_greedy(
     if not 0 <= start < size:
         raise UserError(f"start must be from 0 to {size - 1}, got {start}")
     m = min(candidates, _BUCKETS[-1])
-    points, squares = _prepare(features, start, m)
+    points, squares = _prepare(features, m)
     # padding counts as picked: -1 never wins
     distances = jnp.where(jnp.arange(len(points)) < size, jnp.inf, -1.0).astype(points.dtype)
     picks = [np.array([start], np.int32)]
@@ -85,9 +85,10 @@ def _pick(index: np.ndarray, distance: np.ndarray, among: np.ndarray, bound: flo
 
 
 @functools.partial(jax.jit, static_argnames="m")
-def _prepare(features, start, m):
-    # seen from the first pick: removes what all points share, and keeps integers integers
-    points = features - features[start]
+def _prepare(features, m):
+    # centred, so that less cancels; on a point of a coarse binary grid, so that small integers stay exact and ties stay ties
+    grid = jnp.exp2(jnp.ceil(jnp.log2(jnp.maximum(jnp.max(jnp.abs(features)), jnp.finfo(features.dtype).tiny))) - 6)
+    points = features - grid * jnp.round(jnp.mean(features, axis=0) / grid)
     points = jnp.pad(points, [(0, max(0, m + 1 - len(points))), (0, 0)])
     return points, jnp.sum(points**2, axis=1)
 
