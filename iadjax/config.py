@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 from ml_collections import ConfigDict, FieldReference
 
-from iadjax import backbones, data, detectors
+from iadjax import backbones, data, detectors, metrics
 from iadjax.data import Dataset, Split, Transform
 from iadjax.detector import DataSpec, Detector, Frozen
 from iadjax.errors import UserError, did_you_mean
@@ -50,7 +50,7 @@ def base_config(detector: str = "patchcore", dataset: str = "synthetic") -> Conf
     config.detector = ConfigDict({"name": detector, **detectors.options(detector)})
     config.protocol = ConfigDict({"name": "unsupervised"})
     config.evaluate = ConfigDict({"pixel": True, "eval_size": 0, "save_maps": False, "byte_budget": 4 * 2**30})
-    config.threshold = ConfigDict({"name": "quantile", "holdout": 0.1, "q": 0.99})
+    config.threshold = ConfigDict({"name": "quantile", "holdout": 0.1, "q": 0.99, "k": 3.0, "fpr": 0.01, "tail": 0.1})
     config.checkpoint_every = 200
     return config
 
@@ -78,16 +78,14 @@ def resolve(config: Mapping[str, Any]) -> dict[str, Any]:
     given = config.to_dict() if isinstance(config, ConfigDict) else dict(config)
     name = _section(given, "detector").get("name", "patchcore")
     reference = base_config(name, _section(given, "data").get("name", "synthetic")).to_dict()
-    plain = json.loads(json.dumps(given, default=str))
-    for section, known in reference.items():
-        if section not in plain:
-            plain[section] = json.loads(json.dumps(known))
-        elif isinstance(known, dict):
-            # the keywords of a threshold depend on its name, and are checked where it is fitted
-            if section != "threshold":
-                _check_names(section, plain[section], known)
-            plain[section] = {**json.loads(json.dumps(known)), **plain[section]} if section != "threshold" else plain[section]
+    plain, defaults = (json.loads(json.dumps(each, default=str)) for each in (given, reference))
     _check_names("", plain, reference)
+    for section, known in defaults.items():
+        if isinstance(known, dict):
+            _check_names(section, _section(plain, section), known)
+            plain[section] = {**known, **plain.get(section, {})}
+        else:
+            plain.setdefault(section, known)
     for section, known in reference.items():
         for key, default in known.items() if isinstance(known, dict) else [(None, known)]:
             value = plain[section].get(key, default) if key else plain[section]
@@ -96,6 +94,7 @@ def resolve(config: Mapping[str, Any]) -> dict[str, Any]:
         plain["data"][key] = _size(f"data.{key}", plain["data"][key])
     if plain["data"]["batch_size"] < 1 or plain["data"]["workers"] < 0 or plain["checkpoint_every"] < 1:
         raise UserError("data.batch_size and checkpoint_every must be at least 1, and data.workers at least 0")
+    metrics.threshold_options(plain["threshold"]["name"])
     return plain
 
 

@@ -137,7 +137,7 @@ def _mean(rows: list[dict[str, Any]]) -> dict[str, Any]:
             continue
         column = [row[key] for row in rows]
         if isinstance(value, dict):
-            mean[key] = _mean([each for each in column])
+            mean[key] = _mean(column)
         elif isinstance(value, str | bool):
             mean[key] = value if not isinstance(value, bool) else all(column)
         elif key == "images":

@@ -187,12 +187,15 @@ def _fit_threshold(run: Run, items) -> Run:
     if not items:
         file.unlink(missing_ok=True)
         return run
-    options = {key: value for key, value in run.config["threshold"].items() if key not in ("name", "holdout")}
+    rule = run.config["threshold"]
+    options = {key: rule[key] for key in metrics.threshold_options(rule["name"])}
     scores = np.array([score for _, score, _ in run.predict_items(items, "threshold")])
-    value = float(metrics.fit_threshold(run.config["threshold"]["name"], scores, **options))
+    value = float(metrics.fit_threshold(rule["name"], scores, **options))
     statistics = {"mean": scores.mean(), "std": scores.std(), "min": scores.min(), "max": scores.max()}
     threshold = {
-        **run.config["threshold"],
+        "name": rule["name"],
+        "holdout": rule["holdout"],
+        **options,
         "value": value,
         "images": len(scores),
         "normal_scores": {key: float(each) for key, each in statistics.items()},

@@ -162,3 +162,18 @@ def test_log_goes_to_tensorboard(toy_config, tmp_path):
     iadjax.fit(toy_config, tmp_path / "run")
     files = list((tmp_path / "run/tensorboard").glob("events*"))
     assert files and b"train/mean" in files[0].read_bytes()
+
+
+@pytest.mark.parametrize("name", ["quantile", "k_sigma", "target_fpr"])
+def test_every_threshold_rule_takes_its_own_options(toy_config, tmp_path, name):
+    toy_config.threshold.name = name
+    threshold = iadjax.fit(toy_config, tmp_path / "run").threshold
+    own = {"quantile": "q", "k_sigma": "k", "target_fpr": "fpr"}[name]
+    assert threshold["name"] == name and set(threshold) & {"q", "k", "fpr", "tail"} == {own}
+
+
+def test_an_unknown_threshold_is_refused_before_fitting(toy_config, tmp_path):
+    toy_config.threshold.name = "k_sgima"
+    with pytest.raises(UserError, match="no threshold rule 'k_sgima'; did you mean 'k_sigma'"):
+        iadjax.fit(toy_config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()

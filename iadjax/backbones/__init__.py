@@ -1,13 +1,13 @@
 """Frozen feature extractors by name."""
 
-from iadjax.backbones.backbone import Backbone, check_layers, feature_shapes
+from iadjax.backbones.backbone import Backbone, check_layers
 from iadjax.backbones.filter_bank import filter_bank
 from iadjax.backbones.resnet import SPECS, resnet
 from iadjax.backbones.squeezenet import squeezenet1_1
 from iadjax.backbones.weights import content_hash, convert, load_weights
 from iadjax.errors import UserError, did_you_mean
 
-__all__ = ["Backbone", "NAMES", "backbone", "check_layers", "content_hash", "convert", "feature_shapes", "load_weights"]
+__all__ = ["Backbone", "NAMES", "backbone", "check_layers", "content_hash", "convert", "load_weights"]
 
 NAMES = ("filter_bank", *SPECS, "squeezenet1_1")
 

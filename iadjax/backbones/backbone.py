@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from iadjax.errors import UserError, did_you_mean
 
-__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "Backbone", "check_layers", "feature_shapes", "normalize"]
+__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "Backbone", "check_layers", "normalize"]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -46,13 +46,6 @@ def check_layers(backbone: Backbone, layers: Sequence[str]) -> tuple[str, ...]:
         if layer not in backbone.layers:
             raise UserError(f"{backbone.name} has no layer {layer!r}; {did_you_mean(layer, backbone.layers)}")
     return layers
-
-
-def feature_shapes(backbone: Backbone, variables: Any, image_shape: Sequence[int], layers: Sequence[str]):
-    """Shapes `(h, w, C)` of the features of one image, without computing them."""
-    image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
-    features = jax.eval_shape(lambda v, x: backbone.features(v, x, layers), variables, image)
-    return tuple(feature.shape[1:] for feature in features)
 
 
 def normalize(image: jax.Array) -> jax.Array:

@@ -14,7 +14,7 @@ from iadjax.errors import UserError, did_you_mean
 from iadjax.metrics.binary import confusion
 from iadjax.metrics.inputs import as_scores
 
-__all__ = ["fit_threshold", "threshold_report"]
+__all__ = ["fit_threshold", "threshold_options", "threshold_report"]
 
 _MIN_EXCEEDANCES = 10
 
@@ -39,17 +39,21 @@ def fit_threshold(name: str, scores: Any, **options: float) -> float:
     Raises:
       UserError: unknown name or option, a value out of range, no scores, NaN or infinities, or too few scores for a tail.
     """
-    if name not in _RULES:
-        raise UserError(f"there is no threshold rule {name!r}; {did_you_mean(name, _RULES)}")
-    rule = _RULES[name]
-    known = [key for key in inspect.signature(rule).parameters if key != "scores"]
+    known = threshold_options(name)
     for key in options:
         if key not in known:
             raise UserError(f"the threshold rule {name!r} has no option {key!r}; {did_you_mean(key, known)}")
     scores = as_scores(scores).ravel()
     if not scores.size:
         raise UserError("a threshold needs the scores of at least one normal image; hold some out")
-    return rule(scores, **options)
+    return _RULES[name](scores, **options)
+
+
+def threshold_options(name: str) -> tuple[str, ...]:
+    """The keywords of the rule `name`; a UserError lists the rules if there is none."""
+    if name not in _RULES:
+        raise UserError(f"there is no threshold rule {name!r}; {did_you_mean(name, _RULES)}")
+    return tuple(key for key in inspect.signature(_RULES[name]).parameters if key != "scores")
 
 
 def threshold_report(threshold: float, scores: Any, labels: Any) -> dict[str, float]:
