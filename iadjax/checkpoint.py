@@ -58,7 +58,7 @@ def save(directory: Path, state: State, position: Position, identity: dict[str, 
     arrays = _flatten(state)
     metadata = {
         "position": list(position),
-        "spec": [spec.num_images, list(spec.image_shape), list(spec.categories), spec.num_validation],
+        "spec": {**spec._asdict(), "image_shape": list(spec.image_shape), "categories": list(spec.categories)},
         "arrays": {name: [list(array.shape), str(array.dtype)] for name, array in arrays.items()},
         **identity,
     }
@@ -98,8 +98,11 @@ def latest(directory: Path) -> Path | None:
 def read(path: Path) -> dict[str, Any]:
     """What a checkpoint says of itself: position, config, weights, spec."""
     metadata = ocp.metadata(path.absolute()).custom_metadata
-    images, shape, categories, validation = metadata["spec"]
-    spec = DataSpec(int(images), tuple(int(size) for size in shape), tuple(categories), int(validation))
+    stored = dict(metadata["spec"])
+    shape, categories = (tuple(stored.pop(name)) for name in ("image_shape", "categories"))
+    # Orbax reads numbers back as floats
+    numbers = {name: int(value) for name, value in stored.items()}
+    spec = DataSpec(**numbers, image_shape=tuple(int(size) for size in shape), categories=categories)
     return {**metadata, "position": Position(*(int(each) for each in metadata["position"])), "spec": spec}
 
 

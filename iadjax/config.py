@@ -48,7 +48,8 @@ def base_config(detector: str = "patchcore", dataset: str = "synthetic") -> Conf
         config.data.update({"normal": "", "abnormal": "", "masks": "", "test_fraction": 0.2})
     config.backbone = ConfigDict({"name": "filter_bank", "weights": ""})
     config.detector = ConfigDict({"name": detector, **detectors.options(detector)})
-    config.protocol = ConfigDict({"name": "unsupervised"})
+    # k: normal images of "few_shot"; num_anomalies, defect: labelled anomalies of "supervised", of all kinds or of one
+    config.protocol = ConfigDict({"name": "unsupervised", "k": 4, "num_anomalies": 10, "defect": ""})
     config.evaluate = ConfigDict({"pixel": True, "eval_size": 0, "save_maps": False, "byte_budget": 4 * 2**30})
     config.threshold = ConfigDict({"name": "quantile", "holdout": 0.1, "q": 0.99, "k": 3.0, "fpr": 0.01, "tail": 0.1})
     config.checkpoint_every = 200
@@ -202,13 +203,15 @@ def build_data(config: Mapping[str, Any]) -> Data:
     """The data set of a resolved config under its protocol."""
     options = {key: value for key, value in config["data"].items() if key not in ("resize", "crop", "batch_size", "workers")}
     dataset = data.load(**options, seed=config["seed"])
-    return Data(dataset, data.split(dataset, config["protocol"]["name"], config["threshold"]["holdout"], config["seed"]))
+    return Data(dataset, data.split(dataset, **config["protocol"], holdout=config["threshold"]["holdout"], seed=config["seed"]))
 
 
-def spec_of(built: Data, transform: Transform) -> DataSpec:
+def spec_of(config: Mapping[str, Any], built: Data, transform: Transform) -> DataSpec:
     """What the detector may know: counts, categories and the shape of the first image after the transform."""
-    image, _ = data.read_transformed(built.dataset, transform, built.split.train[0])
-    return DataSpec(len(built.split.train), image.shape, built.dataset.categories, len(built.split.validation))
+    normal = [item for item in built.split.train if not item.label]
+    image, _ = data.read_transformed(built.dataset, transform, normal[0])
+    steps = data.num_batches(normal, config["data"]["batch_size"])
+    return DataSpec(len(normal), image.shape, built.dataset.categories, len(built.split.validation), steps)
 
 
 def fingerprint(value: Any) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 __all__ = ["Batch", "DataSpec", "Detector", "Frozen", "Phase", "Prediction", "State", "keep"]
 
@@ -28,6 +29,7 @@ class Batch(NamedTuple):
       category: `[B]` int32; index into `DataSpec.categories`.
       index: `[B]` int32; position of the image in its split, -1 in padded rows.
       valid: `[B]` bool; False in padded rows.
+      extra: what the phase's `augment` made of each image, by name, `[B, ...]`; empty without one.
     """
 
     image: jax.Array
@@ -36,22 +38,25 @@ class Batch(NamedTuple):
     category: jax.Array
     index: jax.Array
     valid: jax.Array
+    extra: Mapping[str, jax.Array] = {}
 
 
 class DataSpec(NamedTuple):
     """What a detector may know of the data before it sees any.
 
     Attributes:
-      num_images: number of training images.
+      num_images: number of normal training images.
       image_shape: (height, width, 3) after resize and crop.
       categories: names of the categories, in the order of `Batch.category`.
       num_validation: number of held-out normal images.
+      steps_per_epoch: batches in one pass over them.
     """
 
     num_images: int
     image_shape: tuple[int, int, int]
     categories: tuple[str, ...]
     num_validation: int = 0
+    steps_per_epoch: int = 1
 
 
 class Prediction(NamedTuple):
@@ -75,20 +80,30 @@ def keep(key: jax.Array, state: State, frozen: Frozen) -> State:
 class Phase(NamedTuple):
     """One stage of fitting: `epochs` passes of `update` over a split, then `finalize` once.
 
+    Without `anomaly_share` a phase sees the normal images of its split only.
+
     Attributes:
       name: "fit", "train", "calibrate", ...
       update: `(key, state, frozen, batch) -> (state, info)`; one step over one batch, jitted by the driver.
         `info` is a dict of scalars for the log.
       finalize: `(key, state, frozen) -> state`; once after the last batch, outside jit; may change shapes.
       epochs: passes over the split.
+      steps: if above 0, that many updates instead, over as many passes as they take.
       split: "train", or "validation" (held-out normal images).
+      augment: `(rng, image [H, W, 3] float32) -> {name: array}`; runs per image in the threads of the input pipeline and
+        fills `Batch.extra`; `rng` is a NumPy generator that depends on (seed, phase, epoch, image) alone.
+      anomaly_share: if above 0, the share of every batch that is drawn (with replacement) from the labelled anomalies of
+        the split; a pass is then one over its normal images.
     """
 
     name: str
     update: Callable[[jax.Array, State, Frozen, Batch], tuple[State, dict[str, jax.Array]]]
     finalize: Callable[[jax.Array, State, Frozen], State] = keep
     epochs: int = 1
+    steps: int = 0
     split: str = "train"
+    augment: Callable[[np.random.Generator, np.ndarray], dict[str, np.ndarray]] | None = None
+    anomaly_share: float = 0.0
 
 
 class Detector(NamedTuple):

@@ -52,7 +52,7 @@ def fit(config: Mapping[str, Any], workdir: str | Path, resume: bool = False) ->
     with clock.stage("prepare"):
         model = configs.build_model(config)
         built = configs.build_data(config)
-        spec = configs.spec_of(built, model.transform)
+        spec = configs.spec_of(config, built, model.transform)
         _check_phases(model.detector.phases, spec)
     files.write_json(workdir / "config.json", config)
     record.begin(workdir, config, model, built)
@@ -122,12 +122,15 @@ def _run_phase(config, model, built, index, key, state, position, save, stop, lo
     # the state is donated: a memory bank is filled in place
     update = jax.jit(phase.update, donate_argnums=1)
     items = getattr(built.split, phase.split)
+    if not phase.anomaly_share:
+        items = [item for item in items if not item.label]
     size = config["data"]["batch_size"]
-    per_epoch = data.num_batches(len(items), size)
-    epoch, start, step = position.epoch, position.batch, position.step
-    total = phase.epochs * len(items)
-    with progress.track(phase.name, total, "image") as report:
-        for epoch in range(position.epoch, phase.epochs):
+    per_epoch = data.num_batches(items, size, phase.anomaly_share)
+    updates = phase.steps or phase.epochs * per_epoch
+    epochs = -(-updates // per_epoch)
+    start, step = position.batch, position.step
+    with progress.track(phase.name, updates, "step") as report:
+        for epoch in range(position.epoch, epochs):
             loader = data.batches(
                 built.dataset,
                 items,
@@ -136,20 +139,30 @@ def _run_phase(config, model, built, index, key, state, position, save, stop, lo
                 shuffle=(config["seed"], index, epoch),
                 start=start,
                 workers=config["data"]["workers"],
+                augment=phase.augment,
+                anomaly_share=phase.anomaly_share,
             )
             for number, batch in enumerate(loader, start=start + 1):
                 state, info = update(_fold(key, _UPDATE, step), state, model.frozen, batch)
                 step += 1
                 log.write(step, phase.name, epoch, info)
-                report(epoch * len(items) + min(number * size, len(items)), total)
-                done = Position(index, epoch, number, step) if number < per_epoch else Position(index, epoch + 1, 0, step)
+                made = epoch * per_epoch + number
+                report(made, updates)
+                if made == updates:
+                    done = Position(index, epochs, 0, step)
+                elif number == per_epoch:
+                    done = Position(index, epoch + 1, 0, step)
+                else:
+                    done = Position(index, epoch, number, step)
                 if stop.is_set() or step % config["checkpoint_every"] == 0:
                     log.flush()
                     save(state, done)
                 if stop.is_set():
                     raise Stopped(f"stopped after step {step}; a checkpoint was written, continue with --resume")
+                if made == updates:
+                    break
             start = 0
-    return state, Position(index, phase.epochs, 0, step)
+    return state, Position(index, epochs, 0, step)
 
 
 def _fold(key: jax.Array, *words: int) -> jax.Array:

@@ -4,7 +4,7 @@ Decoding and resizing run in threads of the loader. The order is a function of (
 asks for the same epoch from a later batch and sees what the uninterrupted run would have seen.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import grain
 import numpy as np
@@ -16,6 +16,9 @@ from iadjax.errors import UserError
 
 __all__ = ["batches", "num_batches", "pad_batch", "read_transformed"]
 
+# salt that keeps the augmentation's random numbers apart from the order's
+_AUGMENT = 1
+
 
 def read_transformed(dataset: Dataset, transform: Transform, item: Item) -> tuple[np.ndarray, np.ndarray]:
     """Image `[H, W, 3]` float32 and mask `[H, W]` uint8 of one item, at the network's input size."""
@@ -23,9 +26,39 @@ def read_transformed(dataset: Dataset, transform: Transform, item: Item) -> tupl
     return transform.image(image), transform.mask(mask)
 
 
-def num_batches(num_items: int, batch_size: int) -> int:
+def num_batches(items: Sequence[Item], batch_size: int, anomaly_share: float = 0.0) -> int:
     """Batches of one pass, the padded last one included."""
-    return -(-num_items // batch_size)
+    if anomaly_share:
+        normal = sum(item.label == 0 for item in items)
+        return -(-normal // (batch_size - _num_anomalies(batch_size, anomaly_share)))
+    return -(-len(items) // batch_size)
+
+
+def _num_anomalies(batch_size: int, share: float) -> int:
+    """Rows of a batch that are labelled anomalies: at least one, and at least one row is left for a normal image."""
+    return min(max(1, round(share * batch_size)), batch_size - 1)
+
+
+def _order(items: Sequence[Item], batch_size: int, shuffle: tuple[int, ...] | None, anomaly_share: float) -> np.ndarray:
+    """Positions in `items`, in the order of one pass."""
+    if shuffle is None:
+        return np.arange(len(items))
+    rng = np.random.default_rng(shuffle)
+    if not anomaly_share:
+        return rng.permutation(len(items))
+    labels = np.array([item.label for item in items])
+    normal, anomalous = np.flatnonzero(labels == 0), np.flatnonzero(labels == 1)
+    if not len(anomalous) or batch_size < 2:
+        raise UserError(
+            "this detector learns from labelled anomalies: set --config.protocol.name=supervised and data.batch_size above 1"
+        )
+    count = _num_anomalies(batch_size, anomaly_share)
+    normal = rng.permutation(normal)
+    rows = batch_size - count
+    parts = [
+        np.concatenate([normal[start : start + rows], rng.choice(anomalous, count)]) for start in range(0, len(normal), rows)
+    ]
+    return np.concatenate(parts)
 
 
 def batches(
@@ -38,6 +71,8 @@ def batches(
     start: int = 0,
     workers: int = 2,
     process: tuple[int, int] = (0, 1),
+    augment: Callable | None = None,
+    anomaly_share: float = 0.0,
 ) -> Iterator[Batch]:
     """One pass over `items`.
 
@@ -50,12 +85,17 @@ def batches(
       start: batches to leave out at the beginning.
       workers: threads that decode; 0 decodes in the caller's thread.
       process: (index, count); each process reads its own share of every batch.
+      augment, anomaly_share: of the phase, see `Phase`; they need `shuffle`.
+
+    Raises:
+      UserError: images of different sizes, or labelled anomalies are asked for and there are none.
     """
-    order = np.arange(len(items)) if shuffle is None else np.random.default_rng(shuffle).permutation(len(items))
+    order = _order(items, batch_size, shuffle, anomaly_share)
     index, count = process
     shape = []
 
-    def load(position: int):
+    def load(place: int):
+        position = int(order[place])
         item = items[position]
         image, mask = read_transformed(dataset, transform, item)
         if not shape:
@@ -65,9 +105,10 @@ def batches(
                 f"images of different sizes in one split: {item.path} is {image.shape[1]}x{image.shape[0]} and another is "
                 f"{shape[0][1]}x{shape[0][0]} after data.resize and data.crop; set both so that one size comes out"
             )
-        return image, mask, item.label, dataset.categories.index(item.category), position
+        extra = augment(np.random.default_rng((*shuffle, _AUGMENT, place)), image) if augment else {}
+        return image, mask, item.label, dataset.categories.index(item.category), position, extra
 
-    source = grain.MapDataset.source(order[start * batch_size :].tolist())[index::count].map(load)
+    source = grain.MapDataset.source(range(start * batch_size, len(order)))[index::count].map(load)
     rows = source.batch(batch_size // count, drop_remainder=False, batch_fn=list)
     options = grain.ReadOptions(num_threads=workers, prefetch_buffer_size=2 * max(1, workers) if workers else 0)
     for row in rows.to_iter_dataset(options):
@@ -75,8 +116,9 @@ def batches(
 
 
 def pad_batch(rows, batch_size: int) -> Batch:
-    """A batch of `batch_size` rows from `(image, mask, label, category, index)` tuples, padded with zeros."""
-    images, masks, labels, categories, indices = (np.stack(column) for column in zip(*rows, strict=True))
+    """A batch of `batch_size` rows from `(image, mask, label, category, index, extra)` tuples, padded with zeros."""
+    *columns, extras = zip(*rows, strict=True)
+    images, masks, labels, categories, indices = (np.stack(column) for column in columns)
     missing = batch_size - len(rows)
 
     def pad(array, dtype, value=0):
@@ -89,4 +131,5 @@ def pad_batch(rows, batch_size: int) -> Batch:
         category=pad(categories, np.int32),
         index=pad(indices, np.int32, -1),
         valid=pad(np.ones(len(rows)), bool),
+        extra={name: pad(np.stack([extra[name] for extra in extras]), extras[0][name].dtype) for name in extras[0]},
     )

@@ -9,7 +9,9 @@ from iadjax.errors import UserError, did_you_mean
 __all__ = ["MODULES", "factory", "options"]
 
 MODULES = {
+    "padim": "iadjax.detectors.distribution.padim",
     "patchcore": "iadjax.detectors.memory_bank.patchcore",
+    "rd4ad": "iadjax.detectors.teacher_student.rd4ad",
 }
 
 

@@ -4,6 +4,7 @@ from iadjax.ops.coreset import johnson_lindenstrauss_dimension, k_center_greedy,
 from iadjax.ops.neighbors import BYTE_BUDGET, nearest_neighbors
 from iadjax.ops.patches import adaptive_average_pool_1d, average_pool, unfold
 from iadjax.ops.resample import gaussian_blur, resize
+from iadjax.ops.similarity import ssim
 
 __all__ = [
     "BYTE_BUDGET",
@@ -15,5 +16,6 @@ __all__ = [
     "nearest_neighbors",
     "resize",
     "sparse_random_projection",
+    "ssim",
     "unfold",
 ]

@@ -1,0 +1,93 @@
+"""PaDiM: "a Patch Distribution Modeling Framework for Anomaly Detection and Localization" (Defard et al., ICPR 2021).
+
+Every position (i, j) of the feature grid has its own Gaussian N(mu_ij, Sigma_ij); a patch is as anomalous as its
+Mahalanobis distance (arXiv 2011.08785).
+"""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from iadjax import ops
+from iadjax.backbones import Backbone, check_layers
+from iadjax.detector import Detector, Prediction
+from iadjax.detectors.builders import statistics
+from iadjax.errors import UserError
+
+__all__ = ["padim"]
+
+
+def padim(
+    backbone: Backbone,
+    *,
+    layers: Sequence[str] = ("layer1", "layer2", "layer3"),
+    num_channels: int = 100,
+    epsilon: float = 0.01,
+    sigma: float = 4.0,
+) -> Detector:
+    """Builds PaDiM.
+
+    The state keeps streaming moments while it sees images, so memory does not grow with their number; one Cholesky
+    factorisation per position at the end gives Sigma = L L^T, and W = L^-1 is kept: M(x) = |W (x - mu)| is one product.
+
+    Args:
+      backbone: frozen network; its variables are `frozen["backbone"]`.
+      layers: the levels whose features are concatenated on the grid of the first one (nearest neighbour, as the figures
+        of section III-A have it).
+      num_channels: Rd, how many of the concatenated channels are kept, drawn once from the seed (section III-C): 100 of
+        448 for ResNet-18, 550 of 1792 for Wide ResNet-50-2; 0 keeps all.
+      epsilon: of the regulariser epsilon I of eq. 1, which keeps Sigma invertible with fewer images than channels.
+      sigma: of the Gaussian that smooths the map, in pixels of the input; 0 = off.
+
+    Raises:
+      UserError: an option out of its range, or a layer that the backbone does not have.
+    """
+    layers = check_layers(backbone, layers)
+    if num_channels < 0 or epsilon <= 0 or sigma < 0:
+        raise UserError(
+            "detector: num_channels and sigma must be at least 0 and epsilon positive; got "
+            f"{num_channels}, {sigma} and {epsilon}"
+        )
+
+    def draw(key, frozen, image_shape):
+        image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+        levels = jax.eval_shape(lambda f, x: backbone.features(f["backbone"], x, layers), frozen, image)
+        total = sum(level.shape[-1] for level in levels)
+        if num_channels > total:
+            raise UserError(f"detector.num_channels={num_channels} is more than the {total} channels of {', '.join(layers)}")
+        return jnp.sort(jax.random.choice(key, total, (num_channels or total,), replace=False))
+
+    def embed(channels, frozen, image):
+        levels = backbone.features(frozen["backbone"], image, layers)
+        grid = levels[0].shape[1:3]
+        return jnp.concatenate([_nearest(level, grid) for level in levels], axis=-1)[..., channels]
+
+    def factorize(covariance):
+        # eq. 1: the sample covariance (N - 1 in its denominator) + epsilon I
+        depth = covariance.shape[-1]
+        lower = jnp.linalg.cholesky(covariance + epsilon * jnp.eye(depth))
+        eye = jnp.broadcast_to(jnp.eye(depth), covariance.shape)
+        return jax.lax.linalg.triangular_solve(lower, eye, left_side=True, lower=True)
+
+    def predict(state, frozen, image):
+        x = embed(state.constants, frozen, image)
+        batch, height, width, depth = x.shape
+        delta = x.reshape(batch, -1, depth) - state.mean
+        whitened = jnp.einsum("pij,bpj->bpi", state.scatter, delta, precision="highest")
+        # eq. 2: the square root of the quadratic form
+        distance = jnp.linalg.norm(whitened, axis=-1).reshape(batch, height, width, 1)
+        maps = ops.resize(distance, image.shape[1:3])[..., 0]
+        maps = ops.gaussian_blur(maps, sigma) if sigma else maps
+        return Prediction(maps.max(axis=(1, 2)), maps)
+
+    return statistics(draw, embed, factorize, predict)
+
+
+def _nearest(x: jax.Array, grid: tuple[int, int]) -> jax.Array:
+    """`[B, h, w, C]` on another grid by nearest neighbours: cell i takes floor(i h / H)."""
+    for axis, target in ((1, grid[0]), (2, grid[1])):
+        if x.shape[axis] != target:
+            x = jnp.take(x, np.arange(target) * x.shape[axis] // target, axis=axis)
+    return x

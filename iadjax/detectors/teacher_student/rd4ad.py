@@ -1,0 +1,204 @@
+"""RD4AD: "Anomaly Detection via Reverse Distillation from One-Class Embedding" (Deng & Li, CVPR 2022, arXiv 2201.10703).
+
+A frozen teacher E gives features at three scales; a one-class bottleneck phi squeezes them into an embedding, and a student
+decoder D, the teacher mirrored, restores them. What D never saw it cannot restore.
+"""
+
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+
+from iadjax import losses, ops, weights
+from iadjax.backbones import Backbone, check_layers
+from iadjax.backbones.resnet import SPECS
+from iadjax.detector import Detector, Prediction, State
+from iadjax.detectors.builders import gradient
+from iadjax.errors import UserError
+from iadjax.nn.layers import Conv, ConvTranspose2x2, batch_norm
+
+__all__ = ["from_torch", "rd4ad"]
+
+_kaiming = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+
+
+def _conv(features: int, kernel: int, stride: int, name: str) -> Conv:
+    return Conv(features, kernel, stride, bias=False, kernel_init=_kaiming, name=name)
+
+
+def _deconv(features: int, name: str) -> ConvTranspose2x2:
+    return ConvTranspose2x2(features, _kaiming, name=name)
+
+
+class Block(nn.Module):
+    """A residual block whose strided convolution halves the grid (phi), or doubles it by a transposed one (D).
+
+    Attributes:
+      features: channels of the output.
+      width: channels inside a bottleneck block (1x1, 3x3, 1x1); 0 for a basic one (3x3, 3x3).
+      stride: 1 or 2.
+      up: double the grid instead of halving it.
+      shortcut: whether the identity is projected.
+    """
+
+    features: int
+    width: int
+    stride: int
+    up: bool
+    shortcut: bool
+
+    @nn.compact
+    def __call__(self, x, valid):
+        def strided(features, kernel, name):
+            up = self.up and self.stride == 2
+            return _deconv(features, name) if up else _conv(features, kernel, self.stride, name)
+
+        def norm(y, name):
+            return batch_norm(y, valid, name)
+
+        if self.width:
+            y = nn.relu(norm(_conv(self.width, 1, 1, "conv1")(x), "bn1"))
+            y = nn.relu(norm(strided(self.width, 3, "conv2")(y), "bn2"))
+            y = norm(_conv(self.features, 1, 1, "conv3")(y), "bn3")
+        else:
+            y = nn.relu(norm(strided(self.features, 3, "conv1")(x), "bn1"))
+            y = norm(_conv(self.features, 3, 1, "conv2")(y), "bn2")
+        if self.shortcut:
+            name = "upsample" if self.up else "downsample"
+            x = norm(strided(self.features, 1, f"{name}_0")(x), f"{name}_1")
+        return nn.relu(x + y)
+
+
+class Bottleneck(nn.Module):
+    """phi: multi-scale feature fusion, then one-class embedding (section 3.3): a ResNet stage of stride 2."""
+
+    channels: tuple[int, int, int]
+    blocks: int
+    width: int
+
+    @nn.compact
+    def __call__(self, features, valid):
+        c1, c2, c3 = features
+        _, second, third = self.channels
+        c1 = nn.relu(batch_norm(_conv(second, 3, 2, "conv1")(c1), valid, "bn1"))
+        c1 = nn.relu(batch_norm(_conv(third, 3, 2, "conv2")(c1), valid, "bn2"))
+        c2 = nn.relu(batch_norm(_conv(third, 3, 2, "conv3")(c2), valid, "bn3"))
+        x = jnp.concatenate([c1, c2, c3], axis=-1)
+        for i in range(self.blocks):
+            x = Block(2 * third, self.width and 8 * self.width, 1 if i else 2, False, i == 0, name=f"bn_layer_{i}")(x, valid)
+        return x
+
+
+class Decoder(nn.Module):
+    """D: three stages that double the grid, each giving the features of one level, the deepest first."""
+
+    channels: tuple[int, int, int]
+    blocks: tuple[int, ...]
+    width: int
+
+    @nn.compact
+    def __call__(self, x, valid):
+        levels = []
+        for stage, (features, count) in enumerate(zip(self.channels[::-1], self.blocks, strict=False), start=1):
+            width = self.width and self.width * 2 ** (3 - stage)
+            for i in range(count):
+                x = Block(features, width, 1 if i else 2, True, i == 0, name=f"layer{stage}_{i}")(x, valid)
+            levels.insert(0, x)
+        return tuple(levels)
+
+
+class Student(nn.Module):
+    """D(phi(features)), with the names of the authors' code."""
+
+    channels: tuple[int, int, int]
+    blocks: tuple[int, ...]
+    width: int
+
+    @nn.compact
+    def __call__(self, features, valid=None):
+        embedding = Bottleneck(self.channels, self.blocks[3], self.width, name="bn")(features, valid)
+        return Decoder(self.channels, self.blocks, self.width, name="decoder")(embedding, valid)
+
+
+def rd4ad(
+    backbone: Backbone,
+    *,
+    layers: Sequence[str] = ("layer1", "layer2", "layer3"),
+    flatten: bool = True,
+    epochs: int = 200,
+    learning_rate: float = 0.005,
+    beta1: float = 0.5,
+    beta2: float = 0.999,
+    sigma: float = 4.0,
+) -> Detector:
+    """Builds RD4AD.
+
+    Args:
+      backbone: the teacher E; its variables are `frozen["backbone"]`. The student has the teacher's kind of block and
+        their number if it is a ResNet, and two basic blocks per stage otherwise.
+      layers: three levels, each of half the grid of the one before.
+      flatten: one cosine over the flattened features of an image and level, as the authors' code and figures have it,
+        instead of the mean of one per position (eq. 1-2 of the paper).
+      epochs, learning_rate, beta1, beta2: Adam's, section 4.1.
+      sigma: of the Gaussian that smooths the map, in pixels of the input; 0 = off.
+
+    Raises:
+      UserError: an option out of its range, or a layer that the backbone does not have.
+    """
+    layers = check_layers(backbone, layers)
+    if len(layers) != 3:
+        raise UserError(f"detector.layers must name three levels for rd4ad, got {', '.join(layers)}")
+    if epochs < 1 or learning_rate <= 0 or sigma < 0:
+        raise UserError(
+            f"detector: epochs and learning_rate must be positive and sigma at least 0; got {epochs}, {learning_rate}, {sigma}"
+        )
+    bottleneck, blocks, per_group = SPECS.get(backbone.name, (False, (2, 2, 2, 2), 64))
+
+    def teacher(frozen, image):
+        return backbone.features(frozen["backbone"], image, layers)
+
+    def student(features):
+        channels = tuple(level.shape[-1] for level in features)
+        return Student(channels, blocks, per_group if bottleneck else 0)
+
+    def init_variables(key, frozen, spec):
+        features = jax.eval_shape(teacher, frozen, jax.ShapeDtypeStruct((1, *spec.image_shape), jnp.float32))
+        sizes = [level.shape[1:3] for level in features]
+        if any(
+            size[0] % 2 ** (3 - i) or size != (4 // 2**i * sizes[2][0], 4 // 2**i * sizes[2][1]) for i, size in enumerate(sizes)
+        ):
+            raise UserError(
+                f"rd4ad needs three grids that halve to an even one, got {sizes}; set data.resize to a multiple of 32"
+            )
+        return student(features).init(key, [jnp.zeros(level.shape) for level in features])
+
+    def loss(key, variables, frozen, batch):
+        del key
+        features = teacher(frozen, batch.image)
+        restored, changed = student(features).apply(variables, features, batch.valid, mutable="batch_stats")
+        # eq. 2: the sum over the levels
+        total = sum(losses.cosine_distance(e, d, flatten) for e, d in zip(features, restored, strict=True))
+        return losses.mean(total, batch.valid), (changed, {})
+
+    def predict(variables, frozen, image):
+        features = teacher(frozen, image)
+        restored = student(features).apply(variables, features)
+        maps = 0.0
+        for e, d in zip(features, restored, strict=True):
+            # eq. 1 per position, brought to the size of the image
+            distance = optax.losses.cosine_distance(e, d, axis=-1, epsilon=1e-16)[..., None]
+            maps += ops.resize(distance, image.shape[1:3], align_corners=True)[..., 0]
+        maps = ops.gaussian_blur(maps, sigma) if sigma else maps
+        return Prediction(maps.max(axis=(1, 2)), maps)
+
+    return gradient(init_variables, loss, predict, lambda steps: optax.adam(learning_rate, beta1, beta2), epochs=epochs)
+
+
+def from_torch(tensors, state: State) -> State:
+    """The state with the tensors of the authors' code ("bn." and "decoder." before the names) or of anomalib ("bottleneck.")"""
+    renamed = {name.removeprefix("model.").replace("bottleneck.", "bn.", 1): tensor for name, tensor in tensors.items()}
+    # conv4 and bn4 of the authors' bottleneck are never used; the teacher's tensors are the backbone's
+    ignored = r"bn\.(conv4|bn4)\..*|(feature_extractor|encoder)\..*"
+    return state._replace(variables=weights.fill(state.variables, renamed, ignored=ignored))

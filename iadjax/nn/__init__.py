@@ -1,0 +1,1 @@
+"""Flax layers that several detectors share."""

@@ -1,0 +1,70 @@
+"""Convolutions and norms with PyTorch's conventions, in the forms that are fast to differentiate everywhere."""
+
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+__all__ = ["Conv", "ConvTranspose2x2", "batch_norm", "uniform_fan_in"]
+
+
+def uniform_fan_in(key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32) -> jax.Array:
+    """PyTorch's default for convolutions and linear layers: U(-b, b) with b = 1 / sqrt(fan in)."""
+    return nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")(key, shape, dtype)
+
+
+class Conv(nn.Module):
+    """A convolution with PyTorch's padding (the same number on each side) and default initialisation."""
+
+    features: int
+    kernel: int = 3
+    stride: int = 1
+    padding: int | None = None
+    bias: bool = True
+    kernel_init: Callable = uniform_fan_in
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        pad = self.kernel // 2 if self.padding is None else self.padding
+        kernel = self.param("kernel", self.kernel_init, (self.kernel, self.kernel, x.shape[-1], self.features))
+        if self.kernel == 1 and self.stride == 1 and not pad:
+            y = x @ kernel[0, 0]
+        else:
+            y = jax.lax.conv_general_dilated(
+                x, kernel, (self.stride, self.stride), ((pad, pad), (pad, pad)), dimension_numbers=("NHWC", "HWIO", "NHWC")
+            )
+        if self.bias:
+            bound = (self.kernel**2 * x.shape[-1]) ** -0.5
+            y += self.param(
+                "bias", lambda key, shape: jax.random.uniform(key, shape, minval=-bound, maxval=bound), y.shape[-1:]
+            )
+        return y
+
+
+class ConvTranspose2x2(nn.Module):
+    """A transposed convolution of kernel 2 and stride 2, without a bias: every cell becomes its own 2 x 2 block."""
+
+    features: int
+    kernel_init: Callable = uniform_fan_in
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        batch, height, width, depth = x.shape
+        kernel = self.param("transposed_kernel", self.kernel_init, (2, 2, depth, self.features))
+        y = jnp.einsum("bhwc,pqco->bhpwqo", x, kernel)
+        return y.reshape(batch, 2 * height, 2 * width, self.features)
+
+
+def batch_norm(x: jax.Array, valid: jax.Array | None, name: str, **options) -> jax.Array:
+    """Batch normalisation inside a compact module, with PyTorch's momentum.
+
+    Args:
+      x: `[B, ..., C]`.
+      valid: `[B]`, the rows that the statistics are taken over and the running ones moved by; None: the running
+        statistics, as in prediction. The running variance is the biased one, PyTorch's has n - 1.
+      name: of the layer.
+      **options: further options of `nn.BatchNorm`.
+    """
+    mask = None if valid is None else valid.reshape(-1, *[1] * (x.ndim - 1))
+    return nn.BatchNorm(valid is None, momentum=0.9, epsilon=1e-5, name=name, **options)(x, mask=mask)

@@ -1,0 +1,103 @@
+"""Trained detectors of other libraries: PyTorch state dicts become our states.
+
+A state dict here is a mapping of names to arrays; bring it as safetensors (`safetensors.torch.save_file`), because pickled
+files are code and are never read.
+"""
+
+import importlib
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from iadjax.detector import State
+from iadjax.errors import UserError
+
+__all__ = ["fill", "from_torch", "torch_layout", "torch_name"]
+
+_LEAVES = {
+    "kernel": "weight",
+    "transposed_kernel": "weight",
+    "scale": "weight",
+    "bias": "bias",
+    "mean": "running_mean",
+    "var": "running_var",
+}
+
+
+def from_torch(name: str, tensors: Mapping[str, np.ndarray], state: State) -> State:
+    """The state of the detector `name` with the tensors of a PyTorch model.
+
+    Args:
+      name: a detector whose file has a `from_torch` (its docstring says whose names it accepts).
+      tensors: the state dict.
+      state: a state of the same configuration (`Detector.init`, or that of a run), whose other parts are kept.
+
+    Raises:
+      UserError: the detector has no such import, or a tensor is missing, unknown or of another shape (named).
+    """
+    from iadjax.detectors import MODULES, factory
+
+    factory(name)
+    module = importlib.import_module(MODULES[name])
+    if not hasattr(module, "from_torch"):
+        raise UserError(f"{name} has nothing to import: it keeps no trained network")
+    return module.from_torch({key: np.asarray(value) for key, value in tensors.items()}, state)
+
+
+def torch_name(path: tuple[str, ...]) -> str:
+    """("params", "layer1_0", "conv1", "kernel") -> "layer1.0.conv1.weight"."""
+    _, *modules, leaf = path
+    return ".".join([*(re.sub(r"_(\d+)$", r".\1", module) for module in modules), _LEAVES.get(leaf, leaf)])
+
+
+def torch_layout(path: tuple[str, ...], tensor: np.ndarray) -> np.ndarray:
+    """A tensor in our layout: kernels `[O, I, h, w]` to `[h, w, I, O]`, transposed ones `[I, O, h, w]` to `[h, w, I, O]`,
+    matrices `[O, I]` to `[I, O]`."""
+    if path[-1] == "transposed_kernel":
+        return tensor.transpose(2, 3, 0, 1)
+    if path[-1] == "kernel":
+        return tensor.transpose(2, 3, 1, 0) if tensor.ndim == 4 else tensor.T
+    return tensor
+
+
+def fill(
+    tree: Mapping[str, Any],
+    tensors: Mapping[str, np.ndarray],
+    name: Callable[[tuple[str, ...]], str] = torch_name,
+    layout: Callable[[tuple[str, ...], np.ndarray], np.ndarray] = torch_layout,
+    ignored: str = r"(?!)",
+) -> dict[str, Any]:
+    """`tree` with every leaf replaced by the tensor of its name.
+
+    Args:
+      tree: nested dicts of arrays.
+      tensors: the state dict.
+      name: path in `tree` -> name in `tensors`.
+      layout: (path, tensor) -> the tensor in our layout.
+      ignored: pattern of names that need not have a place (counters of batches are always ignored).
+
+    Raises:
+      UserError: a tensor is missing, unknown or of another shape; the first five are named.
+    """
+    filled, problems, known = {}, [], set()
+    for path, leaf in flatten_dict(tree).items():
+        key = name(path)
+        known.add(key)
+        if key not in tensors:
+            problems.append(f"missing {key}")
+            continue
+        tensor = layout(path, np.asarray(tensors[key]))
+        if tensor.shape != leaf.shape:
+            problems.append(f"{key} has shape {tuple(np.shape(tensors[key]))}, which does not fit {tuple(leaf.shape)}")
+            continue
+        filled[path] = jnp.asarray(tensor, leaf.dtype)
+    skip = re.compile(rf"(.*\.num_batches_tracked|{ignored})")
+    problems += [f"unknown {key}" for key in tensors if key not in known and not skip.fullmatch(key)]
+    if problems:
+        more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
+        raise UserError(f"the state dict does not fit: {'; '.join(problems[:5])}{more}")
+    return unflatten_dict(filled)

@@ -1,0 +1,211 @@
+"""RD4AD against a PyTorch module written from the paper's description, and its loss and map by hand."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from iadjax import backbones, detectors, losses
+from iadjax.detector import DataSpec
+from iadjax.detectors.teacher_student.rd4ad import Student, rd4ad
+from iadjax.errors import UserError
+from iadjax.weights import fill, from_torch
+from tests import parity
+
+CHANNELS, BLOCKS = (4, 6, 8), (2, 1, 1, 2)
+
+
+def torch_student(width):
+    torch = pytest.importorskip("torch")
+    nn = torch.nn
+
+    class Block(nn.Module):
+        def __init__(self, inputs, outputs, width, stride, up, shortcut):
+            super().__init__()
+
+            def strided(a, b, kernel):
+                if up and stride == 2:
+                    return nn.ConvTranspose2d(a, b, 2, 2, bias=False)
+                return nn.Conv2d(a, b, kernel, stride, kernel // 2, bias=False)
+
+            inner = (
+                [(inputs, width, 1), (width, width, 3), (width, outputs, 1)]
+                if width
+                else [(inputs, outputs, 3), (outputs, outputs, 3)]
+            )
+            where = 1 if width else 0
+            self.count = len(inner)
+            for i, (a, b, kernel) in enumerate(inner):
+                conv = strided(a, b, kernel) if i == where else nn.Conv2d(a, b, kernel, 1, kernel // 2, bias=False)
+                setattr(self, f"conv{i + 1}", conv)
+                setattr(self, f"bn{i + 1}", nn.BatchNorm2d(b))
+            self.shortcut = shortcut and ("upsample" if up else "downsample")
+            if shortcut:
+                setattr(self, self.shortcut, nn.Sequential(strided(inputs, outputs, 1), nn.BatchNorm2d(outputs)))
+
+        def forward(self, x):
+            y = x
+            for i in range(1, self.count + 1):
+                y = getattr(self, f"bn{i}")(getattr(self, f"conv{i}")(y))
+                y = torch.relu(y) if i < self.count else y
+            return torch.relu(y + (getattr(self, self.shortcut)(x) if self.shortcut else x))
+
+    class Phi(nn.Module):
+        def __init__(self):
+            super().__init__()
+            a, b, c = CHANNELS
+            for i, (inputs, outputs) in enumerate([(a, b), (b, c), (b, c)], start=1):
+                setattr(self, f"conv{i}", nn.Conv2d(inputs, outputs, 3, 2, 1, bias=False))
+                setattr(self, f"bn{i}", nn.BatchNorm2d(outputs))
+            blocks = [Block(3 * c if not i else 2 * c, 2 * c, 8 * width, 1 if i else 2, False, not i) for i in range(BLOCKS[3])]
+            self.bn_layer = nn.Sequential(*blocks)
+
+        def forward(self, x, y, z):
+            x = torch.relu(self.bn2(self.conv2(torch.relu(self.bn1(self.conv1(x))))))
+            y = torch.relu(self.bn3(self.conv3(y)))
+            return self.bn_layer(torch.cat([x, y, z], 1))
+
+    class Decoder(nn.Module):
+        def __init__(self):
+            super().__init__()
+            inputs = 2 * CHANNELS[2]
+            for stage, outputs in enumerate(CHANNELS[::-1], start=1):
+                blocks = []
+                for i in range(BLOCKS[stage - 1]):
+                    blocks.append(Block(inputs, outputs, width * 2 ** (3 - stage), 1 if i else 2, True, not i))
+                    inputs = outputs
+                setattr(self, f"layer{stage}", nn.Sequential(*blocks))
+
+        def forward(self, x):
+            c = self.layer1(x)
+            b = self.layer2(c)
+            return self.layer3(b), b, c
+
+    class Whole(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.bn, self.decoder = Phi(), Decoder()
+
+        def forward(self, features):
+            return self.decoder(self.bn(*features))
+
+    module = Whole()
+    parity.randomize(module)
+    return module
+
+
+def features(seed=0, batch=3):
+    rng = np.random.default_rng(seed)
+    return [rng.normal(size=(batch, side, side, c)).astype(np.float32) for side, c in zip((16, 8, 4), CHANNELS, strict=True)]
+
+
+@pytest.mark.parametrize("width", [0, 2])
+def test_student_equals_pytorch(width):
+    torch = pytest.importorskip("torch")
+    module = torch_student(width)
+    inputs = features()
+    ours = Student(CHANNELS, BLOCKS, width)
+    variables = fill(ours.init(jax.random.key(0), inputs), parity.tensors(module))
+    theirs = [parity.to_torch(x) for x in inputs]
+    module.eval()
+    for a, b in zip(ours.apply(variables, inputs), module(theirs), strict=True):
+        parity.assert_close(a, parity.from_torch(b), 1e-4)
+
+    def loss(params, valid):
+        everything = {**variables, "params": params}
+        restored, _ = ours.apply(everything, inputs, valid, mutable="batch_stats")
+        return losses.mean(sum(losses.cosine_distance(e, d) for e, d in zip(inputs, restored, strict=True)), valid)
+
+    module.train()
+    cosine = torch.nn.CosineSimilarity(dim=1)
+    total = sum((1 - cosine(e.flatten(1), d.flatten(1))).mean() for e, d in zip(theirs, module(theirs), strict=True))
+    total.backward()
+    value, gradients = jax.value_and_grad(loss)(variables["params"], jnp.ones(3, bool))
+    np.testing.assert_allclose(value, total.item(), rtol=1e-4)
+    parity.assert_gradients_close(gradients, module)
+
+
+def test_padded_rows_change_neither_loss_nor_statistics():
+    inputs = features()
+    student = Student(CHANNELS, BLOCKS, 0)
+    variables = student.init(jax.random.key(0), inputs)
+    padded = [np.concatenate([x, 100 * np.ones_like(x[:2])]) for x in inputs]
+    valid = jnp.array([True] * 3 + [False] * 2)
+    alone, changed = student.apply(variables, inputs, jnp.ones(3, bool), mutable="batch_stats")
+    mixed, changed_mixed = student.apply(variables, padded, valid, mutable="batch_stats")
+    for a, b in zip(alone, mixed, strict=True):
+        parity.assert_close(b[:3], a, 1e-5)
+    for a, b in zip(jax.tree.leaves(changed), jax.tree.leaves(changed_mixed), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
+def build(**options):
+    backbone = backbones.backbone("filter_bank")
+    frozen = {"backbone": backbone.init(jax.random.key(0), backbone.layers)}
+    detector = rd4ad(backbone, **options)
+    return backbone, frozen, detector, detector.init(jax.random.key(1), frozen, DataSpec(4, (64, 64, 3), ("a",)))
+
+
+def test_map_is_the_sum_of_upsampled_distances():
+    backbone, frozen, detector, state = build(sigma=0.0)
+    image = np.random.default_rng(0).random((2, 64, 64, 3), np.float32)
+    prediction = detector.predict(state, frozen, image)
+    taught = backbone.features(frozen["backbone"], image, backbone.layers)
+    channels = tuple(level.shape[-1] for level in taught)
+    restored = Student(channels, (2, 2, 2, 2), 0).apply(state.variables, taught)
+    truth = np.zeros((2, 64, 64))
+    for e, d in zip(taught, restored, strict=True):
+        e, d = np.asarray(e, np.float64), np.asarray(d, np.float64)
+        distance = 1 - (e * d).sum(-1) / np.maximum(np.linalg.norm(e, axis=-1) * np.linalg.norm(d, axis=-1), 1e-12)
+        side = distance.shape[1]
+        place = np.linspace(0, side - 1, 64)
+        weights = np.maximum(0, 1 - np.abs(place[:, None] - np.arange(side)))
+        truth += np.einsum("ai,bij,cj->bac", weights, distance, weights)
+    parity.assert_close(prediction.map, truth, 1e-4)
+    np.testing.assert_allclose(prediction.score, prediction.map.max((1, 2)))
+
+
+def test_names_of_the_authors_and_of_anomalib_are_accepted_and_a_mismatch_is_named():
+    _, _, _, state = build()
+    from flax.traverse_util import flatten_dict
+
+    from iadjax.weights import torch_name
+
+    theirs = {}
+    for path, leaf in flatten_dict(state.variables).items():
+        tensor = np.random.default_rng(len(theirs)).normal(size=leaf.shape).astype(np.float32)
+        order = {"kernel": (3, 2, 0, 1), "transposed_kernel": (2, 3, 0, 1)}.get(path[-1])
+        theirs[torch_name(path)] = tensor.transpose(order) if order else tensor
+    theirs["bn.conv4.weight"] = np.zeros((1, 1, 1, 1))
+    theirs["bn.bn1.num_batches_tracked"] = np.zeros((), np.int64)
+    official = from_torch("rd4ad", theirs, state)
+    anomalib = {
+        "model." + name.replace("bn.", "bottleneck.", 1) if name.startswith("bn.") else "model." + name: v
+        for name, v in theirs.items()
+    }
+    anomalib["model.encoder.conv1.weight"] = np.zeros((1, 1, 1, 1))
+    other = from_torch("rd4ad", anomalib, state)
+    for a, b, c in zip(*(jax.tree.leaves(each.variables) for each in (official, other, state)), strict=True):
+        assert np.array_equal(a, b) and not np.array_equal(a, c)
+    theirs["decoder.extra"] = theirs.pop("decoder.layer1.0.conv1.weight")
+    with pytest.raises(UserError, match=r"missing decoder.layer1.0.conv1.weight; unknown decoder.extra"):
+        from_torch("rd4ad", theirs, state)
+
+
+def test_bad_options_are_refused():
+    assert detectors.options("rd4ad")["beta2"] == 0.999
+    with pytest.raises(UserError, match="three levels"):
+        build(layers=("layer1", "layer2"))
+    with pytest.raises(UserError, match="epochs"):
+        build(epochs=0)
+    backbone = backbones.backbone("filter_bank")
+    frozen = {"backbone": backbone.init(jax.random.key(0), backbone.layers)}
+    with pytest.raises(UserError, match="multiple of 32"):
+        rd4ad(backbone).init(jax.random.key(0), frozen, DataSpec(4, (48, 48, 3), ("a",)))
+
+
+def test_optimizer_is_that_of_the_paper():
+    _, _, _, state = build()
+    reference = optax.adam(0.005, 0.5, 0.999).init(state.variables["params"])
+    assert jax.tree.structure(state.optimizer) == jax.tree.structure(reference)
