@@ -5,11 +5,13 @@ The decision rule everywhere: anomalous if and only if score >= threshold. Score
 
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
-from iadjax.errors import UserError
-from iadjax.metrics.inputs import as_binary, as_scores, undefined
-from iadjax.metrics.ranks import Ranks, rank_mixed
+from iadjax.metrics.inputs import as_flat, least_at, undefined
+from iadjax.metrics.overlap import namespace, ramp_area, real, total
+from iadjax.metrics.ranks import Ranks, apply, rank_mixed
 
 __all__ = [
     "PRCurve",
@@ -17,8 +19,10 @@ __all__ = [
     "ROCCurve",
     "auroc",
     "average_precision",
+    "best",
     "confusion",
     "f1_max",
+    "flag_counts",
     "image_metrics",
     "pr_curve",
     "precision_recall_f1",
@@ -27,23 +31,28 @@ __all__ = [
     "ranks_f1_max",
     "ranks_or_none",
     "roc_curve",
+    "steps",
+    "vertices",
 ]
 
 
 class ROCCurve(NamedTuple):
-    """Float64 arrays over decreasing thresholds, beginning at (0, 0) with the threshold +inf."""
+    """`[M]` floats over decreasing thresholds, beginning at (0, 0) with the threshold +inf.
 
-    fpr: np.ndarray
-    tpr: np.ndarray
-    thresholds: np.ndarray
+    Float64 NumPy arrays; JAX arrays of its default float on the accelerator that the scores live on.
+    """
+
+    fpr: Any
+    tpr: Any
+    thresholds: Any
 
 
 class PRCurve(NamedTuple):
-    """Float64 arrays over decreasing thresholds, beginning at precision 1, recall 0 with the threshold +inf."""
+    """`[M]` floats over decreasing thresholds, beginning at precision 1, recall 0 with the threshold +inf; as in `ROCCurve`."""
 
-    precision: np.ndarray
-    recall: np.ndarray
-    thresholds: np.ndarray
+    precision: Any
+    recall: Any
+    thresholds: Any
 
 
 class PrecisionRecallF1(NamedTuple):
@@ -71,7 +80,7 @@ def auroc(scores: Any, labels: Any) -> float:
       UserError: shapes differ, labels are not binary, or scores hold NaN or infinities (they are counted).
     """
     ranks = ranks_or_none(scores, labels)
-    return undefined("AUROC needs both classes") if ranks is None else ranks_auroc(ranks)
+    return undefined("AUROC needs both classes") if ranks is None else apply(ranks_auroc, ranks)
 
 
 def average_precision(scores: Any, labels: Any) -> float:
@@ -82,7 +91,7 @@ def average_precision(scores: Any, labels: Any) -> float:
     Args, returns and raises as `auroc`.
     """
     ranks = ranks_or_none(scores, labels)
-    return undefined("average precision needs both classes") if ranks is None else ranks_average_precision(ranks)
+    return undefined("average precision needs both classes") if ranks is None else apply(ranks_average_precision, ranks)
 
 
 def f1_max(scores: Any, labels: Any, return_threshold: bool = False) -> float | tuple[float, float]:
@@ -99,38 +108,51 @@ def f1_max(scores: Any, labels: Any, return_threshold: bool = False) -> float | 
       UserError: as `auroc`.
     """
     ranks = ranks_or_none(scores, labels)
-    found = (undefined("F1-max needs both classes"), float("nan")) if ranks is None else ranks_f1_max(ranks)
+    found = (undefined("F1-max needs both classes"), float("nan")) if ranks is None else apply(ranks_f1_max, ranks)
     return found if return_threshold else found[0]
 
 
 def roc_curve(scores: Any, labels: Any) -> ROCCurve:
     """Every vertex of the ROC curve: TPR = TP / P over FPR = FP / Q at each distinct score, after (0, 0).
 
-    An absent class makes its rate NaN, with one warning. Arguments and errors as `auroc`; computed on the host.
+    An absent class makes its rate NaN, with one warning. Arguments and errors as `auroc`.
     """
-    true, false, thresholds, positives, negatives = _vertices(scores, labels)
-    with np.errstate(invalid="ignore"):
-        return ROCCurve(false / np.float64(negatives), true / np.float64(positives), thresholds)
+    true, false, thresholds = vertices(*as_flat(scores, labels))
+    return ROCCurve(_share(false), _share(true), thresholds)
 
 
 def pr_curve(scores: Any, labels: Any) -> PRCurve:
     """Every vertex of the precision-recall curve: P = TP / (TP + FP) over R = TP / P, after precision 1 at recall 0.
 
-    An absent class of anomalies makes the recall NaN, with one warning. Arguments and errors as `auroc`; on the host.
+    An absent class of anomalies makes the recall NaN, with one warning. Arguments and errors as `auroc`.
     """
-    true, false, thresholds, positives, _ = _vertices(scores, labels)
+    true, false, thresholds = vertices(*as_flat(scores, labels))
+    xp = namespace(true)
+    # nothing is flagged at +inf
+    precision = xp.where(true + false > 0, real(true) / xp.maximum(true + false, 1), 1.0)
+    return PRCurve(precision, _share(true), thresholds)
+
+
+def _share(counts: Any) -> Any:
     with np.errstate(invalid="ignore"):
-        precision = np.concatenate([[1.0], true[1:] / (true[1:] + false[1:])])
-        return PRCurve(precision, true / np.float64(positives), thresholds)
+        return real(counts) / counts[-1]
 
 
 def confusion(scores: Any, labels: Any, threshold: float) -> tuple[int, int, int, int]:
-    """(TP, FP, FN, TN) with the rule score >= threshold; errors as `auroc`."""
-    scores, labels = _pair(scores, labels)
-    # in float64: a threshold must not be rounded onto a float32 score
-    flagged = scores.astype(np.float64, copy=False) >= threshold
-    true, flags, positives = int(np.sum(flagged & labels)), int(flagged.sum()), int(labels.sum())
+    """(TP, FP, FN, TN) with the rule score >= threshold; errors as `auroc`. Of arrays on an accelerator only these leave it."""
+    scores, labels = as_flat(scores, labels)
+    count = _jitted_confusion if isinstance(scores, jax.Array) else flag_counts
+    true, flags, positives = (int(each) for each in count(scores, labels, least_at(threshold, scores.dtype)))
     return true, flags - true, positives - true, labels.size - positives - flags + true
+
+
+def flag_counts(scores: Any, labels: Any, threshold: Any) -> tuple[Any, Any, Any]:
+    """Numbers of flagged positives, of all that is flagged, and of positives; NumPy, or jax.numpy under `jax.jit`."""
+    flagged = scores >= threshold
+    return (flagged & labels).sum(), flagged.sum(), labels.sum()
+
+
+_jitted_confusion = jax.jit(flag_counts)
 
 
 def precision_recall_f1(scores: Any, labels: Any, threshold: float) -> PrecisionRecallF1:
@@ -160,56 +182,76 @@ def image_metrics(scores: Any, labels: Any) -> dict[str, float]:
     if ranks is None:
         return dict.fromkeys(("image_auroc", "image_ap", "image_f1max"), undefined("image metrics need both classes"))
     return {
-        "image_auroc": ranks_auroc(ranks),
-        "image_ap": ranks_average_precision(ranks),
-        "image_f1max": ranks_f1_max(ranks)[0],
+        "image_auroc": apply(ranks_auroc, ranks),
+        "image_ap": apply(ranks_average_precision, ranks),
+        "image_f1max": apply(ranks_f1_max, ranks)[0],
     }
 
 
 def ranks_or_none(scores: Any, labels: Any) -> Ranks | None:
     """Ranks of checked inputs; None when a class is absent."""
-    if np.shape(scores) != np.shape(labels):
-        raise UserError(f"scores {np.shape(scores)} and labels {np.shape(labels)} must have one shape")
     ranks = rank_mixed(scores, labels)
     return ranks if ranks.positives and ranks.negatives else None
 
 
-def ranks_auroc(ranks: Ranks) -> float:
+def ranks_auroc(ranks: Ranks) -> Any:
     """`auroc` of both classes present."""
-    wins = ranks.negatives - (ranks.false + ranks.false_before) / 2
-    return float(np.sum(np.diff(ranks.true, prepend=0) * wins) / (ranks.positives * ranks.negatives))
+    before, at = (real(each) / ranks.negatives for each in (ranks.false_before, ranks.false))
+    return total(ranks.count * ramp_area(before, at, 1.0)) / ranks.positives
 
 
-def ranks_average_precision(ranks: Ranks) -> float:
+def ranks_average_precision(ranks: Ranks) -> Any:
     """`average_precision` of both classes present."""
-    return float(np.sum(np.diff(ranks.true, prepend=0) * (ranks.true / (ranks.true + ranks.false))) / ranks.positives)
+    return total(ranks.count * (real(ranks.true) / (ranks.true + ranks.false))) / ranks.positives
 
 
-def ranks_f1_max(ranks: Ranks) -> tuple[float, float]:
+def ranks_f1_max(ranks: Ranks) -> tuple[Any, Any]:
     """`f1_max` with its threshold, of both classes present."""
     # passing a negative alone lowers F1, so that the maximum lies at the score of a positive
-    f1 = 2 * ranks.true / (ranks.true + ranks.false + ranks.positives)
-    best = int(np.argmax(f1))
-    return float(f1[best]), float(ranks.thresholds[best])
+    return best(2 * real(ranks.true) / (real(ranks.true + ranks.false) + ranks.positives), ranks)
 
 
-def _pair(scores: Any, labels: Any) -> tuple[np.ndarray, np.ndarray]:
-    scores, labels = as_scores(scores), as_binary(labels)
-    if scores.shape != labels.shape:
-        raise UserError(f"scores {scores.shape} and labels {labels.shape} must have one shape")
-    return scores.ravel(), labels.ravel()
+def best(values: Any, ranks: Ranks) -> tuple[Any, Any]:
+    """The largest of `values` at the scores of positives, and the highest threshold that reaches it."""
+    xp = namespace(values)
+    values = xp.where(ranks.count > 0, values, -1.0)
+    place = xp.argmax(values)
+    return values[place], ranks.thresholds[place]
 
 
-def _vertices(scores: Any, labels: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, int, int]:
-    """True and false positives at +inf and at every distinct score, descending."""
-    scores, labels = _pair(scores, labels)
-    positives, negatives = np.sort(scores[labels]), np.sort(scores[~labels])
-    if not len(positives) or not len(negatives):
-        undefined("a curve needs both classes; the rate of the absent one")
-    thresholds = np.unique(scores)[::-1]
-    true, false = (len(each) - np.searchsorted(each, thresholds) for each in (positives, negatives))
-    start = np.zeros(1, int)
-    return (
-        np.concatenate([start, true]), np.concatenate([start, false]), np.concatenate([[np.inf], thresholds]),
-        len(positives), len(negatives),
-    )  # fmt: skip
+def vertices(
+    scores: Any, labels: Any, weights: Any = None, reason: str = "a curve needs both classes; the rate of the absent one"
+) -> tuple[Any, Any, Any]:
+    """True and false positives at +inf and at every distinct score, descending; on the device of the scores.
+
+    Args:
+      scores: `[n]` checked floats.
+      labels: `[n]` bool.
+      weights: `[n]` floats, what a positive counts; None: 1.
+      reason: of the warning when a class is absent.
+    """
+    xp = namespace(scores)
+    if labels.size == 0 or labels.all() or not labels.any():
+        undefined(reason)
+    true, false, thresholds, last = (jitted_steps if xp is jnp else steps)(scores, labels, weights)
+    keep = xp.concatenate([xp.ones(1, bool), last])
+    return true[keep], false[keep], thresholds[keep]
+
+
+def steps(scores: Any, labels: Any, weights: Any = None) -> tuple[Any, Any, Any, Any]:
+    """The curve at each of n sorted scores, in fixed shapes: NumPy, or jax.numpy under `jax.jit`.
+
+    Returns:
+      `[n + 1]` true and false positives and thresholds, from +inf; `[n]` bool, whether a score is the last of those tied with
+      it: only there are the counts those of its threshold.
+    """
+    xp = namespace(scores)
+    order = xp.argsort(-scores, stable=True)
+    descending, hit = scores[order], labels[order]
+    last = xp.concatenate([descending[1:] != descending[:-1], xp.ones(min(1, scores.size), bool)])
+    gained = hit.astype(int) if weights is None else xp.where(hit, weights[order], 0)
+    true, false = (xp.concatenate([xp.zeros(1, each.dtype), xp.cumsum(each)]) for each in (gained, (~hit).astype(int)))
+    return true, false, xp.concatenate([xp.full(1, xp.inf, scores.dtype), descending]), last
+
+
+jitted_steps = jax.jit(steps)

@@ -5,11 +5,15 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from iadjax.errors import UserError
 
-__all__ = ["as_binary", "as_pairs", "as_scores", "check_finite", "on_accelerator", "undefined"]
+__all__ = [
+    "all_on_accelerator", "as_binary", "as_flat", "as_pairs", "as_scores", "device_scores", "least_at", "on_accelerator",
+    "undefined",
+]  # fmt: skip
 
 
 def on_accelerator(array: Any) -> bool:
@@ -17,7 +21,61 @@ def on_accelerator(array: Any) -> bool:
     return isinstance(array, jax.Array) and all(device.platform != "cpu" for device in array.devices())
 
 
-def check_finite(finite: int, nan: int, total: int, what: str) -> None:
+def all_on_accelerator(maps: Any) -> bool:
+    """Whether an array, or every array of a sequence that has some, lives on an accelerator."""
+    return on_accelerator(maps) or (isinstance(maps, Sequence) and len(maps) > 0 and all(map(on_accelerator, maps)))
+
+
+def as_flat(scores: Any, labels: Any, what: str = "scores", labels_what: str = "labels") -> tuple[Any, Any]:
+    """Checked scores and bool labels of one shape, flat: on the accelerator where the scores live on one, else on the host.
+
+    Raises:
+      UserError: as `as_scores` and `as_binary`, or the shapes differ. Of scores on an accelerator only the counts of NaN and
+        infinities leave it.
+    """
+    if np.shape(scores) != np.shape(labels):
+        raise UserError(f"{what} {np.shape(scores)} and {labels_what} {np.shape(labels)} must have one shape")
+    if not on_accelerator(scores):
+        return as_scores(scores, what).ravel(), as_binary(labels, labels_what).ravel()
+    if on_accelerator(labels):
+        top, binary = (each.item() for each in _label_census(labels)) if labels.size else (0, True)
+        if not (binary and top in (0, 1, 255)):
+            raise UserError(f"{labels_what} must be bool, 0 and 1, or 0 and 255; binarise them first")
+        labels = labels != 0
+    else:
+        labels = jnp.asarray(as_binary(labels, labels_what))
+    return device_scores(scores, what).ravel(), labels.ravel()
+
+
+def device_scores(scores: jax.Array, what: str = "scores") -> jax.Array:
+    """`as_scores` of an array that stays on its accelerator; narrow floats and integers become float32."""
+    if scores.dtype not in (jnp.float32, jnp.float64):
+        scores = scores.astype(jnp.float32)
+    finite, nan = (int(each) for each in _census(scores))
+    _check_finite(finite, nan, scores.size, what)
+    return scores
+
+
+@jax.jit
+def _census(scores: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return jnp.sum(jnp.isfinite(scores)), jnp.sum(jnp.isnan(scores))
+
+
+@jax.jit
+def _label_census(labels: jax.Array) -> tuple[jax.Array, jax.Array]:
+    top = labels.max()
+    return top, jnp.all((labels == 0) | (labels == top))
+
+
+def least_at(threshold: float, dtype: Any) -> np.floating:
+    """The least value of a float dtype at or above a threshold: no score is compared with a rounded threshold."""
+    kind = np.dtype(dtype).type
+    with np.errstate(over="ignore"):
+        value = kind(threshold)
+    return value if not float(value) < threshold else np.nextafter(value, kind(np.inf))
+
+
+def _check_finite(finite: int, nan: int, total: int, what: str) -> None:
     """Raises a UserError that counts NaN and infinities, if there are any among `total` values."""
     if finite != total:
         raise UserError(
@@ -35,7 +93,7 @@ def as_scores(values: Any, what: str = "scores") -> np.ndarray:
         array = array.astype(np.float32 if narrow else np.float64)
     finite = np.isfinite(array)
     if not finite.all():
-        check_finite(int(finite.sum()), int(np.isnan(array).sum()), array.size, what)
+        _check_finite(int(finite.sum()), int(np.isnan(array).sum()), array.size, what)
     return array
 
 

@@ -8,17 +8,22 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from iadjax.errors import UserError
 from iadjax.metrics.binary import auroc
-from iadjax.metrics.inputs import as_scores, undefined
-from iadjax.metrics.overlap import areas, check_limits, ranks_polyline
-from iadjax.metrics.ranks import rank
+from iadjax.metrics.inputs import all_on_accelerator, as_scores, device_scores, least_at, undefined
+from iadjax.metrics.overlap import check_limits, namespace
+from iadjax.metrics.ranks import apply, device_rank, overlap_area, padded_size, rank
 
-__all__ = ["Defect", "Saturation", "au_spro", "loco_au_spro", "loco_defects", "loco_image_auroc", "read_defects_config", "spro"]
+__all__ = [
+    "KINDS", "Defect", "Saturation", "au_spro", "checked_images", "free_pixels", "loco_au_spro", "loco_defects",
+    "loco_image_auroc", "plain_kinds", "read_defects_config", "saturated", "spro",
+]  # fmt: skip
 
-_KINDS = ("structural", "logical")
+KINDS = ("structural", "logical")
 
 
 class Defect(NamedTuple):
@@ -96,9 +101,9 @@ def spro(maps: Sequence[Any], defects: Sequence[Sequence[Defect]], threshold: fl
     Raises:
       UserError: shapes do not fit, a defect is empty or saturates at 0, or maps hold NaN or infinities (counted).
     """
-    maps = _checked(maps, defects)
+    maps = checked_images(maps, defects)
     found = [
-        min(np.sum(each[defect.mask].astype(np.float64) >= threshold) / defect.saturation, 1.0)
+        min(int((each[np.asarray(defect.mask, bool)] >= least_at(threshold, each.dtype)).sum()) / defect.saturation, 1.0)
         for each, some in zip(maps, defects, strict=True)
         for defect in some
     ]
@@ -123,23 +128,58 @@ def au_spro(
       UserError: as `spro`, or a limit is out of range.
     """
     check_limits(fpr_limit)
-    maps = _checked(maps, defects)
-    positives, weights, negatives = [np.zeros(0, np.float32)], [np.zeros(0)], [np.zeros(0, np.float32)]
-    for each, some in zip(maps, defects, strict=True):
-        free = np.ones(each.shape, bool)
-        for defect in some:
-            free &= ~np.asarray(defect.mask, bool)
-            # the j-th pixel of a defect adds what it adds to min(j / s, 1): the sum over those >= t is that defect's term
-            descending = np.sort(each[defect.mask])[::-1]
-            positives.append(descending)
-            weights.append(np.diff(np.minimum(np.arange(len(descending) + 1) / defect.saturation, 1.0)))
-        negatives.append(each[free])
-    count = len(positives) - 1
-    ranks = rank(np.concatenate(positives), np.concatenate(negatives), np.concatenate(weights) / max(count, 1))
-    if not ranks.positives or not ranks.negatives:
+    maps = checked_images(maps, defects)
+    count = sum(map(len, defects))
+    free = [free_pixels(each.shape, some) for each, some in zip(maps, defects, strict=True)]
+    rest = sum(int(each.sum()) for each in free)
+    if not count or not rest:
         nan = undefined("AU-sPRO needs a defect and defect-free pixels")
         return (nan,) * len(fpr_limit) if isinstance(fpr_limit, Sequence) else nan
-    return areas(*ranks_polyline(ranks), fpr_limit)
+    xp = namespace(maps[0])
+    found = [_defect_steps(each, defect) for each, some in zip(maps, defects, strict=True) for defect in some]
+    positives, weights = (xp.concatenate(column) for column in zip(*found, strict=True))
+    if xp is np:
+        negatives = np.concatenate([each[mask] for each, mask in zip(maps, free, strict=True)])
+        ranks = rank(positives, negatives, weights / count)
+    else:
+        # in one shape: what is not counted lies below every score
+        hidden = [jnp.where(mask, each, -jnp.inf).ravel() for each, mask in zip(maps, free, strict=True)]
+        ranks = _jitted_rank(positives, weights / count, jnp.concatenate(hidden), rest)
+    areas = tuple(apply(overlap_area, ranks, each) for each in (fpr_limit if isinstance(fpr_limit, Sequence) else (fpr_limit,)))
+    return areas if isinstance(fpr_limit, Sequence) else areas[0]
+
+
+def _defect_steps(scores: Any, defect: Defect) -> tuple[Any, Any]:
+    """Scores of a defect's pixels, descending, and what each adds to its term."""
+    index = np.flatnonzero(defect.mask)
+    if not isinstance(scores, jax.Array):
+        descending = np.sort(scores.ravel()[index])[::-1]
+        return descending, saturated(np.arange(len(descending)), defect.saturation)
+    index = np.pad(index, (0, padded_size(len(index)) - len(index)), constant_values=scores.size)
+    return _jitted_steps(scores.ravel(), index, defect.saturation)
+
+
+@jax.jit
+def _jitted_steps(scores: jax.Array, index: jax.Array, saturation: float) -> tuple[jax.Array, jax.Array]:
+    descending = jnp.sort(scores.at[index].get(mode="fill", fill_value=-jnp.inf))[::-1]
+    return descending, saturated(jnp.arange(descending.size), saturation)
+
+
+_jitted_rank = jax.jit(device_rank)
+
+
+def saturated(place: Any, saturation: float) -> Any:
+    """What the j-th highest pixel of a defect adds to min(j / s, 1): the sum over those >= t is that defect's term of sPRO."""
+    xp = namespace(place)
+    return xp.clip(saturation - place, 0, 1) / saturation
+
+
+def free_pixels(shape: tuple[int, int], defects: Sequence[Defect]) -> np.ndarray:
+    """`[H, W]` bool, the pixels that no defect covers."""
+    free = np.ones(shape, bool)
+    for defect in defects:
+        free &= ~np.asarray(defect.mask, bool)
+    return free
 
 
 def loco_au_spro(
@@ -176,21 +216,31 @@ def loco_image_auroc(scores: Any, kinds: Sequence[str]) -> dict[str, float]:
     return _split(lambda chosen: auroc(scores[chosen], [kinds[i] != "good" for i in chosen]), kinds, len(scores))
 
 
-def _split(metric, kinds: Sequence[str], count: int) -> dict[str, float]:
+def plain_kinds(kinds: Sequence[str], count: int) -> list[str]:
+    """ "good", "structural" or "logical" for each image, from those names or the folders'.
+
+    Raises:
+      UserError: another name, or not one for each of `count` images.
+    """
     plain = [kind.removesuffix("_anomalies") for kind in kinds]
-    if len(plain) != count or not set(plain) <= {"good", *_KINDS}:
+    if len(plain) != count or not set(plain) <= {"good", *KINDS}:
         raise UserError(
             f"kinds must be 'good', 'structural' or 'logical' for each of {count} images, "
             f"got {len(plain)} of {sorted(set(plain))}"
         )
-    found = {kind: metric([i for i, each in enumerate(plain) if each in ("good", kind)]) for kind in _KINDS}
-    return found | {"mean": float(np.mean(list(found.values())))}
+    return plain
 
 
-def _checked(maps: Sequence[Any], defects: Sequence[Sequence[Defect]]) -> list[np.ndarray]:
+def checked_images(maps: Sequence[Any], defects: Sequence[Sequence[Defect]]) -> list[Any]:
+    """The maps, each on its accelerator or on the host.
+
+    Raises:
+      UserError: as `spro`.
+    """
     if len(maps) != len(defects):
         raise UserError(f"got {len(maps)} maps but defects of {len(defects)} images")
-    checked = [as_scores(each, "maps") for each in maps]
+    check = device_scores if all_on_accelerator(maps) else as_scores
+    checked = [check(each, "maps") for each in maps]
     for i, (each, some) in enumerate(zip(checked, defects, strict=True)):
         for defect in some:
             if each.shape != np.shape(defect.mask):
@@ -198,3 +248,9 @@ def _checked(maps: Sequence[Any], defects: Sequence[Sequence[Defect]]) -> list[n
             if defect.saturation <= 0 or not np.any(defect.mask):
                 raise UserError(f"a defect of image {i} marks nothing or has the saturation area {defect.saturation}")
     return checked
+
+
+def _split(metric, kinds: Sequence[str], count: int) -> dict[str, float]:
+    plain = plain_kinds(kinds, count)
+    found = {kind: metric([i for i, each in enumerate(plain) if each in ("good", kind)]) for kind in KINDS}
+    return found | {"mean": float(np.mean(list(found.values())))}

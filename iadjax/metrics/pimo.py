@@ -3,13 +3,15 @@
 import warnings
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from iadjax.errors import UserError
-from iadjax.metrics.inputs import as_binary, as_pairs, as_scores, undefined
-from iadjax.metrics.overlap import polyline
+from iadjax.metrics.inputs import all_on_accelerator, as_binary, as_pairs, as_scores, device_scores, undefined
+from iadjax.metrics.overlap import log_ramp_area, namespace, polyline, real, total
 
-__all__ = ["PIMOCurve", "aupimo", "pimo"]
+__all__ = ["PIMOCurve", "aupimo", "check_bounds", "image_area", "pimo", "shared_fpr", "warn_unresolved"]
 
 
 class PIMOCurve(NamedTuple):
@@ -17,13 +19,13 @@ class PIMOCurve(NamedTuple):
 
     Attributes:
       image: its place among the images.
-      fpr: `[M]` float64, the shared false positive rate.
-      tpr: `[M]` float64, share of the image's marked pixels that are found.
+      fpr: `[M]` float64 (JAX's default float on an accelerator), the shared false positive rate.
+      tpr: `[M]` likewise, share of the image's marked pixels that are found.
     """
 
     image: int
-    fpr: np.ndarray
-    tpr: np.ndarray
+    fpr: Any
+    tpr: Any
 
 
 def pimo(maps: Any, masks: Any) -> list[PIMOCurve]:
@@ -34,7 +36,8 @@ def pimo(maps: Any, masks: Any) -> list[PIMOCurve]:
     lines in FPR join the vertices.
 
     Args:
-      maps: `[N, H, W]`, or a list of `[H, W]` arrays whose sizes may differ; on the host.
+      maps: `[N, H, W]`, or a list of `[H, W]` arrays whose sizes may differ; NumPy or JAX. Normal pixels on an accelerator are
+        sorted there, and the curves are JAX arrays.
       masks: as `maps`; bool, {0, 1} or {0, 255}.
 
     Returns:
@@ -43,15 +46,17 @@ def pimo(maps: Any, masks: Any) -> list[PIMOCurve]:
     Raises:
       UserError: there is no normal image, shapes differ, masks are not binary, or maps hold NaN or infinities (counted).
     """
-    maps, masks = as_pairs(maps, masks)
-    maps, masks = [as_scores(each, "maps") for each in maps], [as_binary(each, "masks") for each in masks]
-    values, shares = _normal_pixels([each.ravel() for each, mask in zip(maps, masks, strict=True) if not mask.any()])
+    maps, masks = _images(maps, masks)
+    values, above = _normal(maps, masks)
     curves = []
     for i, (each, mask) in enumerate(zip(maps, masks, strict=True)):
         if mask.any():
-            thresholds, counts = np.unique(each[mask], return_counts=True)
-            below, upto = (np.searchsorted(values, thresholds, side)[::-1] for side in ("left", "right"))
-            curves.append(PIMOCurve(i, *polyline(shares[upto], shares[below], np.cumsum(counts[::-1]) / counts.sum())))
+            xp = namespace(each)
+            scores = xp.sort(each.ravel()[np.flatnonzero(mask)])[::-1]
+            # tied pixels are one step
+            last = xp.concatenate([scores[1:] != scores[:-1], xp.ones(1, bool)])
+            before, at = shared_fpr(scores[last], values, above)
+            curves.append(PIMOCurve(i, *polyline(before, at, real(xp.arange(1, scores.size + 1)[last]) / scores.size)))
     return curves
 
 
@@ -62,7 +67,7 @@ def aupimo(maps: Any, masks: Any, fpr_bounds: tuple[float, float] = (1e-5, 1e-4)
     integrated in closed form, so that there is no grid of thresholds.
 
     Args:
-      maps, masks: as in `pimo`.
+      maps, masks: as in `pimo`; on an accelerator everything but the areas stays there.
       fpr_bounds: (L, U), 0 < L < U <= 1.
 
     Returns:
@@ -72,38 +77,80 @@ def aupimo(maps: Any, masks: Any, fpr_bounds: tuple[float, float] = (1e-5, 1e-4)
     Raises:
       UserError: as `pimo`, or the bounds are out of order.
     """
-    lower, upper = fpr_bounds
-    if not 0 < lower < upper <= 1:
-        raise UserError(f"fpr_bounds must be 0 < lower < upper <= 1, got {fpr_bounds}")
-    curves = pimo(maps, masks)
-    normal = sum(np.size(each) for each, mask in zip(maps, masks, strict=True) if not np.any(mask))
-    if lower * normal < 1:
-        warnings.warn(f"{normal} normal pixels do not resolve the FPR bound {lower:g}", RuntimeWarning, stacklevel=2)
-    found = np.full(len(maps), undefined("AUPIMO needs an anomalous image") if not curves else np.nan)
-    for curve in curves:
-        found[curve.image] = _log_area(curve.fpr, curve.tpr, lower, upper) / np.log(upper / lower)
+    check_bounds(fpr_bounds)
+    maps, masks = _images(maps, masks)
+    values, above = _normal(maps, masks)
+    warn_unresolved(sum(mask.size for mask in masks if not mask.any()), fpr_bounds[0])
+    found = np.full(len(maps), np.nan if any(mask.any() for mask in masks) else undefined("AUPIMO needs an anomalous image"))
+    for i, (each, mask) in enumerate(zip(maps, masks, strict=True)):
+        if mask.any():
+            if isinstance(each, jax.Array):
+                # all pixels, most of them of weight 0: one shape for every image
+                weights = real(jnp.asarray(mask.ravel())) / int(mask.sum())
+                found[i] = float(_jitted_area(each.ravel(), weights, values, above, *fpr_bounds))
+            else:
+                found[i] = image_area(each[mask], 1 / mask.sum(), values, above, *fpr_bounds)
     return found
 
 
-def _normal_pixels(normal: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Pixels of normal images ascending; and for each count of them from the bottom, the shared FPR of those above."""
+def image_area(scores: Any, weights: Any, values: Any, above: Any, lower: float, upper: float) -> Any:
+    """AUPIMO of one image; NumPy, or jax.numpy under `jax.jit`.
+
+    Args:
+      scores: `[n]` floats, the pixels.
+      weights: `[n]` or a number: 1 / the number of marked pixels, 0 where a pixel is not marked.
+      values, above: from the normal images, as `shared_fpr` takes them.
+      lower, upper: bounds of the shared false positive rate.
+    """
+    return total(weights * log_ramp_area(*shared_fpr(scores, values, above), lower, upper))
+
+
+_jitted_area = jax.jit(image_area)
+
+
+def shared_fpr(thresholds: Any, values: Any, above: Any) -> tuple[Any, Any]:
+    """The shared false positive rate of the rules score > t and score >= t.
+
+    Args:
+      thresholds: `[n]` floats.
+      values: `[Q]` pixels of the normal images, ascending.
+      above: `[Q + 1]` the rate of the pixels from each place of `values` on, then 0.
+    """
+    xp = namespace(values)
+    return above[xp.searchsorted(values, thresholds, side="right")], above[xp.searchsorted(values, thresholds, side="left")]
+
+
+def check_bounds(fpr_bounds: tuple[float, float]) -> None:
+    """Raises a UserError for bounds out of order."""
+    lower, upper = fpr_bounds
+    if not 0 < lower < upper <= 1:
+        raise UserError(f"fpr_bounds must be 0 < lower < upper <= 1, got {fpr_bounds}")
+
+
+def warn_unresolved(normal: int, lower: float) -> None:
+    """One warning when the lower bound is less than one of the `normal` pixels of normal images."""
+    if lower * normal < 1:
+        warnings.warn(f"{normal} normal pixels do not resolve the FPR bound {lower:g}", RuntimeWarning, stacklevel=3)
+
+
+def _images(maps: Any, masks: Any) -> tuple[list[Any], list[np.ndarray]]:
+    """Checked images one by one, on their device or on the host, and masks on the host."""
+    maps, masks = as_pairs(maps, masks)
+    check = device_scores if all_on_accelerator(maps) else as_scores
+    return [check(each, "maps") for each in maps], [as_binary(each, "masks") for each in masks]
+
+
+def _normal(maps: list[Any], masks: list[np.ndarray]) -> tuple[Any, Any]:
+    """`values` and `above` of `shared_fpr`."""
+    normal = [each.ravel() for each, mask in zip(maps, masks, strict=True) if not mask.any()]
     if not normal:
         raise UserError("PIMO needs normal images, whose mask is empty, for its false positive rate")
-    values = np.concatenate(normal)
-    if len({len(each) for each in normal}) == 1:
-        return np.sort(values), np.arange(len(values), -1, -1) / len(values)
-    weights = np.concatenate([np.full(len(each), 1 / (len(each) * len(normal))) for each in normal])
-    order = np.argsort(values)
-    above = np.concatenate([[0.0], np.cumsum(weights[order][::-1])])[::-1]
+    xp = namespace(normal[0])
+    values = xp.concatenate(normal)
+    if len({each.size for each in normal}) == 1:
+        return xp.sort(values), real(xp.arange(values.size, -1, -1)) / values.size
+    weights = xp.concatenate([xp.full(each.size, 1 / (each.size * len(normal))) for each in normal])
+    order = xp.argsort(values)
+    above = xp.concatenate([xp.zeros(1), xp.cumsum(weights[order][::-1])])[::-1]
     # the sum of all weights is 1 but for rounding
     return values[order], above / above[0]
-
-
-def _log_area(x: np.ndarray, y: np.ndarray, lower: float, upper: float) -> float:
-    """Integral of a polyline over d log x between two bounds."""
-    left, right = np.maximum(x[:-1], lower), np.minimum(x[1:], upper)
-    used = left < right
-    left, right = left[used], right[used]
-    slope = np.diff(y)[used] / np.diff(x)[used]
-    at_left = y[:-1][used] + slope * (left - x[:-1][used])
-    return float(np.sum((at_left - slope * left) * np.log(right / left) + slope * (right - left)))

@@ -1,29 +1,29 @@
 """Metrics of anomaly maps against masks, pooled over all pixels of all images, from one sorted pass."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 
-from iadjax.metrics.binary import confusion, ranks_auroc, ranks_average_precision, ranks_f1_max
+from iadjax.metrics.binary import best, confusion, ranks_auroc, ranks_average_precision, ranks_f1_max, vertices
 from iadjax.metrics.components import region_areas
-from iadjax.metrics.inputs import as_binary, as_pairs, as_scores, on_accelerator, undefined
-from iadjax.metrics.overlap import areas, check_limits, ranks_polyline
-from iadjax.metrics.ranks import Ranks, rank, rank_mixed
+from iadjax.metrics.inputs import all_on_accelerator, as_binary, as_flat, as_pairs, as_scores, undefined
+from iadjax.metrics.overlap import check_limits, namespace, real
+from iadjax.metrics.ranks import Ranks, apply, overlap_area, rank, rank_mixed
 
-__all__ = ["LIMITS", "PROCurve", "aupro", "dice", "iou_max", "pixel_metrics", "pro_curve"]
+__all__ = ["LIMITS", "PROCurve", "aupro", "dice", "iou_max", "pixel_metrics", "pro_curve", "ranks_iou_max"]
 
 LIMITS = {"aupro": 0.3, "aupro_05": 0.05, "aupro_01": 0.01}
 """FPR limits of the reported AU-PRO figures."""
 
 
 class PROCurve(NamedTuple):
-    """Float64 arrays over decreasing thresholds, beginning at (0, 0) with the threshold +inf."""
+    """`[M]` floats over decreasing thresholds, beginning at (0, 0) with the threshold +inf; of the kinds of a `ROCCurve`."""
 
-    fpr: np.ndarray
-    pro: np.ndarray
-    thresholds: np.ndarray
+    fpr: Any
+    pro: Any
+    thresholds: Any
 
 
 def aupro(maps: Any, masks: Any, fpr_limit: float | Sequence[float] = 0.3) -> float | tuple[float, ...]:
@@ -37,7 +37,7 @@ def aupro(maps: Any, masks: Any, fpr_limit: float | Sequence[float] = 0.3) -> fl
 
     Args:
       maps: `[N, H, W]`, or a list of `[H, W]` arrays whose sizes may differ; float32 or float64; NumPy or JAX. A JAX array on
-        an accelerator is sorted there; only the labelling of components runs on the host.
+        an accelerator is sorted and summed there; only the labelling of components runs on the host.
       masks: as `maps`; bool, {0, 1} or {0, 255}.
       fpr_limit: in (0, 1], or several.
 
@@ -53,27 +53,25 @@ def aupro(maps: Any, masks: Any, fpr_limit: float | Sequence[float] = 0.3) -> fl
     if ranks is None:
         nan = undefined("AU-PRO needs a defect and defect-free pixels")
         return (nan,) * len(fpr_limit) if isinstance(fpr_limit, Sequence) else nan
-    return areas(*ranks_polyline(ranks), fpr_limit)
+    areas = _areas(ranks, fpr_limit if isinstance(fpr_limit, Sequence) else (fpr_limit,))
+    return areas if isinstance(fpr_limit, Sequence) else areas[0]
 
 
 def pro_curve(maps: Any, masks: Any) -> PROCurve:
     """Every vertex of the curve under `aupro`: (FPR, PRO) at each distinct score, after (0, 0).
 
-    Arguments and errors as `aupro`; computed on the host. Without a component, or without a defect-free pixel, that axis is
-    NaN, with one warning.
+    Arguments and errors as `aupro`. Without a component, or without a defect-free pixel, that axis is NaN, with one warning.
     """
-    positives, negatives, weights = _split(maps, masks)
-    order = np.argsort(positives)
-    thresholds = np.unique(np.concatenate([positives, negatives]))[::-1]
-    covered = np.concatenate([[0.0], np.cumsum(weights[order][::-1])])
-    pro = covered[len(positives) - np.searchsorted(positives[order], thresholds)]
-    false = len(negatives) - np.searchsorted(np.sort(negatives), thresholds)
-    if not len(positives) or not len(negatives):
-        undefined("the PRO curve needs a defect and defect-free pixels; the axis of the absent one")
+    scores, labels, weights = _flat(*as_pairs(maps, masks))
+    spread = np.zeros(labels.size)
+    spread[labels] = weights
+    scores, labels = as_flat(scores, labels, "maps", "masks")
+    weights = namespace(scores).asarray(spread, real(scores[:0]).dtype)
+    reason = "the PRO curve needs a defect and defect-free pixels; the axis of the absent one"
+    covered, false, thresholds = vertices(scores, labels, weights, reason)
+    # a running sum of shares ends at 1 but for rounding
     with np.errstate(invalid="ignore"):
-        fpr = false / np.float64(len(negatives))
-    pro = pro if len(positives) else np.full(len(thresholds), np.nan)
-    return PROCurve(*(np.concatenate([[first], rest]) for first, rest in ((0.0, fpr), (0.0, pro), (np.inf, thresholds))))
+        return PROCurve(real(false) / false[-1], covered / covered[-1], thresholds)
 
 
 def pixel_metrics(maps: Any, masks: Any) -> dict[str, float]:
@@ -89,11 +87,11 @@ def pixel_metrics(maps: Any, masks: Any) -> dict[str, float]:
         keys = ("pixel_auroc", "pixel_ap", "pixel_f1max", *LIMITS)
         return dict.fromkeys(keys, undefined("pixel metrics need a defect and defect-free pixels"))
     found = {
-        "pixel_auroc": ranks_auroc(ranks),
-        "pixel_ap": ranks_average_precision(ranks),
-        "pixel_f1max": ranks_f1_max(ranks)[0],
+        "pixel_auroc": apply(ranks_auroc, ranks),
+        "pixel_ap": apply(ranks_average_precision, ranks),
+        "pixel_f1max": apply(ranks_f1_max, ranks)[0],
     }
-    return found | dict(zip(LIMITS, areas(*ranks_polyline(ranks), tuple(LIMITS.values())), strict=True))
+    return found | dict(zip(LIMITS, _areas(ranks, LIMITS.values()), strict=True))
 
 
 def iou_max(maps: Any, masks: Any, return_threshold: bool = False) -> float | tuple[float, float]:
@@ -113,9 +111,7 @@ def iou_max(maps: Any, masks: Any, return_threshold: bool = False) -> float | tu
     if ranks is None:
         found = undefined("IoU-max needs a defect and defect-free pixels"), float("nan")
     else:
-        iou = ranks.true / (ranks.positives + ranks.false)
-        best = int(np.argmax(iou))
-        found = float(iou[best]), float(ranks.thresholds[best])
+        found = apply(ranks_iou_max, ranks)
     return found if return_threshold else found[0]
 
 
@@ -123,7 +119,7 @@ def dice(maps: Any, masks: Any, threshold: float) -> float:
     """Dice coefficient 2 TP / (2 TP + FP + FN) of the pixels with score >= threshold, pooled; it equals the pixel F1.
 
     Args:
-      maps, masks: as in `aupro`; on the host.
+      maps, masks: as in `aupro`; counted on the accelerator where the maps live on one.
       threshold: in the units of the maps.
 
     Returns:
@@ -132,30 +128,44 @@ def dice(maps: Any, masks: Any, threshold: float) -> float:
     Raises:
       UserError: as `aupro`.
     """
-    true = false = missed = 0
-    for each, mask in zip(*as_pairs(maps, masks), strict=True):
-        counts = confusion(as_scores(each, "maps"), as_binary(mask, "masks"), threshold)
-        true, false, missed = true + counts[0], false + counts[1], missed + counts[2]
+    maps, masks = as_pairs(maps, masks)
+    pairs = zip(maps, masks, strict=True) if isinstance(maps, list) else [(maps, masks)]
+    counts = [confusion(each, mask, threshold) for each, mask in pairs]
+    true, false, missed, _ = (sum(column) for column in zip(*counts, strict=True)) if counts else (0, 0, 0, 0)
     if true + false + missed == 0:
         return undefined("Dice of nothing with nothing")
     return 2 * true / (2 * true + false + missed)
 
 
+def ranks_iou_max(ranks: Ranks) -> tuple[Any, Any]:
+    """`iou_max` with its threshold, of both classes present."""
+    return best(real(ranks.true) / (real(ranks.false) + ranks.positives), ranks)
+
+
+def _areas(ranks: Ranks, limits: Iterable[float]) -> tuple[float, ...]:
+    return tuple(apply(overlap_area, ranks, limit) for limit in limits)
+
+
 def _ranks(maps: Any, masks: Any) -> Ranks | None:
     """Ranks of the pixels, weighted for PRO; None when a class is absent."""
     maps, masks = as_pairs(maps, masks)
-    if len(maps) and (on_accelerator(maps) or (isinstance(maps, list) and all(map(on_accelerator, maps)))):
-        marked = [as_binary(each, "masks") for each in masks]
-        flat = jnp.ravel(maps) if not isinstance(maps, list) else jnp.concatenate([jnp.ravel(each) for each in maps])
-        ranks = rank_mixed(flat, np.concatenate([each.ravel() for each in marked]), _weights(marked))
-    else:
-        ranks = rank(*_split(maps, masks))
+    ranks = rank_mixed(*_flat(maps, masks)) if all_on_accelerator(maps) else rank(*_split(maps, masks))
     return ranks if ranks.positives and ranks.negatives else None
+
+
+def _flat(maps: Any, masks: Any) -> tuple[Any, Any, np.ndarray]:
+    """All scores, all labels on the host, and the PRO weight of each defect pixel."""
+    marked = [as_binary(each, "masks") for each in masks]
+    labels = np.concatenate([each.ravel() for each in marked] or [np.zeros(0, bool)])
+    if all_on_accelerator(maps):
+        scores = jnp.ravel(maps) if not isinstance(maps, list) else jnp.concatenate([jnp.ravel(each) for each in maps])
+    else:
+        scores = np.concatenate([np.ravel(each) for each in maps] or [np.zeros(0)])
+    return scores, labels, _weights(marked)
 
 
 def _split(maps: Any, masks: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Scores of the defect pixels, scores of the others, and the PRO weight of each defect pixel."""
-    maps, masks = as_pairs(maps, masks)
     if isinstance(maps, list):
         maps, masks = [as_scores(each, "maps") for each in maps], [as_binary(each, "masks") for each in masks]
         empty = [np.zeros(0, np.float32)]

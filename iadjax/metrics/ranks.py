@@ -1,11 +1,13 @@
 """The one sorted pass that every metric is read from.
 
-A metric over thresholds changes only where a positive is passed. So it needs, for each distinct score t of a positive, the
-number of positives >= t and the numbers of negatives > t and >= t: exact integers, whatever the number of negatives. The
-negatives are sorted alone, without indices, which is several times cheaper than an argsort of everything.
+A metric over thresholds changes only where a positive is passed. So it needs, for each score t of a positive, the number of
+positives >= t and the numbers of negatives > t and >= t: exact integers, whatever the number of negatives. On the host the
+negatives are sorted alone, in parts, without indices, which is several times cheaper than an argsort of everything. On an
+accelerator the same counts come from one jitted program of fixed shapes, and they stay there.
 """
 
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, NamedTuple
@@ -14,34 +16,56 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from iadjax.metrics.inputs import as_binary, as_scores, check_finite, on_accelerator
+from iadjax.metrics.inputs import as_flat
+from iadjax.metrics.overlap import ramp_area, real, total
 
-__all__ = ["Ranks", "device_counts", "rank", "rank_mixed"]
-
+__all__ = ["Ranks", "apply", "device_rank", "overlap_area", "padded_size", "rank", "rank_labelled", "rank_mixed"]
 
 _PART = 1 << 19
 _MOST_PARTS = 8
 
 
 class Ranks(NamedTuple):
-    """Counts at the M distinct scores of the positives, in decreasing order; a score equal to the threshold counts.
+    """Counts at the scores of the positives, in decreasing order; a score equal to the threshold counts.
+
+    On the host one entry per distinct score; on a device one per positive, tied ones alike, then padding of count and weight 0.
 
     Attributes:
       thresholds: `[M]` the scores.
-      true: `[M]` int64, positives >= t.
-      false: `[M]` int64, negatives >= t.
-      false_before: `[M]` int64, negatives > t.
-      overlap: `[M]` float64, sum of the weights of the positives >= t.
+      count: `[M]` int, positives of this entry.
+      weight: `[M]` float, the sum of their weights.
+      true: `[M]` int, positives >= t.
+      false: `[M]` int, negatives >= t.
+      false_before: `[M]` int, negatives > t.
       positives, negatives: how many there are.
     """
 
-    thresholds: np.ndarray
-    true: np.ndarray
-    false: np.ndarray
-    false_before: np.ndarray
-    overlap: np.ndarray
-    positives: int
-    negatives: int
+    thresholds: Any
+    count: Any
+    weight: Any
+    true: Any
+    false: Any
+    false_before: Any
+    positives: Any
+    negatives: Any
+
+
+def apply(formula: Callable, ranks: Ranks, *rest: float) -> Any:
+    """`formula(ranks, *rest)` as Python floats; jitted where the ranks live on a device, so that only its results leave it."""
+    if isinstance(ranks.thresholds, jax.Array):
+        return jax.tree.map(float, jax.device_get(_jitted(formula, ranks, *rest)))
+    return jax.tree.map(float, formula(ranks, *rest))
+
+
+@partial(jax.jit, static_argnums=0)
+def _jitted(formula: Callable, ranks: Ranks, *rest: float) -> Any:
+    return formula(ranks, *rest)
+
+
+def overlap_area(ranks: Ranks, limit: float) -> Any:
+    """Area under the summed weights of the positives >= t over the false positive rate, to a limit and divided by it."""
+    before, at = (real(each) / ranks.negatives for each in (ranks.false_before, ranks.false))
+    return total(ranks.weight * ramp_area(before, at, limit))
 
 
 def rank(positives: np.ndarray, negatives: np.ndarray, weights: np.ndarray | None = None) -> Ranks:
@@ -50,19 +74,29 @@ def rank(positives: np.ndarray, negatives: np.ndarray, weights: np.ndarray | Non
     Args:
       positives: `[P]` finite floats.
       negatives: `[Q]` finite floats; left in another order.
-      weights: `[P]` float64, what each positive adds to `overlap`; None: 1 / P.
+      weights: `[P]` float64; None: 1 / P.
     """
     if weights is None:
         order, ascending = None, np.sort(positives)
     else:
         order = np.argsort(positives)
         ascending = positives[order]
-    values, starts = _distinct(ascending)
+    first = np.ones(len(ascending), bool)
+    np.not_equal(ascending[1:], ascending[:-1], out=first[1:])
+    starts = np.flatnonzero(first)
+    values = ascending[starts]
     # counts add up over parts, each of which one core sorts
     parts = np.array_split(negatives, min(os.cpu_count() or 1, _MOST_PARTS, 1 + len(negatives) // _PART))
     with ThreadPoolExecutor(len(parts)) as pool:
         below, upto = (sum(each) for each in zip(*pool.map(lambda part: _count(part, values), parts), strict=True))
-    return _assemble(values, starts, below, upto, order, weights, len(positives), len(negatives))
+    size, rest = len(positives), len(negatives)
+    count = np.diff(starts, append=size)[::-1]
+    if weights is None:
+        weight = count / max(size, 1)
+    else:
+        weight = np.add.reduceat(np.asarray(weights, np.float64)[order], starts)[::-1] if size else np.zeros(0)
+    true = size - starts[::-1]
+    return Ranks(values[::-1], count, weight, true, rest - below[::-1], rest - upto[::-1], size, rest)
 
 
 def _count(negatives: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -81,64 +115,56 @@ def rank_mixed(scores: Any, labels: Any, weights: np.ndarray | None = None) -> R
 
     `weights` belong to the positives in C order.
     """
-    if not on_accelerator(scores):
-        scores, labels = as_scores(scores), as_binary(labels)
+    scores, labels = as_flat(scores, labels)
+    if not isinstance(scores, jax.Array):
         return rank(scores[labels], scores[~labels], weights)
-    host_labels = None if on_accelerator(labels) else as_binary(labels).ravel()
-    labels = jnp.ravel(labels) != 0 if host_labels is None else jnp.asarray(host_labels)
-    scores = jnp.ravel(scores)
-    scores = scores if scores.dtype in (jnp.float32, jnp.float64) else scores.astype(jnp.float32)
-    finite, nan, count = (int(each) for each in jax.device_get(_census(scores, labels)))
-    check_finite(finite, nan, scores.size, "scores")
-    # rounded up, so that few sizes are compiled
-    size = 1 << max(count - 1, 0).bit_length()
-    ascending, order, below, upto = (np.asarray(each)[:count] for each in device_counts(scores, labels, size))
-    values, starts = _distinct(ascending)
-    return _assemble(values, starts, below[starts], upto[starts], order, weights, count, scores.size - count)
+    count = int(labels.sum())
+    size = padded_size(count)
+    if weights is not None:
+        weights = np.pad(weights, (0, size - count))
+    ranks = rank_labelled(scores, labels, weights, size)
+    return ranks._replace(positives=count, negatives=scores.size - count)
 
 
-@jax.jit
-def _census(scores: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    return jnp.sum(jnp.isfinite(scores)), jnp.sum(jnp.isnan(scores)), jnp.sum(labels)
+def padded_size(count: int) -> int:
+    """Rounded up to a power of two, so that few shapes are compiled."""
+    return 1 << max(count - 1, 0).bit_length()
 
 
 @partial(jax.jit, static_argnames="size")
-def device_counts(scores: jax.Array, labels: jax.Array, size: int) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-    """The sort and the counts of `rank` in one jitted program.
+def rank_labelled(scores: jax.Array, labels: jax.Array, weights: jax.Array | None = None, size: int | None = None) -> Ranks:
+    """Ranks in one jitted program of fixed shapes; also for use inside another `jax.jit`.
 
     Args:
       scores: `[n]` finite floats.
       labels: `[n]` bool.
-      size: at least the number P of positives; static.
-
-    Returns:
-      `[size]` each, the first P valid: scores of the positives ascending; their places among the positives; int32 numbers of
-      negatives < and <= the score.
+      weights: `[size]` float, of the positives in C order, then anything; None: 1 / P.
+      size: at least the number of positives; static; None: n.
     """
-    # past every finite score, so that neither the padding nor the other class is counted
-    negatives = jnp.sort(jnp.where(labels, jnp.inf, scores))
-    (index,) = jnp.nonzero(labels, size=size, fill_value=scores.size)
-    positives = scores.at[index].get(mode="fill", fill_value=jnp.inf)
-    ascending, order = jax.lax.sort((positives, jnp.arange(size, dtype=jnp.int32)), num_keys=1)
-    below = jnp.searchsorted(negatives, ascending, side="left").astype(jnp.int32)
-    upto = jnp.searchsorted(negatives, ascending, side="right").astype(jnp.int32)
-    return ascending, order, below, upto
+    (index,) = jnp.nonzero(labels, size=scores.size if size is None else size, fill_value=scores.size)
+    positives = scores.at[index].get(mode="fill", fill_value=-jnp.inf)
+    return device_rank(positives, weights, jnp.where(labels, -jnp.inf, scores), jnp.sum(~labels))
 
 
-def _distinct(ascending: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Distinct values of a sorted array and where each begins."""
-    first = np.ones(len(ascending), bool)
-    np.not_equal(ascending[1:], ascending[:-1], out=first[1:])
-    starts = np.flatnonzero(first)
-    return ascending[starts], starts
+def device_rank(positives: jax.Array, weights: jax.Array | None, negatives: jax.Array, num_negatives: Any) -> Ranks:
+    """Ranks of positives among negatives, both padded with -inf; a pure function of fixed shapes.
+
+    Args:
+      positives: `[P]` floats.
+      weights: `[P]` floats, ignored at the padding; None: 1 over the number of positives.
+      negatives: `[n]` floats.
+      num_negatives: how many of them are no padding.
+    """
+    order = jnp.argsort(positives, descending=True)
+    thresholds, valid = positives[order], jnp.isfinite(positives[order])
+    count = valid.astype(jnp.int32)
+    # padding lies below every score, so that none of it is counted
+    false, before = (_at_least(jnp.sort(negatives), thresholds, side) for side in ("left", "right"))
+    found = jnp.sum(count)
+    weight = real(count) / jnp.maximum(found, 1) if weights is None else jnp.where(valid, real(jnp.asarray(weights))[order], 0)
+    true = _at_least(thresholds[::-1], thresholds, "left")
+    return Ranks(thresholds, count, weight, true, false, before, found, num_negatives)
 
 
-def _assemble(values, starts, below, upto, order, weights, positives: int, negatives: int) -> Ranks:
-    true = positives - starts[::-1]
-    if weights is None:
-        overlap = true / max(positives, 1)
-    else:
-        descending = np.cumsum(np.asarray(weights, np.float64)[order][::-1])
-        overlap = descending[true - 1]
-    false, before = negatives - below[::-1].astype(np.int64), negatives - upto[::-1].astype(np.int64)
-    return Ranks(values[::-1], true, false, before, overlap, positives, negatives)
+def _at_least(ascending: jax.Array, thresholds: jax.Array, side: str) -> jax.Array:
+    return (ascending.size - jnp.searchsorted(ascending, thresholds, side=side)).astype(jnp.int32)

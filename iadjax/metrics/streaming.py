@@ -14,7 +14,7 @@ import numpy as np
 from iadjax.errors import UserError
 from iadjax.metrics.histogram import State, accumulate, component_areas, init, merge, refine, update
 from iadjax.metrics.inputs import undefined
-from iadjax.metrics.overlap import area_to_limit, polyline
+from iadjax.metrics.overlap import ramp_area
 from iadjax.metrics.pixel import LIMITS
 
 __all__ = ["State", "Streamed", "accumulate", "component_areas", "compute", "init", "merge", "refine", "update"]
@@ -96,7 +96,7 @@ class _Bins:
 
     def aupro(self, limit: float):
         before, at = self.before / self.negatives, self.false / self.negatives
-        value = area_to_limit(*polyline(before, at, np.cumsum(self.weight)), limit)
+        value = np.sum(self.weight * ramp_area(before, at, limit))
         cut = (before < limit) & (limit < at)
         height = np.where(cut, limit - before, np.where(at <= limit, (at - before) / 2, 0))
         rounding = np.sum(self.unit * self.defect * self.weight)

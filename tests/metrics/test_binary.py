@@ -9,8 +9,6 @@ from sklearn import metrics as sk
 
 from iadjax import metrics
 from iadjax.errors import UserError
-from iadjax.metrics.binary import ranks_auroc, ranks_average_precision, ranks_f1_max
-from iadjax.metrics.ranks import device_counts, rank_mixed
 
 CASES = {
     "random": lambda rng: rng.normal(size=300),
@@ -130,33 +128,6 @@ def test_jax_arrays_of_any_shape(dtype):
     labels = jnp.asarray(np.arange(20).reshape(4, 5) % 3 == 0)
     expected = sk.roc_auc_score(np.asarray(labels).ravel(), np.asarray(scores, np.float64).ravel())
     assert metrics.auroc(scores, labels) == pytest.approx(expected, abs=1e-12)
-
-
-@pytest.mark.parametrize("levels", [3, 1000])
-def test_the_jitted_core_counts_as_the_host(levels, monkeypatch):
-    rng = np.random.default_rng(levels)
-    scores, labels = rng.integers(-levels, levels, 500).astype(np.float32), rng.random(500) < 0.2
-    weights = rng.random(int(labels.sum()))
-    host = rank_mixed(scores, labels, weights)
-    # the same call as for arrays on an accelerator
-    monkeypatch.setattr("iadjax.metrics.ranks.on_accelerator", lambda array: True)
-    device = rank_mixed(jnp.asarray(scores), jnp.asarray(labels), weights)
-    for mine, other in zip(host, device, strict=True):
-        np.testing.assert_allclose(mine, other, atol=1e-12)
-    assert ranks_auroc(device) == pytest.approx(sk.roc_auc_score(labels, scores), abs=1e-9)
-    assert ranks_average_precision(device) == pytest.approx(sk.average_precision_score(labels, scores), abs=1e-9)
-    assert ranks_f1_max(device)[0] == pytest.approx(sk_f1_max(labels, scores)[0], abs=1e-9)
-    with pytest.raises(UserError, match="1 NaN and 1 infinite of 500"):
-        rank_mixed(jnp.asarray(scores).at[3].set(jnp.nan).at[4].set(jnp.inf), jnp.asarray(labels))
-
-
-def test_device_counts_by_hand():
-    scores, labels = jnp.array([3.0, 1, 2, 2, 5]), jnp.array([False, False, True, False, True])
-    ascending, order, below, upto = device_counts(scores, labels, size=4)
-    np.testing.assert_array_equal(ascending[:2], [2, 5])
-    np.testing.assert_array_equal(order[:2], [0, 1])
-    np.testing.assert_array_equal(below[:2], [1, 3])
-    np.testing.assert_array_equal(upto[:2], [2, 3])
 
 
 def test_many_negatives_are_sorted_in_parts():

@@ -1,6 +1,5 @@
 """AU-PRO and the other pixel metrics against their definitions in plain float64 loops."""
 
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,7 +8,7 @@ from sklearn import metrics as sk
 
 from iadjax import metrics
 from iadjax.errors import UserError
-from iadjax.metrics.overlap import area_to_limit
+from iadjax.metrics.overlap import ramp_area
 
 
 def components(mask):
@@ -128,17 +127,6 @@ def test_invariance_under_increasing_maps_permutations_and_stacking(seed):
     assert as_lists == pytest.approx(expected, abs=1e-12)
 
 
-def test_the_accelerator_form_gives_the_same(monkeypatch):
-    rng = np.random.default_rng(8)
-    masks = rng.random((3, 9, 9)) < 0.2
-    maps = rng.integers(0, 30, masks.shape).astype(np.float32)
-    expected = metrics.pixel_metrics(maps, masks)
-    monkeypatch.setattr("iadjax.metrics.ranks.on_accelerator", lambda array: True)
-    monkeypatch.setattr("iadjax.metrics.pixel.on_accelerator", lambda array: True)
-    assert metrics.pixel_metrics(jnp.asarray(maps), jnp.asarray(masks)) == pytest.approx(expected, abs=1e-6)
-    assert metrics.pixel_metrics([jnp.asarray(each) for each in maps], [*masks]) == pytest.approx(expected, abs=1e-6)
-
-
 def test_nothing_to_measure_is_nan_with_one_warning():
     maps, empty, full = np.ones((1, 2, 2)), np.zeros((1, 2, 2), int), np.ones((1, 2, 2), int)
     for masks in (empty, full):
@@ -177,8 +165,8 @@ def test_bad_input_is_one_sentence():
         metrics.aupro(np.zeros((1, 1, 3)), np.array([[[0, 120, 255]]], np.uint8))
 
 
-def test_area_to_a_limit_on_a_vertical_rise():
-    # at the limit the curve jumps from 1/2 to 1: the jump has no width
-    x, y = np.array([0, 0.5, 0.5, 1]), np.array([0.5, 0.5, 1, 1])
-    assert area_to_limit(x, y, 0.5) == pytest.approx(0.5)
-    assert area_to_limit(x, y, 1.0) == pytest.approx(0.75)
+def test_area_of_a_ramp_to_a_limit():
+    before, at = np.array([0.5, 0.25, 0.5, 0.0]), np.array([0.5, 0.75, 1.0, 0.0])
+    # a step at the limit has no width; half-way up a ramp counts the triangle
+    np.testing.assert_allclose(ramp_area(before, at, 0.5) * 0.5, [0, 0.25 * 0.5 / 2, 0, 0.5])
+    np.testing.assert_allclose(ramp_area(before, at, 1.0), [0.5, 0.5, 0.25, 1.0])
