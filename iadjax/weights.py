@@ -59,7 +59,7 @@ def torch_layout(path: tuple[str, ...], tensor: np.ndarray) -> np.ndarray:
     matrices `[O, I]` to `[I, O]`."""
     if path[-1] == "transposed_kernel":
         return tensor.transpose(2, 3, 0, 1)
-    if path[-1] == "kernel":
+    if path[-1] in ("kernel", "in_proj_weight"):
         return tensor.transpose(2, 3, 1, 0) if tensor.ndim == 4 else tensor.T
     return tensor
 

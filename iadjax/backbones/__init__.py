@@ -2,6 +2,7 @@
 
 from iadjax.backbones.backbone import Backbone, check_layers
 from iadjax.backbones.filter_bank import filter_bank
+from iadjax.backbones.pdn import pdn
 from iadjax.backbones.resnet import SPECS, resnet
 from iadjax.backbones.squeezenet import squeezenet1_1
 from iadjax.backbones.weights import content_hash, convert, load_weights
@@ -9,7 +10,7 @@ from iadjax.errors import UserError, did_you_mean
 
 __all__ = ["Backbone", "NAMES", "backbone", "check_layers", "content_hash", "convert", "load_weights"]
 
-NAMES = ("filter_bank", *SPECS, "squeezenet1_1")
+NAMES = ("filter_bank", "pdn_medium", "pdn_small", *SPECS, "squeezenet1_1")
 
 
 def backbone(name: str) -> Backbone:
@@ -18,6 +19,8 @@ def backbone(name: str) -> Backbone:
         return resnet(name)
     if name == "squeezenet1_1":
         return squeezenet1_1()
+    if name in ("pdn_medium", "pdn_small"):
+        return pdn(name)
     if name == "filter_bank":
         return filter_bank()
     raise UserError(f"there is no backbone {name!r}; {did_you_mean(name, NAMES)}")

@@ -9,9 +9,11 @@ from iadjax.errors import UserError, did_you_mean
 __all__ = ["MODULES", "factory", "options"]
 
 MODULES = {
+    "efficientad": "iadjax.detectors.teacher_student.efficientad",
     "padim": "iadjax.detectors.distribution.padim",
     "patchcore": "iadjax.detectors.memory_bank.patchcore",
     "rd4ad": "iadjax.detectors.teacher_student.rd4ad",
+    "uniad": "iadjax.detectors.reconstruction.uniad",
 }
 
 

@@ -1,5 +1,6 @@
 """Convolutions and norms with PyTorch's conventions, in the forms that are fast to differentiate everywhere."""
 
+import functools
 from collections.abc import Callable
 
 import flax.linen as nn
@@ -15,30 +16,41 @@ def uniform_fan_in(key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32) ->
 
 
 class Conv(nn.Module):
-    """A convolution with PyTorch's padding (the same number on each side) and default initialisation."""
+    """A convolution with PyTorch's padding (the same number on each side) and default initialisation.
+
+    Attributes:
+      features: channels of the output.
+      kernel: its side, or both of them.
+      stride, padding, bias: as in PyTorch; padding None: half the kernel.
+      kernel_init: draws the kernel.
+      part: (first, end): compute only these channels of the output.
+    """
 
     features: int
-    kernel: int = 3
+    kernel: int | tuple[int, int] = 3
     stride: int = 1
     padding: int | None = None
     bias: bool = True
     kernel_init: Callable = uniform_fan_in
+    part: tuple[int, int] | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        pad = self.kernel // 2 if self.padding is None else self.padding
-        kernel = self.param("kernel", self.kernel_init, (self.kernel, self.kernel, x.shape[-1], self.features))
-        if self.kernel == 1 and self.stride == 1 and not pad:
+        sides = self.kernel if isinstance(self.kernel, tuple) else (self.kernel, self.kernel)
+        pad = sides[0] // 2 if self.padding is None else self.padding
+        kernel = self.param("kernel", self.kernel_init, (*sides, x.shape[-1], self.features))
+        part = slice(*self.part) if self.part else slice(None)
+        kernel = kernel[..., part]
+        if sides == (1, 1) and self.stride == 1 and not pad:
             y = x @ kernel[0, 0]
         else:
             y = jax.lax.conv_general_dilated(
                 x, kernel, (self.stride, self.stride), ((pad, pad), (pad, pad)), dimension_numbers=("NHWC", "HWIO", "NHWC")
             )
         if self.bias:
-            bound = (self.kernel**2 * x.shape[-1]) ** -0.5
-            y += self.param(
-                "bias", lambda key, shape: jax.random.uniform(key, shape, minval=-bound, maxval=bound), y.shape[-1:]
-            )
+            bound = (sides[0] * sides[1] * x.shape[-1]) ** -0.5
+            init = functools.partial(jax.random.uniform, minval=-bound, maxval=bound)
+            y += self.param("bias", init, (self.features,))[part]
         return y
 
 

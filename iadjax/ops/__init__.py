@@ -2,18 +2,20 @@
 
 from iadjax.ops.coreset import johnson_lindenstrauss_dimension, k_center_greedy, sparse_random_projection
 from iadjax.ops.neighbors import BYTE_BUDGET, nearest_neighbors
-from iadjax.ops.patches import adaptive_average_pool_1d, average_pool, unfold
-from iadjax.ops.resample import gaussian_blur, resize
+from iadjax.ops.patches import adaptive_average_pool_1d, average_pool, patch_embedding, unfold
+from iadjax.ops.resample import box_mean, gaussian_blur, resize
 from iadjax.ops.similarity import ssim
 
 __all__ = [
     "BYTE_BUDGET",
     "adaptive_average_pool_1d",
     "average_pool",
+    "box_mean",
     "gaussian_blur",
     "johnson_lindenstrauss_dimension",
     "k_center_greedy",
     "nearest_neighbors",
+    "patch_embedding",
     "resize",
     "sparse_random_projection",
     "ssim",

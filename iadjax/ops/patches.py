@@ -1,10 +1,14 @@
 """Neighbourhoods of feature maps: pooling and unfolding with PyTorch's conventions."""
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-__all__ = ["adaptive_average_pool_1d", "average_pool", "unfold"]
+from iadjax.ops.resample import resize
+
+__all__ = ["adaptive_average_pool_1d", "average_pool", "patch_embedding", "unfold"]
 
 
 def average_pool(features: jax.Array, window: int = 3) -> jax.Array:
@@ -52,3 +56,27 @@ def adaptive_average_pool_1d(features: jax.Array, size: int) -> jax.Array:
         inside = start + offset < stop
         total = total + features[..., np.minimum(start + offset, length - 1)] * inside.astype(np.float32)
     return total / (stop - start).astype(np.float32)
+
+
+def patch_embedding(
+    features: Sequence[jax.Array], patch_size: int, pretrain_dimension: int, target_dimension: int
+) -> jax.Array:
+    """Levels of a network to one vector per patch, as PatchCore's authors do it (and SimpleNet, EfficientAD after them).
+
+    Neighbourhoods are unfolded, those of deeper levels resized to the first one's grid, every level reduced to
+    `pretrain_dimension` by adaptive average pooling over (channel, pixel) in that order, and the stacked levels again.
+
+    Args:
+      features: levels `[B, h, w, C]`, the finest first.
+      patch_size: side of the neighbourhood, odd.
+      pretrain_dimension: of every level.
+      target_dimension: D of the result.
+
+    Returns:
+      `[B, h, w, D]` on the first level's grid.
+    """
+    grid = features[0].shape[1:3]
+    patches = [unfold(level, patch_size) for level in features]
+    patches = [patches[0], *(resize(level, grid) for level in patches[1:])]
+    levels = [adaptive_average_pool_1d(level, pretrain_dimension) for level in patches]
+    return adaptive_average_pool_1d(jnp.concatenate(levels, axis=-1), target_dimension)

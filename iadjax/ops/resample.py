@@ -8,7 +8,7 @@ import numpy as np
 
 from iadjax.errors import UserError
 
-__all__ = ["gaussian_blur", "resize"]
+__all__ = ["box_mean", "gaussian_blur", "resize"]
 
 
 def resize(image: jax.Array, size: tuple[int, int], *, antialias: bool = False, align_corners: bool = False) -> jax.Array:
@@ -83,3 +83,26 @@ def _gaussian(size: int, sigma: float, truncate: float) -> np.ndarray:
         place = (np.arange(size) + offset) % (2 * size)
         np.add.at(weights, (np.arange(size), np.minimum(place, 2 * size - 1 - place)), tap)
     return weights
+
+
+def box_mean(maps: jax.Array, size: int, padding: int = 0) -> jax.Array:
+    """Mean over every `size` x `size` window, with stride 1 and zeros outside that count, as PyTorch's `avg_pool2d`.
+
+    Args:
+      maps: `[..., H, W]`.
+      size: side of the window.
+      padding: zeros on each side.
+
+    Returns:
+      `[..., H + 2 padding - size + 1, W + 2 padding - size + 1]`.
+    """
+    rows = jnp.asarray(_box(maps.shape[-2], size, padding), maps.dtype)
+    columns = jnp.asarray(_box(maps.shape[-1], size, padding), maps.dtype)
+    return jnp.einsum("oh,...hw,pw->...op", rows, maps, columns, precision="highest")
+
+
+@lru_cache
+def _box(source: int, size: int, padding: int) -> np.ndarray:
+    start = np.arange(source + 2 * padding - size + 1)[:, None] - padding
+    place = np.arange(source)[None]
+    return ((place >= start) & (place < start + size)) / size

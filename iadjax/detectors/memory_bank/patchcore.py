@@ -69,16 +69,11 @@ def patchcore(
         pooled = [ops.average_pool(level, patch_size) for level in features]
         return jnp.concatenate([pooled[0], *(ops.resize(level, grid) for level in pooled[1:])], axis=-1)
 
-    def unfold(features):
-        grid = features[0].shape[1:3]
-        patches = [ops.unfold(level, patch_size) for level in features]
-        patches = [patches[0], *(ops.resize(level, grid) for level in patches[1:])]
-        levels = [ops.adaptive_average_pool_1d(level, pretrain_dimension) for level in patches]
-        return ops.adaptive_average_pool_1d(jnp.concatenate(levels, axis=-1), target_dimension)
-
     def embed(frozen, image):
         features = backbone.features(frozen["backbone"], image, layers)
-        return pool(features) if embedding == "pool" else unfold(features)
+        if embedding == "pool":
+            return pool(features)
+        return ops.patch_embedding(features, patch_size, pretrain_dimension, target_dimension)
 
     def reduce(key, features):
         number = max(1, int(len(features) * coreset_ratio))

@@ -1,0 +1,59 @@
+"""The patch description network of EfficientAD (Batzner et al., WACV 2024, tables 6 and 7)."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from iadjax.nn.layers import Conv
+
+__all__ = ["PDN", "SPECS"]
+
+# (features, kernel, padding while it is distilled, whether a 2 x 2 average pooling follows); the last one has no ReLU
+SPECS = {
+    "pdn_small": ((128, 4, 3, True), (256, 4, 3, True), (256, 3, 1, False), (0, 4, 0, False)),
+    "pdn_medium": (
+        (256, 4, 3, True),
+        (512, 4, 3, True),
+        (512, 1, 0, False),
+        (512, 3, 1, False),
+        (0, 4, 0, False),
+        (0, 1, 0, False),
+    ),
+}
+
+
+class PDN(nn.Module):
+    """Four or six convolutions; every output sees 33 x 33 pixels.
+
+    Attributes:
+      name_of_spec: a key of `SPECS`.
+      features: channels of the output, for which 0 stands in the spec: 384 of a teacher, 768 of a student.
+      padding: as when it is distilled (256 x 256 -> 64 x 64) instead of none (-> 56 x 56).
+    """
+
+    name_of_spec: str
+    features: int = 384
+    padding: bool = False
+
+    @nn.compact
+    def __call__(self, x: jax.Array, channels: tuple[int, int] | None = None) -> jax.Array:
+        """`[B, H, W, 3]`, normalised -> `[B, h, w, features]`, or only the `channels` from the first to before the second."""
+        spec = SPECS[self.name_of_spec]
+        for i, (features, kernel, padding, pool) in enumerate(spec, start=1):
+            last = i == len(spec)
+            pad = padding if self.padding else 0
+            part = channels if last else None
+            x = Conv(features or self.features, kernel, padding=pad, part=part, name=f"conv{i}")(x)
+            if not last:
+                x = nn.relu(x)
+            if pool:
+                x = _pool(x, 1 if self.padding else 0)
+        return x
+
+
+def _pool(x: jax.Array, padding: int) -> jax.Array:
+    """2 x 2 average pooling with stride 2; zeros of the padding count, a last odd row or column is left out."""
+    x = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
+    batch, height, width, depth = x.shape
+    x = x[:, : height // 2 * 2, : width // 2 * 2]
+    return jnp.mean(x.reshape(batch, height // 2, 2, width // 2, 2, depth), axis=(2, 4))

@@ -1,0 +1,75 @@
+"""Where foreign images come from: a folder (DTD, ImageNet), or textures that are drawn."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from iadjax.data.images import SUFFIXES, read_image
+from iadjax.errors import UserError
+from iadjax.synthesis.perlin import perlin_noise
+
+__all__ = ["draw_texture", "image_source"]
+
+Source = Callable[[np.random.Generator, tuple[int, int]], np.ndarray]
+
+
+def image_source(folder: str = "") -> Source:
+    """A function `(rng, (height, width)) -> image [H, W, 3] float32 in [0, 1]`.
+
+    Args:
+      folder: images of any size below it are picked at random and resized (bilinear, antialiased); "" draws textures.
+
+    Raises:
+      UserError: the folder does not exist or holds no image.
+    """
+    if not folder:
+        return draw_texture
+    root = Path(folder).expanduser()
+    files = sorted(path for path in root.rglob("*") if path.suffix.lower() in SUFFIXES) if root.is_dir() else []
+    if not files:
+        raise UserError(f"there are no images in {folder!r}; give a folder of images, or leave it empty for drawn textures")
+
+    def pick(rng, size):
+        pixels = read_image(files[rng.integers(len(files))])
+        pixels = pixels if pixels.dtype == np.uint8 else np.round(255 * pixels).astype(np.uint8)
+        resized = Image.fromarray(pixels).resize(size[::-1], Image.Resampling.BILINEAR)
+        return np.asarray(resized, np.float32) / 255
+
+    return pick
+
+
+def draw_texture(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
+    """A random texture: noise of a few octaves, perhaps wrapped into veins, stripes or cells, in two or three colours.
+
+    Args:
+      rng: draws it.
+      size: (height, width).
+
+    Returns:
+      `[H, W, 3]` float32 in [0, 1].
+    """
+    octaves = rng.integers(2, 5)
+    start = 2.0 ** rng.uniform(1, 4)
+    noise = sum(
+        0.5**i * perlin_noise(rng, size, tuple(min(each, round(start * 2**i)) for each in size)) for i in range(octaves)
+    )
+    kind = rng.integers(4)
+    if kind == 1:
+        noise = np.abs(noise) * 2 - 0.5
+    elif kind == 2:
+        angle, frequency = rng.uniform(0, np.pi), rng.uniform(4, 40)
+        y, x = np.mgrid[: size[0], : size[1]] / max(size)
+        noise = np.sin(2 * np.pi * frequency * (x * np.cos(angle) + y * np.sin(angle)) + 3 * noise)
+    elif kind == 3:
+        noise = np.sign(noise) * np.abs(noise) ** rng.uniform(0.1, 0.5)
+    place = np.clip(0.5 + 0.5 * noise, 0, 1)[..., None]
+    colours = rng.uniform(0, 1, (3, 3))
+    image = np.where(
+        place < 0.5,
+        colours[0] + 2 * place * (colours[1] - colours[0]),
+        colours[1] + (2 * place - 1) * (colours[2] - colours[1]),
+    )
+    grain = rng.uniform(0, 0.08) * rng.normal(size=(*size, 1))
+    return np.clip(image + grain, 0, 1).astype(np.float32)
