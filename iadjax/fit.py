@@ -53,7 +53,7 @@ def fit(config: Mapping[str, Any], workdir: str | Path, resume: bool = False) ->
         model = configs.build_model(config)
         built = configs.build_data(config)
         spec = configs.spec_of(config, built, model.transform)
-        _check_phases(model.detector.phases, spec)
+        _check_phases(model.detector.phases, spec, built.split, config["data"]["batch_size"])
     files.write_json(workdir / "config.json", config)
     record.begin(workdir, config, model, built)
     with clock.stage("fit"):
@@ -79,8 +79,13 @@ def _check_workdir(workdir: Path, config: dict, resume: bool) -> None:
             raise UserError(f"{workdir} holds a run of another config: {'; '.join(differing[:4])}; give another --workdir")
 
 
-def _check_phases(phases, spec: DataSpec) -> None:
+def _check_phases(phases, spec: DataSpec, split: data.Split, batch_size: int) -> None:
+    labelled = any(item.label for item in split.train)
     for phase in phases:
+        if phase.anomaly_share and (not labelled or batch_size < 2):
+            raise UserError(
+                "this detector learns from labelled anomalies: set --config.protocol.name=supervised and data.batch_size above 1"
+            )
         if phase.split == "validation" and not spec.num_validation:
             raise UserError(
                 f"the phase {phase.name!r} needs held-out normal images; set --config.threshold.holdout above 0, like 0.1"

@@ -20,10 +20,9 @@ def config():
     return config
 
 
-@pytest.fixture
-def tree(tmp_path):
+def draw_tree(parent: Path) -> Path:
     """A folder in the MVTec AD layout: 6 + 2 good and 2 bad 40 x 40 images with masks."""
-    root = tmp_path / "bolt"
+    root = parent / "bolt"
     rng = np.random.default_rng(0)
 
     def draw(path, spot):
@@ -44,6 +43,12 @@ def tree(tmp_path):
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(mask).save(path)
     return root
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """The folder of `draw_tree`."""
+    return draw_tree(tmp_path)
 
 
 @pytest.fixture

@@ -48,10 +48,6 @@ def _order(items: Sequence[Item], batch_size: int, shuffle: tuple[int, ...] | No
         return rng.permutation(len(items))
     labels = np.array([item.label for item in items])
     normal, anomalous = np.flatnonzero(labels == 0), np.flatnonzero(labels == 1)
-    if not len(anomalous) or batch_size < 2:
-        raise UserError(
-            "this detector learns from labelled anomalies: set --config.protocol.name=supervised and data.batch_size above 1"
-        )
     count = _num_anomalies(batch_size, anomaly_share)
     normal = rng.permutation(normal)
     rows = batch_size - count
@@ -88,7 +84,7 @@ def batches(
       augment, anomaly_share: of the phase, see `Phase`; they need `shuffle`.
 
     Raises:
-      UserError: images of different sizes, or labelled anomalies are asked for and there are none.
+      UserError: images of different sizes.
     """
     order = _order(items, batch_size, shuffle, anomaly_share)
     index, count = process

@@ -9,6 +9,7 @@ from iadjax.errors import UserError, did_you_mean
 __all__ = ["MODULES", "factory", "options"]
 
 MODULES = {
+    "devnet": "iadjax.detectors.supervised.devnet",
     "efficientad": "iadjax.detectors.teacher_student.efficientad",
     "padim": "iadjax.detectors.distribution.padim",
     "patchcore": "iadjax.detectors.memory_bank.patchcore",
