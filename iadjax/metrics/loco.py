@@ -19,8 +19,8 @@ from iadjax.metrics.overlap import check_limits, namespace
 from iadjax.metrics.ranks import apply, device_rank, overlap_area, padded_size, rank
 
 __all__ = [
-    "KINDS", "Defect", "Saturation", "au_spro", "checked_images", "free_pixels", "loco_au_spro", "loco_defects",
-    "loco_image_auroc", "plain_kinds", "read_defects_config", "saturated", "spro",
+    "KINDS", "Defect", "Saturation", "au_spro", "checked_images", "checked_shapes", "free_pixels", "loco_au_spro",
+    "loco_defects", "loco_image_auroc", "plain_kinds", "read_defects_config", "saturated", "spro",
 ]  # fmt: skip
 
 KINDS = ("structural", "logical")
@@ -237,17 +237,22 @@ def checked_images(maps: Sequence[Any], defects: Sequence[Sequence[Defect]]) -> 
     Raises:
       UserError: as `spro`.
     """
+    checked_shapes(maps, defects)
+    check = device_scores if all_on_accelerator(maps) else as_scores
+    return [check(each, "maps") for each in maps]
+
+
+def checked_shapes(maps: Sequence[Any], defects: Sequence[Sequence[Defect]]) -> None:
+    """Raises a UserError where maps and defects do not fit, or a defect cannot be found."""
     if len(maps) != len(defects):
         raise UserError(f"got {len(maps)} maps but defects of {len(defects)} images")
-    check = device_scores if all_on_accelerator(maps) else as_scores
-    checked = [check(each, "maps") for each in maps]
-    for i, (each, some) in enumerate(zip(checked, defects, strict=True)):
+    for i, (each, some) in enumerate(zip(maps, defects, strict=True)):
         for defect in some:
-            if each.shape != np.shape(defect.mask):
-                raise UserError(f"map {i} is {each.shape} but a defect's mask is {np.shape(defect.mask)}; resize the map to it")
+            if np.shape(each) != np.shape(defect.mask):
+                sizes = f"map {i} is {np.shape(each)} but a defect's mask is {np.shape(defect.mask)}"
+                raise UserError(f"{sizes}; resize the map to it")
             if defect.saturation <= 0 or not np.any(defect.mask):
                 raise UserError(f"a defect of image {i} marks nothing or has the saturation area {defect.saturation}")
-    return checked
 
 
 def _split(metric, kinds: Sequence[str], count: int) -> dict[str, float]:

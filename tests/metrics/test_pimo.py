@@ -38,6 +38,46 @@ def test_equals_the_definition(same_size):
             assert areas[curve.image] == pytest.approx(expected, abs=2e-4)
 
 
+def with_sampled_thresholds(maps, masks, bounds, count):
+    """AUPIMO by thresholds at evenly spaced scores between the two whose shared FPR are the bounds, straight in log FPR.
+
+    It differs from the exact form by at most the rectangles of rise and logarithm between two neighbouring thresholds.
+    """
+    normal = [each.ravel() for each, mask in zip(maps, masks, strict=True) if not mask.any()]
+
+    def shared(threshold):
+        return np.mean([np.mean(each >= threshold) for each in normal])
+
+    every = np.unique(np.concatenate(normal))
+    rates = np.array([shared(value) for value in every[-4000:]])
+    low = every[-4000:][np.argmin(np.abs(rates - bounds[1]))]
+    high = every[-4000:][np.argmin(np.abs(rates - bounds[0]))]
+    thresholds = np.linspace(low, high, count)
+    x = np.log([shared(threshold) for threshold in thresholds])[::-1]
+    found, tolerance = [], []
+    for each, mask in zip(maps, masks, strict=True):
+        if mask.any():
+            y = np.array([np.mean(each[mask] >= threshold) for threshold in thresholds])[::-1]
+            found.append(np.trapezoid(y, x) / (x[-1] - x[0]))
+            # between two thresholds the curve lies in the rectangle of both
+            tolerance.append(np.sum(np.diff(x) * np.diff(y)) / (x[-1] - x[0]))
+    return np.array(found), np.array(tolerance), np.exp([x[0], x[-1]])
+
+
+def test_agrees_with_sampled_thresholds_within_the_sampling():
+    rng = np.random.default_rng(3)
+    masks = np.zeros((12, 300, 300), bool)
+    masks[6:, 50:90, 60:110] = True
+    maps = rng.normal(size=masks.shape)
+    # from hardly found to found by most pixels
+    maps[6:] += masks[6:] * np.linspace(1, 6, 6)[:, None, None]
+    sampled, tolerance, reached = with_sampled_thresholds(maps, masks, (1e-5, 1e-4), 400)
+    # the sampled thresholds reach the bounds but for a normal pixel
+    exact = metrics.aupimo(maps, masks, fpr_bounds=tuple(reached))[6:]
+    assert np.all(np.abs(sampled - exact) <= tolerance + 1e-9)
+    assert tolerance.max() < 0.02 and np.ptp(exact) > 0.5
+
+
 def test_on_paper():
     # normal pixels 1..100; a defect of two pixels, one above all of them, one between 90 and 91: found from FPR .1 on
     maps = [np.arange(1.0, 101).reshape(10, 10), np.full((10, 10), 0.5)]

@@ -1,0 +1,86 @@
+"""Where the bins of a streaming state lie.
+
+A float32 score is mapped to a 32-bit key of the same order. Its upper 16 bits choose one of 65,536 intervals, each of which
+is cut into a power of two of bins, from a few to one per float32 value: a plan says how many. Plans change while scores come
+in, so that the bins are fine where they are needed.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+__all__ = ["INTERVALS", "Plan", "allocate", "edges", "find", "interval_of", "keys", "plan_of"]
+
+INTERVALS = 1 << 16
+_WIDTH = 16
+_TOP_BIT = 1 << 31
+_END = 1 << 32
+
+
+class Plan(NamedTuple):
+    """How keys fall into bins: bin = start[key >> 16] + ((key & 65535) >> shift[key >> 16]).
+
+    Attributes:
+      start: `[65536]` int32.
+      shift: `[65536]` int32, from 0 (a bin per float32 value) to 16.
+    """
+
+    start: Any
+    shift: Any
+
+
+def keys(scores: Any, xp: Any) -> Any:
+    """uint32 of the order of float32 scores; -0 equals 0."""
+    scores = xp.where(scores == 0, xp.float32(0), scores.astype(xp.float32))
+    bits = scores.view(np.uint32) if xp is np else jax.lax.bitcast_convert_type(scores, jnp.uint32)
+    # negative floats grow downwards: turn them over, and put the others above them
+    return xp.where(bits >= xp.uint32(_TOP_BIT), ~bits, bits | xp.uint32(_TOP_BIT))
+
+
+def interval_of(scores: Any, xp: Any) -> Any:
+    """int32 place of the interval of each score."""
+    return (keys(scores, xp) >> xp.uint32(_WIDTH)).astype(xp.int32)
+
+
+def find(plan: Plan, scores: Any, xp: Any) -> Any:
+    """int32 bin of each float32 score."""
+    found = keys(scores, xp)
+    interval = (found >> xp.uint32(_WIDTH)).astype(xp.int32)
+    inside = (found & xp.uint32(INTERVALS - 1)).astype(xp.int32)
+    return plan.start[interval] + (inside >> plan.shift[interval])
+
+
+def edges(plan: Plan, num_bins: int) -> tuple[np.ndarray, np.ndarray]:
+    """`[num_bins]` int64 keys at which bins begin, 2^32 for unused ones; and which hold more than one float32 value."""
+    pieces = 1 << (_WIDTH - np.asarray(plan.shift, np.int64))
+    used = pieces.sum()
+    interval = np.repeat(np.arange(INTERVALS), pieces)
+    shift = np.asarray(plan.shift, np.int64)[interval]
+    begin = np.full(num_bins, _END)
+    begin[:used] = (interval << _WIDTH) + ((np.arange(used) - np.asarray(plan.start, np.int64)[interval]) << shift)
+    return begin, np.pad(shift > 0, (0, num_bins - used))
+
+
+def plan_of(pieces: np.ndarray) -> Plan:
+    """The plan that cuts each interval into `pieces`, powers of two."""
+    start = np.concatenate([[0], np.cumsum(pieces)[:-1]]).astype(np.int32)
+    return Plan(start, (_WIDTH - np.log2(pieces)).astype(np.int32))
+
+
+def allocate(mass: np.ndarray, num_bins: int) -> np.ndarray:
+    """Powers of two of bins per interval, at most `num_bins` together: least error for `mass` / bins is at its square root."""
+    base = num_bins // (2 * INTERVALS)
+    share = np.sqrt(mass)
+    share = share / max(share.sum(), 1e-300)
+    wish = base + (num_bins - base * INTERVALS) * share
+    pieces = np.minimum(1 << np.log2(wish).astype(np.int64), INTERVALS)
+    while True:
+        # rounding down left bins over: double the intervals that need it most
+        order = np.argsort(-share / pieces, kind="stable")
+        order = order[(share[order] > 0) & (pieces[order] < INTERVALS)]
+        grown = order[np.cumsum(pieces[order]) <= num_bins - pieces.sum()]
+        if not len(grown):
+            return pieces
+        pieces[grown] *= 2
