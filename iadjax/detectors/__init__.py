@@ -11,9 +11,11 @@ __all__ = ["MODULES", "factory", "options"]
 MODULES = {
     "devnet": "iadjax.detectors.supervised.devnet",
     "efficientad": "iadjax.detectors.teacher_student.efficientad",
+    "fastflow": "iadjax.detectors.distribution.fastflow",
     "padim": "iadjax.detectors.distribution.padim",
     "patchcore": "iadjax.detectors.memory_bank.patchcore",
     "rd4ad": "iadjax.detectors.teacher_student.rd4ad",
+    "simplenet": "iadjax.detectors.one_class.simplenet",
     "uniad": "iadjax.detectors.reconstruction.uniad",
 }
 

@@ -23,9 +23,16 @@ CASES = {
         "data.resize": 128,
         "detector.steps": 3,
     },
+    "fastflow": {"detector.epochs": 2, "detector.flow_steps": 2},
     "padim": {"detector.num_channels": 20},
     "patchcore": {"detector.layers": ("layer1", "layer2"), "detector.coreset_ratio": 0.2},
     "rd4ad": {"detector.epochs": 2},
+    "simplenet": {
+        "detector.epochs": 2,
+        "detector.pretrain_dimension": 24,
+        "detector.target_dimension": 16,
+        "detector.hidden": 16,
+    },
     "uniad": {
         "detector.stride": 8,
         "detector.hidden": 16,

@@ -1,0 +1,157 @@
+"""FastFlow: "Unsupervised Anomaly Detection and Localization via 2D Normalizing Flows" (Yu et al., 2021, arXiv 2111.07677).
+
+A two-dimensional normalising flow per level turns the features of normal images into draws from a standard normal; what
+lands far from it is anomalous.
+"""
+
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+
+from iadjax import losses, ops, weights
+from iadjax.backbones import Backbone, check_layers
+from iadjax.detector import Detector, Prediction, State
+from iadjax.detectors.builders import gradient
+from iadjax.errors import UserError
+from iadjax.nn.flow import AllInOneBlock
+
+__all__ = ["Flow", "fastflow", "from_torch"]
+
+
+class Flow(nn.Module):
+    """The flow of one level (section 3.2 and table 2): `steps` couplings, whose kernels alternate between 3 and 1.
+
+    Attributes:
+      steps: number of couplings.
+      conv3x3_only: no 1 x 1 kernels.
+      hidden_ratio, clamp: of each coupling.
+    """
+
+    steps: int
+    conv3x3_only: bool
+    hidden_ratio: float
+    clamp: float
+
+    @nn.compact
+    def __call__(self, x: jax.Array, inverse: bool = False) -> tuple[jax.Array, jax.Array]:
+        """`[B, h, w, C]` to the latent z, or back, and log |det| of the Jacobian `[B]`."""
+        kernels = [3 if self.conv3x3_only or i % 2 == 0 else 1 for i in range(self.steps)]
+        blocks = [
+            AllInOneBlock(kernel, self.hidden_ratio, self.clamp, name=f"module_list_{i}") for i, kernel in enumerate(kernels)
+        ]
+        total = jnp.zeros(x.shape[0])
+        for block in blocks[::-1] if inverse else blocks:
+            x, log_det = block(x, inverse)
+            total += log_det
+        return x, total
+
+
+class Flows(nn.Module):
+    """A norm and a flow for each level."""
+
+    flow: tuple
+    layer_norm: bool
+
+    @nn.compact
+    def __call__(self, levels: Sequence[jax.Array]) -> tuple[list[jax.Array], list[jax.Array]]:
+        latents, log_dets = [], []
+        for i, x in enumerate(levels):
+            if self.layer_norm:
+                # over channels and positions, with a weight for every one of them
+                norm = nn.LayerNorm(1e-5, reduction_axes=(1, 2, 3), feature_axes=(1, 2, 3), name=f"norms_{i}")
+                x = norm(x)
+            z, log_det = Flow(*self.flow, name=f"nf_flows_{i}")(x)
+            latents.append(z)
+            log_dets.append(log_det)
+        return latents, log_dets
+
+
+def fastflow(
+    backbone: Backbone,
+    *,
+    layers: Sequence[str] = ("layer1", "layer2", "layer3"),
+    flow_steps: int = 8,
+    conv3x3_only: bool = True,
+    hidden_ratio: float = 1.0,
+    clamp: float = 2.0,
+    layer_norm: bool = True,
+    epochs: int = 500,
+    learning_rate: float = 1e-3,
+    weight_decay: float = 1e-5,
+) -> Detector:
+    """Builds FastFlow.
+
+    Args:
+      backbone: frozen network; its variables are `frozen["backbone"]`.
+      layers: levels of a CNN, or one block of a ViT (the seventh of DeiT, the fortieth of CaiT).
+      flow_steps: couplings per level: 8 for a CNN, 20 for a ViT in the paper (table 2).
+      conv3x3_only: True for ResNet-18 in the published configurations, False (3 x 3 and 1 x 1 alternate) for Wide ResNet-50-2.
+      hidden_ratio: channels inside a coupling's network: 1.0 for CNNs, 0.16 for ViTs.
+      clamp: of the couplings.
+      layer_norm: a trained norm over channels and positions before each flow. It is not in the paper but in every
+        implementation that reaches its figures; off for ViTs, whose last norm takes its place. It binds the model to one
+        size of the input.
+      epochs, learning_rate, weight_decay: Adam's, with the L2 term in the gradient.
+
+    Raises:
+      UserError: an option out of its range, or a layer that the backbone does not have.
+    """
+    layers = check_layers(backbone, layers)
+    if min(flow_steps, epochs) < 1 or min(hidden_ratio, clamp, learning_rate) <= 0:
+        raise UserError(
+            "detector: flow_steps, epochs, hidden_ratio, clamp and learning_rate must be positive; got "
+            f"{flow_steps}, {epochs}, {hidden_ratio}, {clamp} and {learning_rate}"
+        )
+    flows = Flows((flow_steps, conv3x3_only, hidden_ratio, clamp), layer_norm)
+
+    def embed(frozen, image):
+        return backbone.features(frozen["backbone"], image, layers)
+
+    def init_variables(key, frozen, spec):
+        levels = jax.eval_shape(embed, frozen, jax.ShapeDtypeStruct((1, *spec.image_shape), jnp.float32))
+        return flows.init(key, [jnp.zeros(level.shape) for level in levels])
+
+    def loss(key, variables, frozen, batch):
+        del key
+        z, log_det = flows.apply(variables, embed(frozen, batch.image))
+        # eq. 2: -log p, summed over levels and not divided by their dimensions
+        return losses.mean(losses.normal_nll(z, log_det), batch.valid), ({}, {})
+
+    def predict(variables, frozen, image):
+        latents, _ = flows.apply(variables, embed(frozen, image))
+        maps = 0.0
+        for z in latents:
+            # the density of a position up to its constant, per dimension; its negative is the score
+            density = jnp.exp(-0.5 * jnp.mean(z**2, axis=-1, keepdims=True))
+            maps -= ops.resize(density, image.shape[1:3])[..., 0] / len(latents)
+        return Prediction(maps.max(axis=(1, 2)), maps)
+
+    def optimizer(steps_per_epoch):
+        del steps_per_epoch
+        return optax.chain(optax.add_decayed_weights(weight_decay), optax.adam(learning_rate))
+
+    return gradient(init_variables, loss, predict, optimizer, epochs=epochs)
+
+
+def from_torch(tensors, state: State) -> State:
+    """The state with the tensors of Gathierry's code ("nf_flows.0.module_list.0...") or of anomalib ("fast_flow_blocks.")."""
+
+    def name(path):
+        return weights.torch_name(path[:-1] + ("w_perm",)) if path[-1] == "permutation" else weights.torch_name(path)
+
+    def layout(path, tensor):
+        if path[-1] == "permutation":
+            # a matrix of zeros and ones: row i holds the channel that comes i-th
+            return tensor[..., 0, 0].argmax(axis=1) if tensor.ndim == 4 else tensor
+        if path[1].startswith("norms"):
+            return tensor.transpose(1, 2, 0) if tensor.ndim == 3 else tensor
+        if path[-1].startswith("global"):
+            return tensor.reshape(-1)
+        return weights.torch_layout(path, tensor)
+
+    renamed = {key.removeprefix("model.").replace("fast_flow_blocks.", "nf_flows."): value for key, value in tensors.items()}
+    ignored = r".*\.w_perm_inv|feature_extractor\..*|.*\.last_jac"
+    return state._replace(variables=weights.fill(state.variables, renamed, name, layout, ignored))

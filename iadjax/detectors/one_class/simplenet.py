@@ -1,0 +1,146 @@
+"""SimpleNet: "A Simple Network for Image Anomaly Detection and Localization" (Liu et al., CVPR 2023, arXiv 2303.15140).
+
+Features of normal images are adapted to the domain by one linear layer; a discriminator tells them from the same features
+with Gaussian noise added.
+"""
+
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+
+from iadjax import losses, ops, weights
+from iadjax.backbones import Backbone, check_layers
+from iadjax.detector import Detector, Prediction, State
+from iadjax.detectors.builders import gradient
+from iadjax.errors import UserError
+from iadjax.nn.layers import batch_norm
+
+__all__ = ["Adaptor", "Discriminator", "from_torch", "simplenet"]
+
+
+class Adaptor(nn.Module):
+    """G: one linear layer (section 3.2)."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return nn.Dense(x.shape[-1], kernel_init=nn.initializers.xavier_normal(), name="layers_0fc")(x)
+
+
+class Discriminator(nn.Module):
+    """D: linear, BatchNorm, leaky ReLU, linear; positive for normal features (section 3.4)."""
+
+    hidden: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array, valid: jax.Array | None = None) -> jax.Array:
+        init = nn.initializers.xavier_normal()
+        x = nn.Dense(self.hidden, kernel_init=init, name="body_block1_0")(x)
+        x = nn.leaky_relu(batch_norm(x, valid, "body_block1_1"), 0.2)
+        return nn.Dense(1, use_bias=False, kernel_init=init, name="tail")(x)[..., 0]
+
+
+def simplenet(
+    backbone: Backbone,
+    *,
+    layers: Sequence[str] = ("layer2", "layer3"),
+    patch_size: int = 3,
+    pretrain_dimension: int = 1536,
+    target_dimension: int = 1536,
+    hidden: int = 1024,
+    noise_std: float = 0.015,
+    th: float = 0.5,
+    epochs: int = 160,
+    adaptor_rate: float = 1e-4,
+    discriminator_rate: float = 2e-4,
+    weight_decay: float = 1e-5,
+    sigma: float = 4.0,
+) -> Detector:
+    """Builds SimpleNet.
+
+    Args:
+      backbone: the feature extractor F; its variables are `frozen["backbone"]`.
+      layers: its levels; the grid of the first one is the grid of the patches.
+      patch_size, pretrain_dimension, target_dimension: of the patch embedding (`ops.patch_embedding`, PatchCore's).
+      hidden: channels inside the discriminator; 1024 in the authors' code, as many as the features in the paper.
+      noise_std: sigma of the noise that makes anomalous features (section 3.3).
+      th: truncation th+ = -th- of the loss (eq. 7).
+      epochs: passes over the images, 40 times 4 in the authors' code.
+      adaptor_rate: of AdamW, which trains the adaptor with PyTorch's default weight decay 1e-2.
+      discriminator_rate, weight_decay: of Adam, which trains the discriminator, with the L2 term in the gradient.
+      sigma: of the Gaussian that smooths the map, in pixels of the input; 0 = off.
+
+    Raises:
+      UserError: an option out of its range, or a layer that the backbone does not have.
+    """
+    layers = check_layers(backbone, layers)
+    if patch_size < 1 or patch_size % 2 == 0 or min(pretrain_dimension, target_dimension, hidden, epochs) < 1:
+        raise UserError(
+            "detector: patch_size must be odd, and pretrain_dimension, target_dimension, hidden and epochs positive; got "
+            f"{patch_size}, {pretrain_dimension}, {target_dimension}, {hidden} and {epochs}"
+        )
+    if noise_std <= 0 or th <= 0 or sigma < 0:
+        raise UserError(f"detector: noise_std and th must be positive and sigma at least 0; got {noise_std}, {th} and {sigma}")
+    adaptor, discriminator = Adaptor(), Discriminator(hidden)
+
+    def embed(frozen, image):
+        levels = backbone.features(frozen["backbone"], image, layers)
+        return ops.patch_embedding(levels, patch_size, pretrain_dimension, target_dimension)
+
+    def adapt(variables, features):
+        return adaptor.apply({"params": variables["params"]["adaptor"]}, features)
+
+    def judge(variables, features, **options):
+        own = {"params": variables["params"]["discriminator"], "batch_stats": variables["batch_stats"]}
+        return discriminator.apply(own, features, **options)
+
+    def init_variables(key, frozen, spec):
+        keys = jax.random.split(key)
+        features = jnp.zeros((1, 1, 1, target_dimension))
+        second = discriminator.init(keys[1], features)
+        networks = {"adaptor": adaptor.init(keys[0], features)["params"], "discriminator": second["params"]}
+        return {"params": networks, "batch_stats": second["batch_stats"]}
+
+    def loss(key, variables, frozen, batch):
+        # eq. 3-5: q = G(F(x)), and q + epsilon with epsilon from N(0, sigma^2)
+        q = adapt(variables, embed(frozen, batch.image))
+        noised = q + noise_std * jax.random.normal(key, q.shape)
+        # one BatchNorm over both, as in the authors' code
+        both, valid = jnp.concatenate([q, noised]), jnp.concatenate([batch.valid, batch.valid])
+        scores, changed = judge(variables, both, valid=valid, mutable="batch_stats")
+        true, fake = jnp.split(scores, 2)
+        values = losses.truncated_l1(true, jnp.zeros_like(true), th) + losses.truncated_l1(fake, jnp.ones_like(fake), th)
+        return losses.mean(values, batch.valid), (changed, {})
+
+    def predict(variables, frozen, image):
+        # eq. 8: s = -D(q); the image's score is that of its worst patch, before the map is made
+        s = -judge(variables, adapt(variables, embed(frozen, image)))
+        maps = ops.resize(s[..., None], image.shape[1:3])[..., 0]
+        return Prediction(s.max(axis=(1, 2)), ops.gaussian_blur(maps, sigma) if sigma else maps)
+
+    def optimizer(steps_per_epoch):
+        del steps_per_epoch
+        second = optax.chain(optax.add_decayed_weights(weight_decay), optax.adam(discriminator_rate))
+        first = optax.adamw(adaptor_rate, weight_decay=1e-2)
+        # each name labels its whole subtree
+        return optax.multi_transform({"adaptor": first, "discriminator": second}, {name: name for name in _NETWORKS})
+
+    return gradient(init_variables, loss, predict, optimizer, epochs=epochs)
+
+
+_NETWORKS = ("adaptor", "discriminator")
+
+
+def from_torch(tensors, state: State) -> State:
+    """The state with the tensors of the authors' code ("pre_projection." and "discriminator." before the names)."""
+    trees = {"params": state.variables["params"], "batch_stats": {"discriminator": state.variables["batch_stats"]}}
+
+    def name(path):
+        torch = weights.torch_name(path).replace("adaptor.", "pre_projection.", 1)
+        return torch.replace("layers_0fc", "layers.0fc").replace("body_block1", "body.block1")
+
+    filled = weights.fill(trees, tensors, name)
+    variables = {"params": filled["params"], "batch_stats": filled["batch_stats"]["discriminator"]}
+    return state._replace(variables=variables)

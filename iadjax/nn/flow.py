@@ -1,0 +1,57 @@
+"""Invertible layers of convolutional normalising flows."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from iadjax.nn.layers import Conv
+
+__all__ = ["AllInOneBlock"]
+
+
+class AllInOneBlock(nn.Module):
+    """An affine coupling, a scaling per channel and a fixed permutation of the channels (FrEIA's block of that name).
+
+    The first half x1 of the channels conditions the second: x2 -> x2 exp(s(x1)) + t(x1), with s = clamp tanh(0.1 a), t = 0.1 b
+    and (a, b) two convolutions of x1 with a ReLU between. Then y = permute(scale x + offset), with scale = 0.2
+    log(1 + exp(g / 2)) and g such that it starts at 1.
+
+    Attributes:
+      kernel: of both convolutions.
+      hidden_ratio: channels between them, as a multiple of the input's.
+      clamp: largest |s|.
+    """
+
+    kernel: int = 3
+    hidden_ratio: float = 1.0
+    clamp: float = 2.0
+
+    @nn.compact
+    def __call__(self, x: jax.Array, inverse: bool = False) -> tuple[jax.Array, jax.Array]:
+        """`[B, h, w, C]` to the same shape, and log |det| of this direction's Jacobian `[B]`."""
+        depth = x.shape[-1]
+        second = depth // 2
+        first = depth - second
+        start = 2 * jnp.log(jnp.expm1(5.0))
+        scale = self.param("global_scale", lambda key: jnp.full((depth,), start))
+        scale = 0.2 * jax.nn.softplus(0.5 * scale)
+        offset = self.param("global_offset", nn.initializers.zeros, (depth,))
+        draw = lambda: jax.random.permutation(self.make_rng("params"), depth)  # noqa: E731
+        order = self.variable("constants", "permutation", draw).value
+        hidden = max(1, int(depth * self.hidden_ratio))
+        enter, leave = Conv(hidden, self.kernel, name="subnet_0"), Conv(2 * second, self.kernel, name="subnet_2")
+
+        def coupling(condition):
+            a = 0.1 * leave(nn.relu(enter(condition)))
+            return self.clamp * jnp.tanh(a[..., :second]), a[..., second:]
+
+        pixels = x.shape[1] * x.shape[2]
+        constant = pixels * jnp.sum(jnp.log(scale))
+        if inverse:
+            x = (x[..., jnp.argsort(order)] - offset) / scale
+            s, t = coupling(x[..., :first])
+            x = jnp.concatenate([x[..., :first], (x[..., first:] - t) * jnp.exp(-s)], axis=-1)
+            return x, -jnp.sum(s, axis=(1, 2, 3)) - constant
+        s, t = coupling(x[..., :first])
+        x = jnp.concatenate([x[..., :first], x[..., first:] * jnp.exp(s) + t], axis=-1)
+        return (scale * x + offset)[..., order], jnp.sum(s, axis=(1, 2, 3)) + constant
