@@ -3,7 +3,7 @@
 import csv
 import io
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,15 +11,17 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 import tifffile
-from PIL import Image
 
 from iadjax import data, files, metrics, record, report
 from iadjax.data import Item
 from iadjax.data.images import resize_map
 from iadjax.errors import UserError, did_you_mean
+from iadjax.metrics.protocol import mean_over_categories, pixel_metrics_within, resize_mask
 from iadjax.run import Run
 
 __all__ = ["Result", "evaluate", "write_scores"]
+
+_READ_AHEAD = 32
 
 
 class Result(NamedTuple):
@@ -60,7 +62,7 @@ def evaluate(run: Run, split: str = "test", output: str | Path | None = None) ->
         speed = _speed(run, items[0])
     with clock.stage("metrics"):
         table = {category: _category(run, results, category) | speed for category in run.data.dataset.categories}
-        table["mean"] = _mean(list(table.values()))
+        table["mean"] = mean_over_categories(list(table.values()))
     if output is not None:
         output = Path(output)
         with clock.stage("report"):
@@ -85,7 +87,10 @@ def _category(run: Run, results: Sequence[Result], category: str) -> dict[str, A
     # an anomalous image without a mask would count as all normal
     unmarked = not run.data.dataset.has_masks or any(row.item.label and not _has_mask(row.item) for row in rows)
     if run.config["evaluate"]["pixel"] and rows and not unmarked:
-        pixel |= _pixel(run, rows, size)
+        # a map at the network's resolution has the range of scores of the same map enlarged
+        pilot = np.stack([row.map for row in rows[:: max(1, len(rows) // 64)]])
+        pairs = _at_evaluation_size(run, rows, size)
+        pixel |= pixel_metrics_within(run.config["evaluate"]["byte_budget"], pairs, pilot)
     found |= pixel | {"resolution": f"{size}x{size}" if size else "original", "images": len(rows)}
     if run.threshold is not None and rows:
         found["threshold"] = {"value": run.threshold["value"]} | metrics.threshold_report(
@@ -94,58 +99,23 @@ def _category(run: Run, results: Sequence[Result], category: str) -> dict[str, A
     return found
 
 
-def _pixel(run: Run, rows: Sequence[Result], size: int) -> dict[str, Any]:
-    """Exact pixel metrics while all maps fit `evaluate.byte_budget`; else from a stream, with error bounds beside them."""
+def _at_evaluation_size(run: Run, rows: Sequence[Result], size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Map and mask of the visible part of each image, at its own resolution or at `size` x `size`; few at a time."""
 
-    def pixels(row: Result) -> int:
-        return size * size if size else run.transform.visible(run.data.dataset.read(row.item)[1]).size
+    def pair(row: Result) -> tuple[np.ndarray, np.ndarray]:
+        mask = run.data.dataset.read(row.item)[1]
+        visible = run.transform.visible(mask)
+        if not size:
+            return run.transform.map_back(row.map, *mask.shape), visible
+        return resize_map(row.map, (size, size)), resize_mask(visible, (size, size))
 
-    if 4 * sum(map(pixels, rows)) <= run.config["evaluate"]["byte_budget"]:
-        with ThreadPoolExecutor() as pool:
-            pairs = list(pool.map(lambda row: _at_evaluation_size(run, row, size), rows))
-        return metrics.pixel_metrics([pair[0] for pair in pairs], [pair[1] for pair in pairs]) | {"pixel_exact": True}
-    # a map at the network's resolution has the range of scores of the same map enlarged
-    state = metrics.streaming.init(pilot=np.stack([row.map for row in rows[:: max(1, len(rows) // 64)]]))
-    for row in rows:
-        anomaly_map, mask = _at_evaluation_size(run, row, size)
-        state = metrics.streaming.update(state, [anomaly_map], [mask])
-    found, bounds = metrics.streaming.compute(state)
-    return found | {"pixel_exact": False, "pixel_error_bounds": bounds}
+    with ThreadPoolExecutor() as pool:
+        for start in range(0, len(rows), _READ_AHEAD):
+            yield from pool.map(pair, rows[start : start + _READ_AHEAD])
 
 
 def _has_mask(item: Item) -> bool:
     return item.file is None or item.mask is not None
-
-
-def _at_evaluation_size(run: Run, row: Result, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Map and mask of the visible part of an image, at its own resolution or at `size` x `size` (masks by nearest)."""
-    mask = run.data.dataset.read(row.item)[1]
-    visible = run.transform.visible(mask)
-    if not size:
-        return run.transform.map_back(row.map, *mask.shape), visible
-    if visible.shape != (size, size):
-        visible = np.asarray(Image.fromarray(np.ascontiguousarray(visible)).resize((size, size), Image.Resampling.NEAREST))
-    return resize_map(row.map, (size, size)), visible
-
-
-def _mean(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Unweighted mean over categories of every number; NaN where no category has one."""
-    mean: dict[str, Any] = {}
-    for key, value in rows[0].items():
-        # what only some categories have has no mean
-        if not all(key in row for row in rows):
-            continue
-        column = [row[key] for row in rows]
-        if isinstance(value, dict):
-            mean[key] = _mean(column)
-        elif isinstance(value, str | bool):
-            mean[key] = value if not isinstance(value, bool) else all(column)
-        elif key == "images":
-            mean[key] = sum(column)
-        else:
-            known = [each for each in column if each == each]
-            mean[key] = float(np.mean(known)) if known else float("nan")
-    return mean
 
 
 def _speed(run: Run, item: Item) -> dict[str, float]:

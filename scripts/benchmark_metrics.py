@@ -111,7 +111,7 @@ def stream() -> dict:
     """Streams maps that exist one at a time."""
     rng = np.random.default_rng(1)
     size, count = _STREAM_SIZE.value, _STREAM_IMAGES.value
-    state = streaming.init(np.stack([example(rng, size, False)[0] for _ in range(4)]))
+    state = streaming.init()
     making = 0.0
     began = time.perf_counter()
     for i in range(count):
@@ -130,6 +130,8 @@ def stream() -> dict:
         "peak_rss_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30,
         "metrics": found.metrics,
         "error_bounds": found.error_bounds,
+        "iou_max": streaming.iou_max(state),
+        "aupimo": streaming.aupimo(state),
     }
 
 

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from iadjax.data.images import resize_map
 from iadjax.errors import UserError
 from iadjax.metrics.binary import image_metrics
 from iadjax.metrics.mapfiles import Folder, read_map, read_mask
 from iadjax.metrics.pixel import LIMITS, pixel_metrics
+from iadjax.metrics.protocol import mean_over_categories, resize_mask
 
 __all__ = ["evaluate_files"]
 
@@ -80,7 +80,7 @@ def evaluate_files(
             found |= pixel_metrics(*_pairs(some, map_files, mask_files, eval_size))
         resolution = "none" if maps is None else f"{eval_size}x{eval_size}" if eval_size else "original"
         table[category] = found | {"resolution": resolution, "images": len(some)}
-    table["mean"] = _mean(list(table.values()))
+    table["mean"] = mean_over_categories(list(table.values()))
     return table
 
 
@@ -143,9 +143,8 @@ def _pairs(
             mask = np.zeros((eval_size, eval_size) if eval_size else _size(row, each, read), bool)
         elif row.label == 0 and mask.any():
             raise UserError(f"the mask {found[row.path]} marks a defect, but {row.path} has the label 0")
-        if eval_size and mask.shape != (eval_size, eval_size):
-            resized = Image.fromarray(mask.astype(np.uint8)).resize((eval_size, eval_size), Image.Resampling.NEAREST)
-            mask = np.asarray(resized) != 0
+        if eval_size:
+            mask = resize_mask(mask, (eval_size, eval_size))
         maps.append(resize_map(each, mask.shape))
         masks.append(mask)
     return maps, masks
@@ -167,10 +166,3 @@ def _size(row: _Row, each: np.ndarray, read: dict[str, np.ndarray]) -> tuple[int
             "give it an empty mask, or set eval_size"
         )
     return sizes.pop() if len(sizes) == 1 else each.shape
-
-
-def _mean(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Unweighted mean over categories of what is defined there; the images add up."""
-    columns = {key: [row[key] for row in rows if not math.isnan(row[key])] for key in _IMAGE_KEYS + _PIXEL_KEYS}
-    mean = {key: float(np.mean(column)) if column else float("nan") for key, column in columns.items()}
-    return mean | {"resolution": rows[0]["resolution"], "images": sum(row["images"] for row in rows)}
