@@ -10,6 +10,7 @@ __all__ = ["MODULES", "factory", "options"]
 
 MODULES = {
     "devnet": "iadjax.detectors.supervised.devnet",
+    "draem": "iadjax.detectors.reconstruction.draem",
     "efficientad": "iadjax.detectors.teacher_student.efficientad",
     "fastflow": "iadjax.detectors.distribution.fastflow",
     "padim": "iadjax.detectors.distribution.padim",

@@ -1,0 +1,125 @@
+"""Out-of-distribution textures blended into Perlin-shaped regions (DRAEM, Zavrtanik et al., ICCV 2021, section 3.3)."""
+
+import numpy as np
+from PIL import Image, ImageEnhance, ImageOps
+
+from iadjax.synthesis.perlin import perlin_noise
+from iadjax.synthesis.source import Source
+
+__all__ = ["distort", "perlin_anomaly", "rotate"]
+
+
+def perlin_anomaly(
+    rng: np.random.Generator,
+    image: np.ndarray,
+    source: Source,
+    *,
+    max_scale: int = 6,
+    threshold: float = 0.5,
+    beta: tuple[float, float] = (0.0, 0.8),
+) -> tuple[np.ndarray, np.ndarray]:
+    """A synthetic anomaly: I_a = (1 - M) I + (1 - beta) M A + beta M I (eq. 2).
+
+    M is thresholded Perlin noise with 2^U{0, .., max_scale - 1} cells along each axis, turned by up to 90 degrees; A is an
+    image of the source after three of ten random distortions.
+
+    Args:
+      rng: draws everything.
+      image: `[H, W, 3]` float32 in [0, 1].
+      source: where A comes from.
+      max_scale: exponents of the number of cells, exclusive.
+      threshold: of the noise, whose range is about [-1, 1].
+      beta: range of the opacity of the image, from the authors' code; the paper has (0.1, 1).
+
+    Returns:
+      The image with the anomaly, and M `[H, W]` uint8 (it may be empty).
+    """
+    size = image.shape[:2]
+    texture = distort(rng, source(rng, size))
+    cells = tuple(min(2 ** int(rng.integers(max_scale)), side) for side in size)
+    noise = perlin_noise(rng, size, cells)
+    turned = Image.fromarray(noise).rotate(rng.uniform(-90, 90), Image.Resampling.BILINEAR)
+    mask = np.asarray(turned) > threshold
+    weight = np.float32(rng.uniform(*beta))
+    blended = (1 - weight) * texture + weight * image
+    return np.where(mask[..., None], blended, image).astype(np.float32), mask.astype(np.uint8)
+
+
+def rotate(image: np.ndarray, angle: float) -> np.ndarray:
+    """`[H, W, 3]` float32 in [0, 1], turned by `angle` degrees about its centre (bilinear, black outside)."""
+    turned = [Image.fromarray(image[..., c]).rotate(angle, Image.Resampling.BILINEAR) for c in range(3)]
+    return np.stack([np.asarray(channel) for channel in turned], axis=-1)
+
+
+def distort(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
+    """Three different ones of ten distortions of colour and place: `[H, W, 3]` float32 in [0, 1] to the same."""
+    picture = Image.fromarray(np.round(255 * image).astype(np.uint8))
+    for number in rng.permutation(len(_DISTORTIONS))[:3]:
+        picture = _DISTORTIONS[number](rng, picture)
+    return np.asarray(picture, np.float32) / 255
+
+
+def _array(picture: Image.Image) -> np.ndarray:
+    return np.asarray(picture, np.float32)
+
+
+def _picture(array: np.ndarray) -> Image.Image:
+    return Image.fromarray(np.round(np.clip(array, 0, 255)).astype(np.uint8))
+
+
+def _gamma(rng, picture):
+    return _picture(255 * (_array(picture) / 255) ** rng.uniform(0.5, 2.0, 3))
+
+
+def _brightness(rng, picture):
+    return _picture(_array(picture) * rng.uniform(0.8, 1.2) + rng.uniform(-30, 30))
+
+
+def _sharpness(rng, picture):
+    return ImageEnhance.Sharpness(picture).enhance(rng.uniform(0.1, 1.9))
+
+
+def _hue_and_saturation(rng, picture):
+    hsv = np.asarray(picture.convert("HSV"), np.int32)
+    # 50 of 255 in both; hue goes round
+    hue = (hsv[..., 0] + rng.integers(-50, 51)) % 256
+    saturation = np.clip(hsv[..., 1] + rng.integers(-50, 51), 0, 255)
+    return Image.fromarray(np.stack([hue, saturation, hsv[..., 2]], -1).astype(np.uint8), "HSV").convert("RGB")
+
+
+def _solarize(rng, picture):
+    return ImageOps.solarize(picture, int(rng.integers(32, 129))) if rng.random() < 0.5 else picture
+
+
+def _posterize(rng, picture):
+    return ImageOps.posterize(picture, int(rng.integers(1, 9)))
+
+
+def _invert(rng, picture):
+    return ImageOps.invert(picture)
+
+
+def _autocontrast(rng, picture):
+    return ImageOps.autocontrast(picture, cutoff=int(rng.integers(0, 21)))
+
+
+def _equalize(rng, picture):
+    return ImageOps.equalize(picture)
+
+
+def _turn(rng, picture):
+    return picture.rotate(rng.uniform(-45, 45), Image.Resampling.BILINEAR)
+
+
+_DISTORTIONS = (
+    _gamma,
+    _brightness,
+    _sharpness,
+    _hue_and_saturation,
+    _solarize,
+    _posterize,
+    _invert,
+    _autocontrast,
+    _equalize,
+    _turn,
+)
