@@ -84,7 +84,7 @@ def _check_phases(phases, spec: DataSpec, split: data.Split, batch_size: int) ->
     for phase in phases:
         if phase.anomaly_share and (not labelled or batch_size < 2):
             raise UserError(
-                "this detector learns from labelled anomalies: set --config.protocol.name=supervised and data.batch_size above 1"
+                "this detector learns from labelled anomalies: set --config.protocol.name=supervised, data.batch_size above 1"
             )
         if phase.split == "validation" and not spec.num_validation:
             raise UserError(

@@ -70,6 +70,7 @@ def fill(
     name: Callable[[tuple[str, ...]], str] = torch_name,
     layout: Callable[[tuple[str, ...], np.ndarray], np.ndarray] = torch_layout,
     ignored: str = r"(?!)",
+    failure: str = "the state dict does not fit",
 ) -> dict[str, Any]:
     """`tree` with every leaf replaced by the tensor of its name.
 
@@ -79,6 +80,7 @@ def fill(
       name: path in `tree` -> name in `tensors`.
       layout: (path, tensor) -> the tensor in our layout.
       ignored: pattern of names that need not have a place (counters of batches are always ignored).
+      failure: how the error begins.
 
     Raises:
       UserError: a tensor is missing, unknown or of another shape; the first five are named.
@@ -99,5 +101,5 @@ def fill(
     problems += [f"unknown {key}" for key in tensors if key not in known and not skip.fullmatch(key)]
     if problems:
         more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
-        raise UserError(f"the state dict does not fit: {'; '.join(problems[:5])}{more}")
+        raise UserError(f"{failure}: {'; '.join(problems[:5])}{more}")
     return unflatten_dict(filled)

@@ -5,18 +5,22 @@ from iadjax.backbones.filter_bank import filter_bank
 from iadjax.backbones.pdn import pdn
 from iadjax.backbones.resnet import SPECS, resnet
 from iadjax.backbones.squeezenet import squeezenet1_1
+from iadjax.backbones.vit import SPECS as VITS
+from iadjax.backbones.vit import vit
 from iadjax.backbones.weights import content_hash, convert, load_weights
 from iadjax.errors import UserError, did_you_mean
 
 __all__ = ["Backbone", "NAMES", "backbone", "check_layers", "content_hash", "convert", "load_weights"]
 
-NAMES = ("filter_bank", "pdn_medium", "pdn_small", *SPECS, "squeezenet1_1")
+NAMES = ("filter_bank", "pdn_medium", "pdn_small", *SPECS, "squeezenet1_1", *VITS)
 
 
 def backbone(name: str) -> Backbone:
     """The backbone called `name`; a UserError lists the names if there is none."""
     if name in SPECS:
         return resnet(name)
+    if name in VITS:
+        return vit(name)
     if name == "squeezenet1_1":
         return squeezenet1_1()
     if name in ("pdn_medium", "pdn_small"):

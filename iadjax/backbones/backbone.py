@@ -1,10 +1,11 @@
 """What every backbone is: named intermediate layers of a frozen network, as pure functions."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from iadjax.errors import UserError, did_you_mean
 
@@ -26,6 +27,7 @@ class Backbone(NamedTuple):
       weight_name: `(path in the variables) -> name in a PyTorch state dict`, or None if there are no weights.
       head: pattern of the names in a state dict that belong to no layer (the classifier).
       hub: the weights used when a config names none (a Hugging Face Hub tag), or None.
+      rename: brings a state dict with other published names into those of `weight_name`.
     """
 
     name: str
@@ -35,6 +37,7 @@ class Backbone(NamedTuple):
     weight_name: Callable[[tuple[str, ...]], str] | None = None
     head: str = ""
     hub: str | None = None
+    rename: Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]] = dict
 
 
 def check_layers(backbone: Backbone, layers: Sequence[str]) -> tuple[str, ...]:

@@ -29,7 +29,10 @@ def pdn(name: str) -> Backbone:
     def weight_name(path: tuple[str, ...]) -> str:
         return f"{path[1]}.{'weight' if path[-1] == 'kernel' else 'bias'}"
 
-    backbone = Backbone(name, ("features",), init, features, weight_name, head=r"(?!)")
+    def rename(tensors):
+        return published_names(name, tensors) if "0.weight" in tensors else tensors
+
+    backbone = Backbone(name, ("features",), init, features, weight_name, head=r"(?!)", rename=rename)
     return backbone
 
 

@@ -9,14 +9,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from flax.traverse_util import flatten_dict, unflatten_dict
+from flax.traverse_util import flatten_dict
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from iadjax.backbones.backbone import Backbone
 from iadjax.errors import UserError
+from iadjax.weights import fill
 
 __all__ = ["convert", "content_hash", "fetch", "load_weights"]
 
@@ -71,37 +71,23 @@ def fetch(weights: str) -> Path:
 
 
 def convert(backbone: Backbone, tensors: dict[str, np.ndarray], layers: Sequence[str], source: str = "the state dict"):
-    """Variables from a PyTorch state dict: `[O, I, h, w]` kernels become `[h, w, I, O]`.
+    """Variables from a PyTorch state dict, in our layout (`iadjax.weights.torch_layout`).
 
     Tensors of layers above the last one asked for may be absent; every other missing, extra or misshapen tensor is an
     error that names it.
     """
-    wanted = _shapes(backbone, layers)
-    known = {backbone.weight_name(path) for path in _shapes(backbone, backbone.layers)}
-    variables, problems = {}, []
-    for path, shape in wanted.items():
-        name = backbone.weight_name(path)
-        if name not in tensors:
-            problems.append(f"missing {name}")
-            continue
-        tensor = np.asarray(tensors[name], np.float32)
-        if path[-1] == "kernel" and tensor.ndim == 4:
-            tensor = tensor.transpose(2, 3, 1, 0)
-        if tensor.shape != shape:
-            problems.append(f"{name} has shape {tuple(tensors[name].shape)}, which does not fit {shape}")
-            continue
-        variables[path] = jnp.asarray(tensor)
-    ignored = re.compile(rf"(.*\.num_batches_tracked|{backbone.head})")
-    problems += [f"unknown {name}" for name in tensors if name not in known and not ignored.fullmatch(name)]
-    if problems:
-        more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
-        raise UserError(f"{source} does not hold the weights of {backbone.name}: {'; '.join(problems[:5])}{more}")
-    return unflatten_dict(variables)
+    known = (re.escape(backbone.weight_name(path)) for path in flatten_dict(_shapes(backbone, backbone.layers)))
+    return fill(
+        _shapes(backbone, layers),
+        backbone.rename(tensors),
+        backbone.weight_name,
+        ignored="|".join([backbone.head, *known]),
+        failure=f"{source} does not hold the weights of {backbone.name}",
+    )
 
 
-def _shapes(backbone: Backbone, layers: Sequence[str]) -> dict[tuple[str, ...], tuple[int, ...]]:
-    tree = jax.eval_shape(lambda key: backbone.init(key, layers), jax.random.key(0))
-    return {path: leaf.shape for path, leaf in flatten_dict(tree).items()}
+def _shapes(backbone: Backbone, layers: Sequence[str]):
+    return jax.eval_shape(lambda key: backbone.init(key, layers), jax.random.key(0))
 
 
 def content_hash(variables) -> str:

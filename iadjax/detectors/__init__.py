@@ -9,6 +9,7 @@ from iadjax.errors import UserError, did_you_mean
 __all__ = ["MODULES", "factory", "options"]
 
 MODULES = {
+    "anomalydino": "iadjax.detectors.memory_bank.anomalydino",
     "devnet": "iadjax.detectors.supervised.devnet",
     "draem": "iadjax.detectors.reconstruction.draem",
     "efficientad": "iadjax.detectors.teacher_student.efficientad",

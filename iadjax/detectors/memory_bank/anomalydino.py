@@ -1,0 +1,167 @@
+"""AnomalyDINO: "Boosting Patch-based Few-shot Anomaly Detection with DINOv2" (Damm et al., WACV 2025, arXiv 2405.14529).
+
+A memory bank of the normalised patch tokens of a few normal images, which are shown turned as well; an image is as
+anomalous as its most distant hundredth of patches.
+"""
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from iadjax import ops
+from iadjax.backbones import Backbone, check_layers
+from iadjax.detector import Detector, Prediction
+from iadjax.detectors.builders import memory_bank
+from iadjax.errors import UserError
+
+__all__ = ["anomalydino", "foreground", "rotate"]
+
+
+def anomalydino(
+    backbone: Backbone,
+    *,
+    layers: Sequence[str] = ("norm",),
+    rotations: int = 8,
+    masking: bool = False,
+    mask_references: bool = False,
+    mask_threshold: float = 10.0,
+    top: float = 0.01,
+    sigma: float = 4.0,
+) -> Detector:
+    """Builds AnomalyDINO.
+
+    Args:
+      backbone: frozen network; DINOv2 ViT-S/14 in the paper. Any other one with the layers will do.
+      layers: the tokens: "norm" are DINOv2's patch tokens behind its last norm; several are concatenated on the first grid.
+      rotations: how many equally spaced turns of a reference image are remembered; 8 (every 45 degrees) is the paper's
+        "agnostic" setting, 1 is none ("informed" for products that always lie the same way).
+      masking: whether patches off the object score 0: those whose first principal component is at most `mask_threshold`
+        (section 3.3). Off by default: the authors switch it on by a table of MVTec's categories (capsule, hazelnut, pill,
+        screw, toothbrush) and for all of VisA, and a default must not know the category.
+      mask_references: whether such patches of the reference images are left out as well (off in the authors' code).
+      mask_threshold: of the principal component, in units of the tokens.
+      top: share of the patches, the most distant ones, whose mean distance is the image's score, in (0, 1].
+      sigma: of the Gaussian that smooths the map, in pixels of the input; 0 = off.
+
+    Raises:
+      UserError: an option out of its range, a layer that the backbone does not have, or no patch of a reference is left.
+    """
+    layers = check_layers(backbone, layers)
+    if rotations < 1 or not 0 < top <= 1 or sigma < 0:
+        raise UserError(
+            f"detector: rotations must be at least 1, top in (0, 1] and sigma at least 0; got {rotations}, {top} and {sigma}"
+        )
+
+    def tokens(frozen, image):
+        levels = backbone.features(frozen["backbone"], image, layers)
+        grid = levels[0].shape[1:3]
+        return jnp.concatenate([levels[0], *(ops.resize(level, grid) for level in levels[1:])], axis=-1)
+
+    def unit(x):
+        return x / jnp.maximum(jnp.linalg.norm(x, axis=-1, keepdims=True), 1e-12)
+
+    def embed(frozen, image):
+        """The unit tokens of every turn, `[B, rotations h, w, D]`; zeros where they are masked out."""
+        batch = image.shape[0]
+        turned = jnp.stack([rotate(image, 360 * i / rotations) for i in range(rotations)], axis=1)
+        x = tokens(frozen, turned.reshape(-1, *image.shape[1:]))
+        y = unit(x)
+        if masking and mask_references:
+            y = jnp.where(foreground(x, mask_threshold)[..., None], y, 0)
+        return y.reshape(batch, -1, *y.shape[2:])
+
+    def reduce(key, features):
+        del key
+        kept = features[np.flatnonzero(np.asarray(jnp.any(features != 0, axis=-1)))]
+        if not len(kept):
+            raise UserError("the mask hides every patch of the reference images; lower detector.mask_threshold")
+        return kept
+
+    def predict(bank, frozen, image):
+        x = tokens(frozen, image)
+        batch, height, width, depth = x.shape
+        euclidean, _ = ops.nearest_neighbors(unit(x).reshape(-1, depth), bank, 1)
+        # eq. 2: the cosine distance, which is half the squared Euclidean one of unit vectors
+        distance = 0.5 * euclidean.reshape(batch, height, width) ** 2
+        if masking:
+            distance = jnp.where(foreground(x, mask_threshold), distance, 0)
+        # eq. 3: the mean of the largest hundredth (the tail value at risk)
+        count = max(1, int(top * height * width))
+        score = jnp.mean(jax.lax.top_k(distance.reshape(batch, -1), count)[0], axis=1)
+        maps = ops.resize(distance[..., None], image.shape[1:3])[..., 0]
+        return Prediction(score, ops.gaussian_blur(maps, sigma) if sigma else maps)
+
+    return memory_bank(embed, reduce, predict)
+
+
+def foreground(tokens: jax.Array, threshold: float, border: float = 0.2, share: float = 0.35) -> jax.Array:
+    """Patches on the object: the first principal component of an image's tokens above a threshold.
+
+    Its sign is the one that makes its largest loading positive; it is turned round if no more than `share` of the centre,
+    `border` away from the edges, would be object. The mask is dilated by 3 x 3 and then closed.
+
+    Args:
+      tokens: `[B, h, w, D]`.
+      threshold: of the component.
+      border, share: see above.
+
+    Returns:
+      `[B, h, w]` bool.
+    """
+    batch, height, width, depth = tokens.shape
+    x = tokens.reshape(batch, -1, depth)
+    x = x - x.mean(axis=1, keepdims=True)
+    _, vectors = jnp.linalg.eigh(jnp.einsum("bpi,bpj->bij", x, x, precision="highest"))
+    first = vectors[..., -1]
+    largest = jnp.take_along_axis(first, jnp.argmax(jnp.abs(first), axis=1)[:, None], axis=1)
+    component = jnp.einsum("bpi,bi->bp", x, first * jnp.sign(largest), precision="highest").reshape(batch, height, width)
+    rows, columns = (slice(int(side * border), int(side * (1 - border))) for side in (height, width))
+    centre = jnp.mean(component[:, rows, columns] > threshold, axis=(1, 2), keepdims=True)
+    mask = jnp.where(centre <= share, -component > threshold, component > threshold)
+    return _erode(_dilate(_dilate(mask)))
+
+
+def _dilate(mask: jax.Array) -> jax.Array:
+    padded = jnp.pad(mask, ((0, 0), (1, 1), (1, 1)))
+    height, width = mask.shape[1:]
+    shifted = [padded[:, i : i + height, j : j + width] for i in range(3) for j in range(3)]
+    return jnp.any(jnp.stack(shifted), axis=0)
+
+
+def _erode(mask: jax.Array) -> jax.Array:
+    return ~_dilate(~mask)
+
+
+def rotate(image: jax.Array, degrees: float) -> jax.Array:
+    """`[B, H, W, C]` turned counter-clockwise about (W / 2, H / 2): bilinear, mirrored at the edges without repeating them."""
+    if degrees % 360 == 0:
+        return image
+    height, width = image.shape[1:3]
+    (top, left), (down, right) = _corners(height, width, degrees)
+    turned = 0.0
+    for y, wy in ((top, 1 - down), (top + 1, down)):
+        for x, wx in ((left, 1 - right), (left + 1, right)):
+            turned += image[:, _mirror(y, height), _mirror(x, width)] * (wy * wx).astype(np.float32)[..., None]
+    return turned
+
+
+@lru_cache
+def _corners(height: int, width: int, degrees: float) -> tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...]]:
+    """For every pixel the upper left one of the four that it is made of, `[H, W]` twice, and how far it lies from it."""
+    y, x = np.mgrid[:height, :width].astype(np.float64)
+    dy, dx = y - height / 2, x - width / 2
+    cosine, sine = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))
+    # multiples of 45 degrees hit pixels exactly: rounding keeps them there
+    places = np.round(height / 2 + sine * dx + cosine * dy, 9), np.round(width / 2 + cosine * dx - sine * dy, 9)
+    whole = tuple(np.floor(place).astype(int) for place in places)
+    return whole, tuple(place - floor for place, floor in zip(places, whole, strict=True))
+
+
+def _mirror(place: np.ndarray, size: int) -> np.ndarray:
+    if size == 1:
+        return np.zeros_like(place)
+    place = np.abs(place) % (2 * size - 2)
+    return np.minimum(place, 2 * size - 2 - place)

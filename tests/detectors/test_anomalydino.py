@@ -1,0 +1,112 @@
+"""AnomalyDINO against NumPy, SciPy and scikit-learn."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import ndimage
+from sklearn.decomposition import PCA
+
+from iadjax import backbones
+from iadjax.detector import Batch, DataSpec
+from iadjax.detectors.memory_bank.anomalydino import anomalydino, foreground, rotate
+from iadjax.errors import UserError
+from tests import parity
+
+
+def fitted(images, **options):
+    backbone = backbones.backbone("filter_bank")
+    detector = anomalydino(backbone, layers=("layer2",), **options)
+    state = detector.init(jax.random.key(0), {"backbone": {}}, DataSpec(len(images), images.shape[1:], ("a",)))
+    zeros = np.zeros(len(images), np.int32)
+    batch = Batch(images, zeros, zeros, zeros, zeros, np.ones(len(images), bool))
+    state, _ = detector.phases[0].update(jax.random.key(1), state, {"backbone": {}}, batch)
+    return backbone, detector, detector.phases[0].finalize(jax.random.key(2), state, {"backbone": {}})
+
+
+def units(backbone, images):
+    x = np.asarray(backbone.features({}, images, ("layer2",))[0], np.float64)
+    return x / np.linalg.norm(x, axis=-1, keepdims=True)
+
+
+@pytest.mark.parametrize("rotations", [1, 4])
+def test_scores_and_maps_follow_the_paper(rotations):
+    rng = np.random.default_rng(0)
+    images, tests = rng.random((2, 64, 64, 3), np.float32), rng.random((3, 64, 64, 3), np.float32)
+    backbone, detector, state = fitted(images, rotations=rotations, top=0.05, sigma=0.0)
+    turned = [np.asarray(rotate(jnp.asarray(images), 360 * i / rotations)) for i in range(rotations)]
+    bank = np.concatenate([units(backbone, each).reshape(-1, 18) for each in turned])
+    assert state.features.shape == bank.shape
+    queries = units(backbone, tests)
+    distance = 1 - (queries.reshape(-1, 18) @ bank.T).max(1).reshape(3, 8, 8)
+    score = np.sort(distance.reshape(3, -1), axis=1)[:, -int(0.05 * 64) :].mean(1)
+    prediction = detector.predict(state, {"backbone": {}}, tests)
+    parity.assert_close(prediction.score, score, 1e-4)
+    place = np.clip((np.arange(64) + 0.5) / 8 - 0.5, 0, 7)
+    weights = np.maximum(0, 1 - np.abs(place[:, None] - np.arange(8)))
+    parity.assert_close(prediction.map, np.einsum("ai,bij,cj->bac", weights, distance, weights), 1e-4)
+
+
+def test_rotation_is_that_of_scipy():
+    image = np.random.default_rng(0).random((1, 17, 24, 2)).astype(np.float32)
+    for degrees in (45.0, 90.0, 135.0, 200.0):
+        angle = np.deg2rad(degrees)
+        matrix = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+        centre = np.array([17 / 2, 24 / 2])
+        for c in range(2):
+            truth = ndimage.affine_transform(
+                image[0, ..., c].astype(np.float64), matrix, centre - matrix @ centre, order=1, mode="mirror"
+            )
+            np.testing.assert_allclose(np.asarray(rotate(jnp.asarray(image), degrees))[0, ..., c], truth, atol=1e-4)
+    assert rotate(image, 360.0) is image
+
+
+def blob(sign=1.0, seed=0):
+    """Tokens whose first component is large on a disc in the middle."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:16, :16] - 7.5
+    disc = np.hypot(y, x) < 5
+    direction = rng.normal(size=12)
+    tokens = 40 * sign * disc[..., None] * direction / np.linalg.norm(direction) + rng.normal(size=(16, 16, 12))
+    return tokens[None].astype(np.float32), disc
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_foreground_is_the_thresholded_component_of_scikit_learn(sign):
+    tokens, disc = blob(sign)
+    component = PCA(1).fit_transform(tokens.reshape(-1, 12).astype(np.float64)).reshape(16, 16)
+    mask = component > 10
+    if mask[3:12, 3:12].mean() <= 0.35:
+        mask = -component > 10
+    square = np.ones((3, 3))
+    truth = ndimage.binary_dilation(mask, square)
+    truth = ndimage.binary_erosion(ndimage.binary_dilation(truth, square), square, border_value=1)
+    found = np.asarray(foreground(jnp.asarray(tokens), 10.0))[0]
+    assert np.array_equal(found, truth)
+    assert found[disc].all() and not found[0].any()
+
+
+def test_masked_patches_score_zero_and_leave_the_bank():
+    rng = np.random.default_rng(0)
+    images = np.full((2, 192, 192, 3), 0.5, np.float32) + 0.01 * rng.random((2, 192, 192, 3), np.float32)
+    images[:, 50:142, 50:142] = rng.random((2, 92, 92, 3))
+    options = {"masking": True, "mask_threshold": 2.0, "rotations": 1, "sigma": 0.0}
+    backbone, detector, state = fitted(images, mask_references=True, **options)
+    x = backbone.features({}, images, ("layer2",))[0]
+    mask = np.asarray(foreground(x, 2.0))
+    assert 0 < mask.sum() < mask.size and len(state.features) == mask.sum()
+    other = images[:1, ::-1].copy()
+    shown = np.asarray(foreground(backbone.features({}, other, ("layer2",))[0], 2.0))[0]
+    prediction = np.asarray(detector.predict(state, {"backbone": {}}, other).map)[0]
+    # a pixel in the middle of four masked patches is made of zeros alone
+    corner = ~(shown[:-1, :-1] | shown[1:, :-1] | shown[:-1, 1:] | shown[1:, 1:])
+    assert corner.any() and not prediction[8::8, 8::8][corner].any()
+    with pytest.raises(UserError, match="hides every patch"):
+        fitted(images, mask_references=True, **{**options, "mask_threshold": 1e6})
+
+
+def test_bad_options_are_refused():
+    with pytest.raises(UserError, match="rotations must be at least 1"):
+        anomalydino(backbones.backbone("filter_bank"), layers=("layer1",), rotations=0)
+    with pytest.raises(UserError, match="has no layer 'norm'"):
+        anomalydino(backbones.backbone("filter_bank"))
