@@ -1,0 +1,37 @@
+"""UniAD (You et al., NeurIPS 2022), one model for all categories.
+
+    python scripts/train.py --config=configs/multi_class/uniad.py:smoke
+    python scripts/train.py --config=configs/multi_class/uniad.py:mvtec_ad:bottle --config.data.root=DIR
+    python scripts/train.py --config=configs/multi_class/uniad.py:mtd --config.data.root=DIR
+    python scripts/train.py --config=configs/multi_class/uniad.py:folder --config.data.root=DIR
+
+Published (MVTec AD, one model for 15 categories, EfficientNet-B4, 224 x 224, 1000 epochs, AdamW 1e-4, batch 64 on 8 devices):
+image AUROC 0.965, pixel AUROC 0.968 (paper, tables 1 and 2).
+
+Measured here: docs/engines.md, made by scripts/benchmark.py.
+"""
+
+from iadjax.config import base_config
+
+
+def get_config(arg: str = "smoke"):
+    """`arg`: "smoke[:category]" (synthetic images, a minute on two cores), "mvtec_ad:category", "mtd", "mtd_300", "folder"."""
+    dataset, _, category = arg.partition(":")
+    smoke = dataset == "smoke"
+    config = base_config("uniad", "synthetic" if smoke else dataset)
+    config.data.update({"category": "all", "resize": 224, "batch_size": 64})
+    config.backbone.name = "tf_efficientnet_b4"
+    config.detector.layers = ("stage1", "stage2", "stage3", "stage5")
+    if category or smoke:
+        config.data.category = category or "all"
+    if smoke:
+        config.data.update({"resize": 128, "batch_size": 16})
+        config.backbone.name = "filter_bank"
+        config.detector.update({"layers": ("layer1", "layer2", "layer3"), "stride": 8, "hidden": 96, "heads": 4, "width": 192})
+        config.detector.update({"num_encoder_layers": 2, "num_decoder_layers": 2, "epochs": 25, "learning_rate": 2e-3})
+        config.detector.update({"clip_norm": 1.0, "neighbor_size": 5})
+    if dataset in ("mtd", "mtd_300"):
+        config.data.update({"category": "", "resize": 224, "batch_size": 8})
+        config.backbone.name = "resnet18"
+        config.detector.layers = ("layer1", "layer2", "layer3")
+    return config

@@ -1,0 +1,34 @@
+"""DevNet (Pang et al., 2021): many normal and a few labelled anomalous images.
+
+    python scripts/train.py --config=configs/supervised/devnet.py:smoke
+    python scripts/train.py --config=configs/supervised/devnet.py:mvtec_ad:bottle --config.data.root=DIR
+    python scripts/train.py --config=configs/supervised/devnet.py:mtd --config.data.root=DIR
+    python scripts/train.py --config=configs/supervised/devnet.py:folder --config.data.root=DIR
+
+Published (MVTec AD mean, ResNet-18, 448 x 448, 10 labelled anomalies, general setting): image AUROC 0.871 (IM-IAD,
+Xie et al. 2023, who ran it).
+
+Measured here: docs/engines.md, made by scripts/benchmark.py.
+"""
+
+from iadjax.config import base_config
+
+
+def get_config(arg: str = "smoke"):
+    """`arg`: "smoke[:category]" (synthetic images, a minute on two cores), "mvtec_ad:category", "mtd", "mtd_300", "folder"."""
+    dataset, _, category = arg.partition(":")
+    smoke = dataset == "smoke"
+    config = base_config("devnet", "synthetic" if smoke else dataset)
+    config.protocol.update({"name": "supervised", "num_anomalies": 10})
+    config.data.update({"resize": 448, "batch_size": 48})
+    config.backbone.name = "resnet18"
+    if category or smoke:
+        config.data.category = category or "all"
+    if smoke:
+        config.data.update({"resize": 128, "batch_size": 12})
+        config.backbone.update({"name": "resnet18", "weights": "random"})
+        config.detector.update({"layers": ("layer2",), "steps": 150, "decay_every": 100, "learning_rate": 1e-3})
+    if dataset in ("mtd", "mtd_300"):
+        config.data.update({"resize": 256, "batch_size": 12})
+        config.detector.layers = ("layer3",)
+    return config
