@@ -15,6 +15,7 @@ from iadjax import backbones, data, detectors, metrics
 from iadjax.data import Dataset, Split, Transform
 from iadjax.detector import DataSpec, Detector, Frozen
 from iadjax.errors import UserError, did_you_mean
+from iadjax.precision import mixed_precision
 
 __all__ = [
     "Data",
@@ -39,6 +40,8 @@ def base_config(detector: str = "patchcore", dataset: str = "synthetic") -> Conf
     """Every config key with its default; `detector` gets the keywords of its factory."""
     config = ConfigDict()
     config.seed = 0
+    # of the networks' products: "float32" or "bfloat16"
+    config.precision = "float32"
     config.data = ConfigDict(
         {"name": dataset, "root": "", "category": "", "batch_size": 16, "workers": 2}
         # sizes: one integer or (height, width)
@@ -174,7 +177,7 @@ def build_model(config: Mapping[str, Any]) -> Model:
     build: Callable = detectors.factory(name)
     options = {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}
     backbone = backbones.backbone(config["backbone"]["name"])
-    detector = build(backbone, **options)
+    detector = mixed_precision(build(backbone, **options), config["precision"])
     layers = options.get("layers", backbone.layers)
     variables = backbones.load_weights(backbone, config["backbone"]["weights"], layers, jax.random.key(config["seed"]))
     weights = config["backbone"]["weights"] or backbone.hub or ""

@@ -2,10 +2,12 @@
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.linen.dtypes import promote_dtype
 
 __all__ = ["Conv", "ConvTranspose2x2", "batch_norm", "uniform_fan_in"]
 
@@ -24,6 +26,7 @@ class Conv(nn.Module):
       stride, padding, bias: as in PyTorch; padding None: half the kernel.
       kernel_init: draws the kernel.
       part: (first, end): compute only these channels of the output.
+      dtype: of the product; None: that of the input and the parameters.
     """
 
     features: int
@@ -33,6 +36,7 @@ class Conv(nn.Module):
     bias: bool = True
     kernel_init: Callable = uniform_fan_in
     part: tuple[int, int] | None = None
+    dtype: Any = None
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -40,7 +44,7 @@ class Conv(nn.Module):
         pad = sides[0] // 2 if self.padding is None else self.padding
         kernel = self.param("kernel", self.kernel_init, (*sides, x.shape[-1], self.features))
         part = slice(*self.part) if self.part else slice(None)
-        kernel = kernel[..., part]
+        x, kernel = promote_dtype(x, kernel[..., part], dtype=self.dtype)
         if sides == (1, 1) and self.stride == 1 and not pad:
             y = x @ kernel[0, 0]
         else:
@@ -50,7 +54,7 @@ class Conv(nn.Module):
         if self.bias:
             bound = (sides[0] * sides[1] * x.shape[-1]) ** -0.5
             init = functools.partial(jax.random.uniform, minval=-bound, maxval=bound)
-            y += self.param("bias", init, (self.features,))[part]
+            y += self.param("bias", init, (self.features,))[part].astype(y.dtype)
         return y
 
 
@@ -59,11 +63,13 @@ class ConvTranspose2x2(nn.Module):
 
     features: int
     kernel_init: Callable = uniform_fan_in
+    dtype: Any = None
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         batch, height, width, depth = x.shape
         kernel = self.param("transposed_kernel", self.kernel_init, (2, 2, depth, self.features))
+        x, kernel = promote_dtype(x, kernel, dtype=self.dtype)
         y = jnp.einsum("bhwc,pqco->bhpwqo", x, kernel)
         return y.reshape(batch, 2 * height, 2 * width, self.features)
 

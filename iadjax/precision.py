@@ -1,0 +1,57 @@
+"""Mixed precision: products of convolutions and linear layers in bfloat16, everything else in float32."""
+
+import functools
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from iadjax.detector import Detector
+from iadjax.errors import UserError, did_you_mean
+from iadjax.nn.layers import Conv, ConvTranspose2x2
+
+__all__ = ["PRECISIONS", "mixed_precision"]
+
+PRECISIONS = ("float32", "bfloat16")
+
+_PRODUCTS = (nn.Conv, nn.Dense, Conv, ConvTranspose2x2)
+
+
+def mixed_precision(detector: Detector, precision: str) -> Detector:
+    """The detector with the products of its networks, the frozen one's too, in `precision`.
+
+    Parameters, their gradients, norms, attention weights, losses, distances and scores stay float32 (Micikevicius et al.,
+    ICLR 2018; bfloat16 has float32's range, so that no loss is scaled).
+
+    Args:
+      detector: any detector whose networks are Flax modules.
+      precision: "float32" leaves it as it is, "bfloat16".
+
+    Raises:
+      UserError: an unknown precision.
+    """
+    if precision not in PRECISIONS:
+        raise UserError(f"there is no precision {precision!r}; {did_you_mean(precision, PRECISIONS)}")
+    if precision == "float32":
+        return detector
+    phases = tuple(phase._replace(update=_mixed(phase.update)) for phase in detector.phases)
+    return detector._replace(phases=phases, predict=_mixed(detector.predict))
+
+
+def _mixed(function: Callable) -> Callable:
+    @functools.wraps(function)
+    def wrapped(*args):
+        with nn.intercept_methods(_in_bfloat16):
+            return function(*args)
+
+    return wrapped
+
+
+def _in_bfloat16(call, args, kwargs, context):
+    module = context.module
+    if not isinstance(module, _PRODUCTS) or context.method_name != "__call__":
+        return call(*args, **kwargs)
+    # a bound module is frozen, and one with another dtype would be another module with other parameters
+    object.__setattr__(module, "dtype", jnp.bfloat16)
+    return jax.tree.map(lambda x: x.astype(jnp.float32), call(*args, **kwargs))

@@ -1,0 +1,56 @@
+"""bfloat16 products: parameters stay float32, and scores within 2 % of their spread."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import iadjax
+from iadjax.config import base_config
+from iadjax.errors import UserError
+
+# of the largest difference between scores; bfloat16 keeps 8 bits
+TOLERANCE = 0.02
+
+
+def config_of(detector, tree, precision):
+    config = base_config(detector, "folder")
+    config.data.update({"root": str(tree), "resize": 64, "batch_size": 4})
+    config.backbone.update({"name": "resnet18", "weights": "random"})
+    config.threshold.holdout = 0.0
+    config.precision = precision
+    if detector == "patchcore":
+        config.detector.coreset_ratio = 1.0
+    else:
+        config.detector.epochs = 2
+    return config
+
+
+@pytest.mark.parametrize("detector", ["patchcore", "rd4ad"])
+def test_scores_stay_near_those_of_float32(detector, tree, tmp_path):
+    runs = {
+        precision: iadjax.fit(config_of(detector, tree, precision), tmp_path / precision)
+        for precision in ("float32", "bfloat16")
+    }
+    half = runs["bfloat16"]
+    assert {leaf.dtype for leaf in jax.tree.leaves(half.state)} <= {jnp.dtype("float32"), jnp.dtype("int32")}
+    image = np.random.default_rng(0).random((6, 64, 64, 3), np.float32)
+    image[3:] *= np.linspace(0, 1, 64, dtype=np.float32)[:, None]
+    # the same state, so that what differs is the arithmetic and not where training went
+    program = jax.jit(half.detector.predict)
+    exact, rounded = (jax.device_get(p(half.state, half.frozen, image)) for p in (runs["float32"].detector.predict, program))
+    assert rounded.map.dtype == np.float32
+    assert 0 < np.abs(rounded.score - exact.score).max() <= TOLERANCE * np.ptp(exact.map)
+    assert np.abs(rounded.map - exact.map).max() <= TOLERANCE * np.ptp(exact.map)
+    text = program.lower(half.state, half.frozen, image).as_text()
+    assert "bf16" in text
+    # training: a weight that starts the same moves the same way, but not by the same bits
+    if detector == "rd4ad":
+        first, second = (jax.tree.leaves(run.state.variables["params"]) for run in runs.values())
+        distance = max(float(np.abs(a - b).max()) for a, b in zip(first, second, strict=True))
+        assert 0 < distance
+
+
+def test_an_unknown_precision_is_refused(tree, tmp_path):
+    with pytest.raises(UserError, match="no precision 'float16'"):
+        iadjax.fit(config_of("patchcore", tree, "float16"), tmp_path / "run")
