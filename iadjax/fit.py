@@ -99,7 +99,8 @@ def _fit_phases(config: dict, workdir: Path, model: configs.Model, built: config
     path = checkpoint.latest(directory)
     if path is None:
         position = Position()
-        state = model.detector.init(jax.random.fold_in(key, _INIT), model.frozen, spec)
+        init = jax.jit(model.detector.init, static_argnums=2)
+        state = init(jax.random.fold_in(key, _INIT), model.frozen, spec)
     else:
         position = checkpoint.read(path)["position"]
         state = checkpoint.restore(path, empty_state(model, spec), identity)

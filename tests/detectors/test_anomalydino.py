@@ -17,10 +17,12 @@ from tests import parity
 def fitted(images, **options):
     backbone = backbones.backbone("filter_bank")
     detector = anomalydino(backbone, layers=("layer2",), **options)
-    state = detector.init(jax.random.key(0), {"backbone": {}}, DataSpec(len(images), images.shape[1:], ("a",)))
+    state = jax.jit(detector.init, static_argnums=2)(
+        jax.random.key(0), {"backbone": {}}, DataSpec(len(images), images.shape[1:], ("a",))
+    )
     zeros = np.zeros(len(images), np.int32)
     batch = Batch(images, zeros, zeros, zeros, zeros, np.ones(len(images), bool))
-    state, _ = detector.phases[0].update(jax.random.key(1), state, {"backbone": {}}, batch)
+    state, _ = jax.jit(detector.phases[0].update)(jax.random.key(1), state, {"backbone": {}}, batch)
     return backbone, detector, detector.phases[0].finalize(jax.random.key(2), state, {"backbone": {}})
 
 
@@ -40,7 +42,7 @@ def test_scores_and_maps_follow_the_paper(rotations):
     queries = units(backbone, tests)
     distance = 1 - (queries.reshape(-1, 18) @ bank.T).max(1).reshape(3, 8, 8)
     score = np.sort(distance.reshape(3, -1), axis=1)[:, -int(0.05 * 64) :].mean(1)
-    prediction = detector.predict(state, {"backbone": {}}, tests)
+    prediction = jax.jit(detector.predict)(state, {"backbone": {}}, tests)
     parity.assert_close(prediction.score, score, 1e-4)
     place = np.clip((np.arange(64) + 0.5) / 8 - 0.5, 0, 7)
     weights = np.maximum(0, 1 - np.abs(place[:, None] - np.arange(8)))
@@ -97,7 +99,7 @@ def test_masked_patches_score_zero_and_leave_the_bank():
     assert 0 < mask.sum() < mask.size and len(state.features) == mask.sum()
     other = images[:1, ::-1].copy()
     shown = np.asarray(foreground(backbone.features({}, other, ("layer2",))[0], 2.0))[0]
-    prediction = np.asarray(detector.predict(state, {"backbone": {}}, other).map)[0]
+    prediction = np.asarray(jax.jit(detector.predict)(state, {"backbone": {}}, other).map)[0]
     # a pixel in the middle of four masked patches is made of zeros alone
     corner = ~(shown[:-1, :-1] | shown[1:, :-1] | shown[:-1, 1:] | shown[1:, 1:])
     assert corner.any() and not prediction[8::8, 8::8][corner].any()

@@ -130,7 +130,7 @@ def test_state_is_exported_whole(fitted):
 def test_padded_rows_do_not_matter(fitted):
     _, run, _ = fitted
     spec = iadjax.config.spec_of(run.config, run.data, run.transform)
-    state = run.detector.init(jax.random.key(3), run.frozen, spec)
+    state = jax.jit(run.detector.init, static_argnums=2)(jax.random.key(3), run.frozen, spec)
     for number, phase in enumerate(run.detector.phases):
         rows = images(run, 3)
         size = rows.shape[1]

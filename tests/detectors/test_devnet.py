@@ -19,7 +19,12 @@ def built(name="resnet18", layers=("layer1",), **options):
     backbone = backbones.backbone(name)
     frozen = {"backbone": backbone.init(jax.random.key(0), layers)}
     detector = devnet(backbone, layers=layers, steps=20, **options)
-    return backbone, frozen, detector, detector.init(jax.random.key(1), frozen, DataSpec(4, (64, 64, 3), ("a",)))
+    return (
+        backbone,
+        frozen,
+        detector,
+        jax.jit(detector.init, static_argnums=2)(jax.random.key(1), frozen, DataSpec(4, (64, 64, 3), ("a",))),
+    )
 
 
 def test_score_and_map_by_hand():
@@ -41,7 +46,7 @@ def test_score_and_map_by_hand():
         largest = np.sort(scores.reshape(2, -1), axis=1)[:, -int(0.2 * scores[0].size) :]
         score += largest.mean(1) / 2
         maps += upsample(scores, 64) / 2
-    prediction = detector.predict(state, frozen, image)
+    prediction = jax.jit(detector.predict)(state, frozen, image)
     np.testing.assert_allclose(prediction.score, score, rtol=1e-4)
     parity.assert_close(prediction.map, maps, 1e-4)
 
@@ -68,7 +73,7 @@ def test_head_loss_and_gradient_equal_pytorch():
     y = torch.from_numpy(label)
     value = torch.where(y == 1, (5 - dev).clamp(min=0), dev.abs())[:5].mean()
     value.backward()
-    new, info = detector.phases[0].update(key, state, frozen, batch)
+    new, info = jax.jit(detector.phases[0].update)(key, state, frozen, batch)
     np.testing.assert_allclose(info["loss"], value.item(), rtol=1e-3)
     # Adam's first moment after one step is a tenth of the gradient
     moment = next(part for part in jax.tree.leaves(new.optimizer, is_leaf=lambda x: hasattr(x, "mu")) if hasattr(part, "mu"))
@@ -82,7 +87,7 @@ def test_backbone_is_trained_or_not():
     batch = Batch(image, zeros, np.array([0, 1, 0, 1]), zeros, zeros, np.ones(4, bool))
     for train in (True, False):
         _, frozen, detector, state = built(train_backbone=train)
-        new, _ = detector.phases[0].update(jax.random.key(0), state, frozen, batch)
+        new, _ = jax.jit(detector.phases[0].update)(jax.random.key(0), state, frozen, batch)
         assert ("backbone" in state.variables["params"]) == train
         changed = jax.tree.map(lambda a, b: bool(jnp.any(a != b)), state.variables["params"], new.variables["params"])
         assert all(jax.tree.leaves(changed))

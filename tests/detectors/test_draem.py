@@ -99,7 +99,7 @@ def named(module, official):
 def built(size=64, **options):
     backbone = backbones.backbone("filter_bank")
     detector = draem(backbone, **{"width": WIDTH, "segment_width": SEGMENT, **options})
-    return detector, detector.init(jax.random.key(1), {}, DataSpec(4, (size, size, 3), ("a",)))
+    return detector, jax.jit(detector.init, static_argnums=2)(jax.random.key(1), {}, DataSpec(4, (size, size, 3), ("a",)))
 
 
 @pytest.mark.parametrize("official", [True, False])
@@ -154,7 +154,7 @@ def test_a_mismatch_names_the_tensor():
 def test_score_pools_with_zeros_outside():
     detector, state = built(pool_size=5)
     image = np.random.default_rng(0).random((2, 64, 64, 3), np.float32)
-    prediction = detector.predict(state, {}, image)
+    prediction = jax.jit(detector.predict)(state, {}, image)
     padded = np.pad(np.asarray(prediction.map, np.float64), ((0, 0), (2, 2), (2, 2)))
     windows = np.lib.stride_tricks.sliding_window_view(padded, (5, 5), (1, 2)).mean((-2, -1))
     np.testing.assert_allclose(prediction.score, windows.max((1, 2)), rtol=1e-5)

@@ -43,7 +43,7 @@ def test_pdn_equals_pytorch(name, padding):
     x = np.random.default_rng(0).normal(size=(2, 41, 48, 3)).astype(np.float32)
     ours = PDN(name, 12, padding)
     named = published_names(name, parity.tensors(network))
-    variables = fill(ours.init(jax.random.key(0), x), named)
+    variables = fill(jax.jit(ours.init)(jax.random.key(0), x), named)
     theirs = parity.from_torch(network(parity.to_torch(x)))
     parity.assert_close(ours.apply(variables, x), theirs, 1e-4)
     parity.assert_close(ours.apply(variables, x, (4, 9)), theirs[..., 4:9], 1e-4)
@@ -68,7 +68,7 @@ def built(name="pdn_small", size=128, validation=3, **options):
     frozen = {"backbone": backbone.init(jax.random.key(0), backbone.layers)}
     detector = efficientad(backbone, **{"steps": 10, **options})
     spec = DataSpec(4, (size, size, 3), ("a",), validation, 2)
-    return detector, frozen, detector.init(jax.random.key(1), frozen, spec)
+    return detector, frozen, jax.jit(detector.init, static_argnums=2)(jax.random.key(1), frozen, spec)
 
 
 def test_autoencoder_equals_pytorch_and_both_sets_of_names_load():
@@ -89,7 +89,7 @@ def test_autoencoder_equals_pytorch_and_both_sets_of_names_load():
     def loss(tree):
         return jnp.mean(ours.apply({"params": tree}, x) ** 2)
 
-    mine, gradients = jax.value_and_grad(loss)(params["autoencoder"])
+    mine, gradients = jax.jit(jax.value_and_grad(loss))(params["autoencoder"])
     np.testing.assert_allclose(mine, value.item(), rtol=1e-4)
     torch_gradients = {f"autoencoder.{name}": p.grad.numpy() for name, p in autoencoder.named_parameters()}
     expected = from_torch("efficientad", {**tensors, **torch_gradients}, state).trained.variables["params"]["autoencoder"]
@@ -159,7 +159,7 @@ def test_statistics_and_calibration_are_those_of_the_definition():
     for phase in detector.phases[:2]:
         # one image, then two and a padded row
         for rows in (images[:1], images[1:]):
-            state, _ = phase.update(key, state, frozen, batch_of(rows))
+            state, _ = jax.jit(phase.update)(key, state, frozen, batch_of(rows))
         state = phase.finalize(key, state, frozen)
     backbone = backbones.backbone("pdn_small")
     features = np.asarray(backbone.features(frozen["backbone"], images, ("features",))[0], np.float64)
@@ -174,7 +174,7 @@ def test_statistics_and_calibration_are_those_of_the_definition():
     whole = ((restored - student[..., 384:]) ** 2).mean(-1)
     phase = detector.phases[3]
     for rows in (images[:2], images[2:]):
-        state, _ = phase.update(key, state, frozen, batch_of(rows))
+        state, _ = jax.jit(phase.update)(key, state, frozen, batch_of(rows))
     state = phase.finalize(key, state, frozen)
     truth = [[np.quantile(maps, q) for q in (0.9, 0.995)] for maps in (local, whole)]
     np.testing.assert_allclose(state.maps, truth, rtol=1e-3)
@@ -183,7 +183,7 @@ def test_statistics_and_calibration_are_those_of_the_definition():
     place = np.clip((np.arange(128) + 0.5) / 4 - 0.5, 0, 31)
     weights = np.maximum(0, 1 - np.abs(place[:, None] - np.arange(32)))
     expected = np.einsum("ai,bij,cj->bac", weights, combined, weights)
-    prediction = detector.predict(state, frozen, images)
+    prediction = jax.jit(detector.predict)(state, frozen, images)
     np.testing.assert_allclose(prediction.map, expected, atol=2e-3 * np.abs(expected).max())
     np.testing.assert_allclose(prediction.score, prediction.map.max((1, 2)))
 

@@ -84,7 +84,7 @@ def torch_flows(conv3x3_only):
 
 def state_of(flows, inputs):
     _, _, state = built()
-    return state._replace(variables=flows.init(jax.random.key(0), inputs))
+    return state._replace(variables=jax.jit(flows.init)(jax.random.key(0), inputs))
 
 
 @pytest.mark.parametrize("conv3x3_only", [True, False])
@@ -110,7 +110,7 @@ def test_flows_equal_pytorch_and_both_sets_of_names_load(conv3x3_only):
     def loss(params):
         return losses.normal_nll(*flows.apply({**variables, "params": params}, inputs)).mean()
 
-    mine, gradients = jax.value_and_grad(loss)(variables["params"])
+    mine, gradients = jax.jit(jax.value_and_grad(loss))(variables["params"])
     np.testing.assert_allclose(mine, value.item(), rtol=1e-4)
     theirs = {name: p.grad.numpy() for name, p in module.named_parameters()}
     expected = from_torch("fastflow", {**tensors, **theirs}, state).variables["params"]
@@ -123,7 +123,7 @@ def test_flows_equal_pytorch_and_both_sets_of_names_load(conv3x3_only):
 def random_flow(depth=5, hidden_ratio=0.7):
     flow = Flow(4, False, hidden_ratio, 2.0)
     x = jax.random.normal(jax.random.key(1), (2, 3, 3, depth))
-    variables = flow.init(jax.random.key(0), x)
+    variables = jax.jit(flow.init)(jax.random.key(0), x)
     keys = iter(jax.random.split(jax.random.key(2), 100))
     noisy = jax.tree.map(lambda leaf: leaf + 0.5 * jax.random.normal(next(keys), leaf.shape), variables["params"])
     return flow, {**variables, "params": noisy}, x
@@ -151,7 +151,7 @@ def test_log_determinant_is_that_of_the_jacobian():
 def test_scale_starts_at_one():
     flow = Flow(1, True, 1.0, 2.0)
     x = jnp.zeros((1, 2, 2, 4))
-    variables = flow.init(jax.random.key(0), x)
+    variables = jax.jit(flow.init)(jax.random.key(0), x)
     silent = jax.tree.map(jnp.zeros_like, variables["params"])
     silent["module_list_0"]["global_scale"] = variables["params"]["module_list_0"]["global_scale"]
     z, log_det = flow.apply({**variables, "params": silent}, x + jnp.arange(4.0))
@@ -163,7 +163,11 @@ def built(**options):
     backbone = backbones.backbone("filter_bank")
     frozen = {"backbone": backbone.init(jax.random.key(0), backbone.layers)}
     detector = fastflow(backbone, flow_steps=2, **options)
-    return detector, frozen, detector.init(jax.random.key(1), frozen, DataSpec(4, (32, 32, 3), ("a",)))
+    return (
+        detector,
+        frozen,
+        jax.jit(detector.init, static_argnums=2)(jax.random.key(1), frozen, DataSpec(4, (32, 32, 3), ("a",))),
+    )
 
 
 def test_map_by_hand():
@@ -178,7 +182,7 @@ def test_map_by_hand():
         place = np.clip((np.arange(32) + 0.5) * side / 32 - 0.5, 0, side - 1)
         weights = np.maximum(0, 1 - np.abs(place[:, None] - np.arange(side)))
         truth -= np.einsum("ai,bij,cj->bac", weights, density, weights) / 2
-    prediction = detector.predict(state, frozen, image)
+    prediction = jax.jit(detector.predict)(state, frozen, image)
     parity.assert_close(prediction.map, truth, 1e-4)
     np.testing.assert_allclose(prediction.score, truth.max((1, 2)), rtol=1e-4)
 

@@ -27,8 +27,8 @@ def batch_of(images, valid=None):
 
 def fitted(detector, images):
     spec = DataSpec(len(images), images.shape[1:], ("part",))
-    state = detector.init(KEY, FROZEN, spec)
-    state, _ = detector.phases[0].update(KEY, state, FROZEN, batch_of(images))
+    state = jax.jit(detector.init, static_argnums=2)(KEY, FROZEN, spec)
+    state, _ = jax.jit(detector.phases[0].update)(KEY, state, FROZEN, batch_of(images))
     return detector.phases[0].finalize(KEY, state, FROZEN)
 
 
@@ -82,7 +82,7 @@ def test_scores_and_maps_follow_the_paper(images, reweight):
 
 def test_training_images_score_zero(images):
     detector = patchcore(BACKBONE, layers=LAYERS, coreset_ratio=1.0)
-    found = detector.predict(fitted(detector, images), FROZEN, images)
+    found = jax.jit(detector.predict)(fitted(detector, images), FROZEN, images)
     np.testing.assert_allclose(found.score, 0, atol=1e-4)
 
 
@@ -98,7 +98,7 @@ def test_coreset_has_the_size_of_its_ratio_and_rows_of_the_bank(images):
 def test_padded_rows_stay_out_of_the_bank(images):
     detector = patchcore(BACKBONE, layers=LAYERS, coreset_ratio=1.0)
     update = jax.jit(detector.phases[0].update)
-    state = detector.init(KEY, FROZEN, DataSpec(5, (32, 32, 3), ("part",)))
+    state = jax.jit(detector.init, static_argnums=2)(KEY, FROZEN, DataSpec(5, (32, 32, 3), ("part",)))
     garbage = np.full((2, 32, 32, 3), 9, np.float32)
     state, _ = update(KEY, state, FROZEN, batch_of(images[:4]))
     last = np.concatenate([images[4:], garbage, garbage[:1]])
@@ -108,8 +108,8 @@ def test_padded_rows_stay_out_of_the_bank(images):
 
 
 def fitted_buffer(detector, images):
-    state = detector.init(KEY, FROZEN, DataSpec(len(images), images.shape[1:], ("part",)))
-    return detector.phases[0].update(KEY, state, FROZEN, batch_of(images))[0].features
+    state = jax.jit(detector.init, static_argnums=2)(KEY, FROZEN, DataSpec(len(images), images.shape[1:], ("part",)))
+    return jax.jit(detector.phases[0].update)(KEY, state, FROZEN, batch_of(images))[0].features
 
 
 def test_unfold_embedding_is_the_authors(images):

@@ -106,7 +106,7 @@ def test_student_equals_pytorch(width):
     module = torch_student(width)
     inputs = features()
     ours = Student(CHANNELS, BLOCKS, width)
-    variables = fill(ours.init(jax.random.key(0), inputs), parity.tensors(module))
+    variables = fill(jax.jit(ours.init)(jax.random.key(0), inputs), parity.tensors(module))
     theirs = [parity.to_torch(x) for x in inputs]
     module.eval()
     for a, b in zip(ours.apply(variables, inputs), module(theirs), strict=True):
@@ -121,7 +121,7 @@ def test_student_equals_pytorch(width):
     cosine = torch.nn.CosineSimilarity(dim=1)
     total = sum((1 - cosine(e.flatten(1), d.flatten(1))).mean() for e, d in zip(theirs, module(theirs), strict=True))
     total.backward()
-    value, gradients = jax.value_and_grad(loss)(variables["params"], jnp.ones(3, bool))
+    value, gradients = jax.jit(jax.value_and_grad(loss))(variables["params"], jnp.ones(3, bool))
     np.testing.assert_allclose(value, total.item(), rtol=1e-4)
     parity.assert_gradients_close(gradients, module)
 
@@ -129,7 +129,7 @@ def test_student_equals_pytorch(width):
 def test_padded_rows_change_neither_loss_nor_statistics():
     inputs = features()
     student = Student(CHANNELS, BLOCKS, 0)
-    variables = student.init(jax.random.key(0), inputs)
+    variables = jax.jit(student.init)(jax.random.key(0), inputs)
     padded = [np.concatenate([x, 100 * np.ones_like(x[:2])]) for x in inputs]
     valid = jnp.array([True] * 3 + [False] * 2)
     alone, changed = student.apply(variables, inputs, jnp.ones(3, bool), mutable="batch_stats")
@@ -144,13 +144,18 @@ def build(**options):
     backbone = backbones.backbone("filter_bank")
     frozen = {"backbone": backbone.init(jax.random.key(0), backbone.layers)}
     detector = rd4ad(backbone, **options)
-    return backbone, frozen, detector, detector.init(jax.random.key(1), frozen, DataSpec(4, (64, 64, 3), ("a",)))
+    return (
+        backbone,
+        frozen,
+        detector,
+        jax.jit(detector.init, static_argnums=2)(jax.random.key(1), frozen, DataSpec(4, (64, 64, 3), ("a",))),
+    )
 
 
 def test_map_is_the_sum_of_upsampled_distances():
     backbone, frozen, detector, state = build(sigma=0.0)
     image = np.random.default_rng(0).random((2, 64, 64, 3), np.float32)
-    prediction = detector.predict(state, frozen, image)
+    prediction = jax.jit(detector.predict)(state, frozen, image)
     taught = backbone.features(frozen["backbone"], image, backbone.layers)
     channels = tuple(level.shape[-1] for level in taught)
     restored = Student(channels, (2, 2, 2, 2), 0).apply(state.variables, taught)

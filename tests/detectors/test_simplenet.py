@@ -37,7 +37,11 @@ def built(**options):
     frozen = {"backbone": backbone.init(jax.random.key(0), backbone.layers)}
     sizes = {"pretrain_dimension": 16, "target_dimension": DEPTH, "hidden": HIDDEN}
     detector = simplenet(backbone, **{**sizes, **options})
-    return detector, frozen, detector.init(jax.random.key(1), frozen, DataSpec(4, (32, 32, 3), ("a",)))
+    return (
+        detector,
+        frozen,
+        jax.jit(detector.init, static_argnums=2)(jax.random.key(1), frozen, DataSpec(4, (32, 32, 3), ("a",))),
+    )
 
 
 def test_networks_loss_and_gradients_equal_pytorch():
@@ -71,7 +75,7 @@ def test_networks_loss_and_gradients_equal_pytorch():
         labels = jnp.concatenate([jnp.zeros((3, 4, 5)), jnp.ones((3, 4, 5))])
         return 2 * losses.truncated_l1(scores, labels).mean()
 
-    mine, gradients = jax.value_and_grad(loss)(params)
+    mine, gradients = jax.jit(jax.value_and_grad(loss))(params)
     np.testing.assert_allclose(mine, value.item(), rtol=1e-4)
     theirs = {name: p.grad.numpy() for name, p in module.named_parameters()}
     expected = from_torch("simplenet", {**tensors, **theirs}, state).variables["params"]
@@ -92,7 +96,7 @@ def test_score_and_map_by_hand():
     d = p["discriminator"]
     h = (q @ d["body_block1_0"]["kernel"] + d["body_block1_0"]["bias"]) / np.sqrt(1 + 1e-5)
     s = -(np.where(h > 0, h, 0.2 * h) @ d["tail"]["kernel"])[..., 0]
-    prediction = detector.predict(state, frozen, image)
+    prediction = jax.jit(detector.predict)(state, frozen, image)
     parity.assert_close(prediction.score, s.max((1, 2)), 1e-4)
     place = np.clip((np.arange(32) + 0.5) / 8 - 0.5, 0, 3)
     weights = np.maximum(0, 1 - np.abs(place[:, None] - np.arange(4)))
@@ -104,7 +108,7 @@ def test_each_network_has_its_own_optimizer():
     image = np.random.default_rng(0).random((2, 32, 32, 3), np.float32)
     zeros = np.zeros(2, np.int32)
     batch = Batch(image, zeros, zeros, zeros, zeros, np.ones(2, bool))
-    new, _ = detector.phases[0].update(jax.random.key(0), state, frozen, batch)
+    new, _ = jax.jit(detector.phases[0].update)(jax.random.key(0), state, frozen, batch)
     before, after = state.variables["params"], new.variables["params"]
     assert np.array_equal(before["adaptor"]["layers_0fc"]["kernel"], after["adaptor"]["layers_0fc"]["kernel"])
     moved = optax.tree.max(optax.tree.sub(after["discriminator"], before["discriminator"]))

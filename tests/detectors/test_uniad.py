@@ -95,7 +95,7 @@ def test_reconstruction_equals_pytorch():
     _, _, state = built(
         hidden=HIDDEN, heads=HEADS, num_encoder_layers=2, num_decoder_layers=2, width=WIDTH, neighbor_size=WINDOW
     )
-    state = state._replace(variables=ours.init(jax.random.key(0), x))
+    state = state._replace(variables=jax.jit(ours.init)(jax.random.key(0), x))
     named = {f"module.reconstruction.{name}": tensor for name, tensor in parity.tensors(theirs).items()}
     named["module.backbone._conv_stem.weight"] = np.zeros(1)
     variables = from_torch("uniad", named, state).variables
@@ -107,7 +107,7 @@ def test_reconstruction_equals_pytorch():
     def loss(params):
         return losses.mse(ours.apply({"params": params}, x), x).mean()
 
-    mine, gradients = jax.value_and_grad(loss)(variables["params"])
+    mine, gradients = jax.jit(jax.value_and_grad(loss))(variables["params"])
     np.testing.assert_allclose(mine, value.item(), rtol=1e-4)
     theirs_gradients = {name: p.grad.numpy() for name, p in theirs.named_parameters()}
     expected = from_torch("uniad", theirs_gradients, state).variables["params"]
@@ -124,7 +124,11 @@ def built(**options):
     detector = uniad(
         backbone, **{"stride": 8, "hidden": 8, "heads": 2, "width": 8, "neighbor_size": 3, "epochs": 10, **options}
     )
-    return detector, frozen, detector.init(jax.random.key(1), frozen, DataSpec(4, (64, 64, 3), ("a",), 0, 2))
+    return (
+        detector,
+        frozen,
+        jax.jit(detector.init, static_argnums=2)(jax.random.key(1), frozen, DataSpec(4, (64, 64, 3), ("a",), 0, 2)),
+    )
 
 
 def test_mask_by_hand():
@@ -145,7 +149,7 @@ def test_mask_by_hand():
 def test_score_is_the_maximum_of_the_pooled_map():
     detector, frozen, state = built(pool_size=5)
     image = np.random.default_rng(0).random((2, 64, 64, 3), np.float32)
-    prediction = detector.predict(state, frozen, image)
+    prediction = jax.jit(detector.predict)(state, frozen, image)
     maps = np.asarray(prediction.map, np.float64)
     windows = np.lib.stride_tricks.sliding_window_view(maps, (5, 5), (1, 2)).mean((-2, -1))
     np.testing.assert_allclose(prediction.score, windows.max((1, 2)), rtol=1e-5)
@@ -160,15 +164,14 @@ def test_jitter_has_the_paper_s_size(monkeypatch):
     apply = Reconstruction.apply
 
     def spy(self, variables, tokens, **options):
-        seen["tokens"] = tokens
+        jax.debug.callback(lambda x: seen.setdefault("tokens", []).append(np.asarray(x, np.float64)), tokens)
         return apply(self, variables, tokens, **options)
 
     monkeypatch.setattr(Reconstruction, "apply", spy)
     for probability in (0.0, 1.0):
         detector, frozen, state = built(jitter_prob=probability, dropout=0.0, jitter_scale=2.0)
-        with jax.disable_jit():
-            detector.phases[0].update(jax.random.key(5), state, frozen, batch)
-        seen[probability] = np.asarray(jax.lax.stop_gradient(seen["tokens"]), np.float64)
+        jax.jit(detector.phases[0].update)(jax.random.key(5), state, frozen, batch)
+        seen[probability] = np.concatenate(seen.pop("tokens"))
     noise = seen[1.0] - seen[0.0]
     expected = 2.0 * np.linalg.norm(seen[0.0], axis=-1) / noise.shape[-1]
     ratio = np.sqrt(np.mean(noise**2, axis=-1)) / expected
