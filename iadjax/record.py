@@ -19,7 +19,7 @@ import jax
 from iadjax import config as configs
 from iadjax import files
 
-__all__ = ["Clock", "begin", "update"]
+__all__ = ["Clock", "begin", "update", "versions"]
 
 _PACKAGES = ("jax", "jaxlib", "flax", "numpy", "scipy", "optax", "orbax-checkpoint", "grain", "pillow", "ml-collections")
 
@@ -59,8 +59,7 @@ def begin(workdir: Path, config: dict, model: "configs.Model", built: "configs.D
             "protocol": config["protocol"],
             "images": {"train": len(split.train), "validation": len(split.validation), "test": len(split.test)},
             "validation_paths": [item.path for item in split.validation],
-            "versions": {name: importlib.metadata.version(name) for name in _PACKAGES}
-            | {"iadjax": _version(), "python": platform.python_version()},
+            "versions": versions(),
             "device": {"kind": jax.devices()[0].device_kind, "platform": jax.default_backend(), "count": jax.device_count()},
             "cpu_count": os.cpu_count(),
             "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -78,6 +77,12 @@ def update(workdir: Path, clock: Clock) -> None:
     if device and "peak_bytes_in_use" in device:
         value["peak_device_memory_bytes"] = device["peak_bytes_in_use"]
     files.write_json(file, value)
+
+
+def versions() -> dict[str, str]:
+    """Versions of what computes: packages, iadjax itself and Python."""
+    found = {name: importlib.metadata.version(name) for name in _PACKAGES}
+    return {**found, "iadjax": _version(), "python": platform.python_version()}
 
 
 def _version() -> str:

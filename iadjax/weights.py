@@ -86,7 +86,8 @@ def fill(
       UserError: a tensor is missing, unknown or of another shape; the first five are named.
     """
     filled, problems, known = {}, [], set()
-    for path, leaf in flatten_dict(tree).items():
+    # in one order, whatever made the tree
+    for path, leaf in sorted(flatten_dict(tree).items()):
         key = name(path)
         known.add(key)
         if key not in tensors:

@@ -1,6 +1,8 @@
 """Frozen feature extractors by name."""
 
 from iadjax.backbones.backbone import Backbone, check_layers
+from iadjax.backbones.efficientnet import SPECS as EFFICIENTNETS
+from iadjax.backbones.efficientnet import efficientnet
 from iadjax.backbones.filter_bank import filter_bank
 from iadjax.backbones.pdn import pdn
 from iadjax.backbones.resnet import SPECS, resnet
@@ -12,13 +14,15 @@ from iadjax.errors import UserError, did_you_mean
 
 __all__ = ["Backbone", "NAMES", "backbone", "check_layers", "content_hash", "convert", "load_weights"]
 
-NAMES = ("filter_bank", "pdn_medium", "pdn_small", *SPECS, "squeezenet1_1", *VITS)
+NAMES = ("filter_bank", "pdn_medium", "pdn_small", *SPECS, "squeezenet1_1", *EFFICIENTNETS, *VITS)
 
 
 def backbone(name: str) -> Backbone:
     """The backbone called `name`; a UserError lists the names if there is none."""
     if name in SPECS:
         return resnet(name)
+    if name in EFFICIENTNETS:
+        return efficientnet(name)
     if name in VITS:
         return vit(name)
     if name == "squeezenet1_1":

@@ -17,6 +17,7 @@ from iadjax.detector import Detector, Prediction, State
 from iadjax.detectors.builders import gradient
 from iadjax.errors import UserError
 from iadjax.nn.layers import batch_norm
+from iadjax.synthesis.feature_noise import gaussian_noise
 
 __all__ = ["Adaptor", "Discriminator", "from_torch", "simplenet"]
 
@@ -106,7 +107,7 @@ def simplenet(
     def loss(key, variables, frozen, batch):
         # eq. 3-5: q = G(F(x)), and q + epsilon with epsilon from N(0, sigma^2)
         q = adapt(variables, embed(frozen, batch.image))
-        noised = q + noise_std * jax.random.normal(key, q.shape)
+        noised = gaussian_noise(key, q, noise_std)
         # one BatchNorm over both, as in the authors' code
         both, valid = jnp.concatenate([q, noised]), jnp.concatenate([batch.valid, batch.valid])
         scores, changed = judge(variables, both, valid=valid, mutable="batch_stats")

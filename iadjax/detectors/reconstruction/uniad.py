@@ -19,6 +19,7 @@ from iadjax.detector import Detector, Prediction, State
 from iadjax.detectors.builders import gradient, step_decay
 from iadjax.errors import UserError
 from iadjax.nn.attention import MultiheadAttention
+from iadjax.synthesis.feature_noise import jitter
 
 __all__ = ["from_torch", "uniad"]
 
@@ -166,11 +167,8 @@ def uniad(
 
     def loss(key, variables, frozen, batch):
         f_org = embed(frozen, batch.image)
-        use_key, noise_key, dropout_key = jax.random.split(key, 3)
-        # eq. 4: a sample from N(0, (alpha |f| / C)^2) on every token
-        scale = jitter_scale * jnp.linalg.norm(f_org, axis=-1, keepdims=True) / f_org.shape[-1]
-        jittered = f_org + scale * jax.random.normal(noise_key, f_org.shape)
-        tokens = jnp.where(jax.random.uniform(use_key) <= jitter_prob, jittered, f_org)
+        jitter_key, dropout_key = jax.random.split(key)
+        tokens = jitter(jitter_key, f_org, jitter_scale, jitter_prob)
         f_rec = network.apply(variables, tokens, train=True, rngs={"dropout": dropout_key})
         # eq. 5
         return losses.mean(losses.mse(f_rec, f_org), batch.valid), ({}, {})

@@ -1,0 +1,200 @@
+"""EfficientNet (Tan & Le, ICML 2019) with TensorFlow's padding, as its published weights need it; timm's layer names."""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from iadjax.backbones.backbone import Backbone, check_layers, normalize
+
+__all__ = ["SPECS", "EfficientNet", "efficientnet"]
+
+# name: (width, depth) multipliers
+SPECS = {
+    "tf_efficientnet_b0": (1.0, 1.0),
+    "tf_efficientnet_b4": (1.4, 1.8),
+    "tf_efficientnet_b5": (1.6, 2.2),
+}
+
+# of B0, table 1 of the paper: (expansion, channels, blocks, stride, kernel)
+_STAGES = (
+    (1, 16, 1, 1, 3), (6, 24, 2, 2, 3), (6, 40, 2, 2, 5), (6, 80, 3, 2, 3), (6, 112, 3, 1, 5), (6, 192, 4, 2, 5),
+    (6, 320, 1, 1, 3),
+)  # fmt: skip
+
+
+def round_channels(channels: int, width: float) -> int:
+    """The nearest multiple of 8 to `width` x `channels`, and no more than 10 % below it."""
+    scaled = channels * width
+    rounded = max(8, int(scaled + 4) // 8 * 8)
+    return rounded + 8 if rounded < 0.9 * scaled else rounded
+
+
+def blocks_per_stage(depth: float) -> tuple[int, ...]:
+    """How many blocks each of the seven stages has."""
+    return tuple(math.ceil(depth * stage[2]) for stage in _STAGES)
+
+
+def _conv(features: int, kernel: int, stride: int, name: str, bias: bool = False) -> nn.Conv:
+    return nn.Conv(features, (kernel, kernel), (stride, stride), padding="SAME", use_bias=bias, name=name)
+
+
+def _norm(name: str) -> nn.BatchNorm:
+    return nn.BatchNorm(use_running_average=True, epsilon=1e-3, name=name)
+
+
+class Depthwise(nn.Module):
+    """A convolution of each channel with a kernel of its own."""
+
+    kernel: int
+    stride: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        init = nn.initializers.lecun_normal()
+        kernel = self.param("kernel", init, (self.kernel, self.kernel, 1, x.shape[-1]))
+
+        def grouped(x, kernel):
+            return jax.lax.conv_general_dilated(
+                x,
+                kernel,
+                (self.stride, self.stride),
+                "SAME",
+                dimension_numbers=("NHWC", "HWIO", "NHWC"),
+                feature_group_count=x.shape[-1],
+            )
+
+        # XLA on a CPU takes ten times as long for the grouped form
+        return jax.lax.platform_dependent(x, kernel, cpu=self._shifted, default=grouped)
+
+    def _shifted(self, x, kernel):
+        sizes = [-(-side // self.stride) for side in x.shape[1:3]]
+        missing = [
+            max((size - 1) * self.stride + self.kernel - side, 0) for size, side in zip(sizes, x.shape[1:3], strict=True)
+        ]
+        padded = jnp.pad(x, ((0, 0), *((each // 2, each - each // 2) for each in missing), (0, 0)))
+        total = 0.0
+        for i in range(self.kernel):
+            for j in range(self.kernel):
+                rows = slice(i, i + (sizes[0] - 1) * self.stride + 1, self.stride)
+                columns = slice(j, j + (sizes[1] - 1) * self.stride + 1, self.stride)
+                total += padded[:, rows, columns] * kernel[i, j, 0]
+        return total
+
+
+class Block(nn.Module):
+    """A mobile inverted bottleneck: expand, depthwise, squeeze and excite, project."""
+
+    expansion: int
+    channels: int
+    kernel: int
+    stride: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        depth = x.shape[-1]
+        # timm numbers the norms by their place, and the first stage has no expansion
+        first = int(self.expansion > 1)
+        y = x
+        if first:
+            y = nn.silu(_norm("bn1")(_conv(self.expansion * depth, 1, 1, "conv_pw")(y)))
+        y = nn.silu(_norm(f"bn{1 + first}")(Depthwise(self.kernel, self.stride, name="conv_dw")(y)))
+        squeezed = jnp.mean(y, axis=(1, 2), keepdims=True)
+        squeezed = nn.silu(_conv(max(1, depth // 4), 1, 1, "se_conv_reduce", bias=True)(squeezed))
+        y = y * nn.sigmoid(_conv(y.shape[-1], 1, 1, "se_conv_expand", bias=True)(squeezed))
+        y = _norm(f"bn{2 + first}")(_conv(self.channels, 1, 1, "conv_pwl" if first else "conv_pw")(y))
+        return x + y if self.stride == 1 and depth == self.channels else y
+
+
+class EfficientNet(nn.Module):
+    """Stages of an EfficientNet, up to the last one in `layers`.
+
+    Attributes:
+      width, depth: the multipliers, see `SPECS`.
+      layers: names to return: "stem", "stage1" ... "stage7".
+    """
+
+    width: float
+    depth: float
+    layers: tuple[str, ...]
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> tuple[jax.Array, ...]:
+        x = nn.silu(_norm("bn1")(_conv(round_channels(32, self.width), 3, 2, "conv_stem")(x)))
+        taps = {"stem": x}
+        for stage, count in enumerate(blocks_per_stage(self.depth)):
+            if set(self.layers) <= taps.keys():
+                break
+            expansion, channels, _, stride, kernel = _STAGES[stage]
+            for i in range(count):
+                block = Block(
+                    expansion, round_channels(channels, self.width), kernel, 1 if i else stride, name=f"blocks_{stage}_{i}"
+                )
+                x = block(x)
+            taps[f"stage{stage + 1}"] = x
+        return tuple(taps[name] for name in self.layers)
+
+
+def efficientnet(name: str) -> Backbone:
+    """The backbone `name`, a key of `SPECS`."""
+    width, depth = SPECS[name]
+
+    def module(layers: Sequence[str]) -> EfficientNet:
+        return EfficientNet(width, depth, check_layers(backbone, layers))
+
+    def init(key, layers):
+        return module(layers).init(key, jnp.zeros((1, 64, 64, 3)))
+
+    def features(variables, image, layers):
+        return module(layers).apply(variables, normalize(image))
+
+    backbone = Backbone(
+        name=name,
+        layers=("stem", *(f"stage{i}" for i in range(1, 8))),
+        init=init,
+        features=features,
+        weight_name=_weight_name,
+        head=r"(conv_head|bn2|classifier)\..*",
+        hub=f"timm/{name}.aa_in1k",
+        rename=lambda tensors: _timm_names(tensors, blocks_per_stage(depth)),
+    )
+    return backbone
+
+
+_LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
+
+
+def _weight_name(path: tuple[str, ...]) -> str:
+    """("params", "blocks_1_0", "se_conv_reduce", "bias") -> "blocks.1.0.se.conv_reduce.bias"."""
+    _, *modules, leaf = path
+    modules = [module.replace("_", ".") if module.startswith("blocks_") else module for module in modules]
+    return ".".join([*(module.replace("se_conv", "se.conv") for module in modules), _LEAVES[leaf]])
+
+
+def _timm_names(tensors: Mapping[str, np.ndarray], counts: Sequence[int]) -> dict[str, np.ndarray]:
+    """A state dict of Melas-Kyriazi's PyTorch port ("_blocks.0._depthwise_conv.weight"), which UniAD uses, in timm's names."""
+    if "_conv_stem.weight" not in tensors:
+        return dict(tensors)
+    places = [(stage, i) for stage, count in enumerate(counts) for i in range(count)]
+    parts = {"_expand_conv": "conv_pw", "_depthwise_conv": "conv_dw", "_se_reduce": "se.conv_reduce"}
+    parts |= {"_se_expand": "se.conv_expand", "_project_conv": "conv_pwl"}
+    tops = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
+    renamed = {}
+    for name, tensor in tensors.items():
+        found = re.fullmatch(r"_blocks\.(\d+)\.(\w+)\.(\w+)", name)
+        if not found:
+            part, _, leaf = name.partition(".")
+            renamed[f"{tops.get(part, part)}.{leaf}"] = tensor
+            continue
+        number, part, leaf = found.groups()
+        stage, i = places[int(number)]
+        if part.startswith("_bn"):
+            part = f"bn{int(part[3:]) + (1 if stage else 0)}"
+        elif part == "_project_conv" and stage == 0:
+            part = "conv_pw"
+        renamed[f"blocks.{stage}.{i}.{parts.get(part, part)}.{leaf}"] = tensor
+    return renamed

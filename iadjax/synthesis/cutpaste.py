@@ -1,0 +1,105 @@
+"""CutPaste (Li et al., CVPR 2021, section 2.2): a piece of the image, its colours changed a little, pasted elsewhere."""
+
+import numpy as np
+from PIL import Image, ImageEnhance
+
+__all__ = ["cutpaste", "cutpaste_3way", "cutpaste_scar"]
+
+
+def cutpaste(
+    rng: np.random.Generator,
+    image: np.ndarray,
+    *,
+    area: tuple[float, float] = (0.02, 0.15),
+    aspect: float = 0.3,
+    jitter: float = 0.1,
+) -> tuple[np.ndarray, np.ndarray]:
+    """A rectangle of the image pasted at another place.
+
+    Args:
+      rng: draws everything.
+      image: `[H, W, 3]` float32 in [0, 1].
+      area: range of its share of the image.
+      aspect: the ratio of its sides is uniform over (aspect, 1) or over (1, 1 / aspect), each half of the time; a
+        re-implementation that draws from (0.3, 3.3) at once favours wide ones.
+      jitter: largest change of brightness, contrast, saturation and hue.
+
+    Returns:
+      The image with the patch, and where it was pasted, `[H, W]` uint8.
+    """
+    height, width = image.shape[:2]
+    share = rng.uniform(*area) * height * width
+    ratio = rng.uniform(aspect, 1) if rng.random() < 0.5 else rng.uniform(1, 1 / aspect)
+    size = (
+        int(np.clip(np.round(np.sqrt(share / ratio)), 1, height)),
+        int(np.clip(np.round(np.sqrt(share * ratio)), 1, width)),
+    )
+    patch = _cut(rng, image, size, jitter)
+    return _paste(rng, image, patch, np.ones(size, bool))
+
+
+def cutpaste_scar(
+    rng: np.random.Generator,
+    image: np.ndarray,
+    *,
+    width: tuple[int, int] = (2, 16),
+    length: tuple[int, int] = (10, 25),
+    angle: float = 45.0,
+    jitter: float = 0.1,
+) -> tuple[np.ndarray, np.ndarray]:
+    """A thin, turned rectangle of the image pasted at another place.
+
+    Args:
+      rng: draws everything.
+      image: `[H, W, 3]` float32 in [0, 1].
+      width, length: ranges of its sides in pixels, inclusive.
+      angle: it is turned by up to this many degrees.
+      jitter: see `cutpaste`.
+
+    Returns:
+      The image with the scar, and where it is, `[H, W]` uint8.
+    """
+    sides = (min(int(rng.integers(*length, endpoint=True)), image.shape[0]), int(rng.integers(*width, endpoint=True)))
+    sides = (sides[0], min(sides[1], image.shape[1]))
+    patch = Image.fromarray(np.round(255 * _cut(rng, image, sides, jitter)).astype(np.uint8))
+    degrees = rng.uniform(-angle, angle)
+    turned = patch.rotate(degrees, Image.Resampling.BILINEAR, expand=True)
+    shape = Image.new("L", patch.size, 255).rotate(degrees, Image.Resampling.NEAREST, expand=True)
+    # a scar as long as the image may stick out when it is turned
+    rows, columns = (slice(None, side) for side in image.shape[:2])
+    return _paste(rng, image, np.asarray(turned, np.float32)[rows, columns] / 255, np.asarray(shape)[rows, columns] > 0)
+
+
+def cutpaste_3way(rng: np.random.Generator, image: np.ndarray) -> dict[str, np.ndarray]:
+    """The three classes of the "3-way" task from one image, under the names of their labels 0, 1 and 2.
+
+    Returns:
+      {"normal", "cutpaste", "scar"}: `[H, W, 3]` float32 each.
+    """
+    return {"normal": image, "cutpaste": cutpaste(rng, image)[0], "scar": cutpaste_scar(rng, image)[0]}
+
+
+def _cut(rng: np.random.Generator, image: np.ndarray, size: tuple[int, int], jitter: float) -> np.ndarray:
+    top, left = (int(rng.integers(side - part + 1)) for side, part in zip(image.shape[:2], size, strict=True))
+    patch = image[top : top + size[0], left : left + size[1]]
+    return _jitter(rng, patch, jitter) if jitter else patch
+
+
+def _jitter(rng: np.random.Generator, patch: np.ndarray, strength: float) -> np.ndarray:
+    picture = Image.fromarray(np.round(255 * patch).astype(np.uint8))
+    for enhance in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color):
+        picture = enhance(picture).enhance(rng.uniform(1 - strength, 1 + strength))
+    hsv = np.array(picture.convert("HSV"))
+    # hue goes round
+    hsv[..., 0] = (hsv[..., 0].astype(int) + round(255 * rng.uniform(-strength, strength))) % 256
+    return np.asarray(Image.fromarray(hsv, "HSV").convert("RGB"), np.float32) / 255
+
+
+def _paste(rng: np.random.Generator, image: np.ndarray, patch: np.ndarray, shape: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    height, width = shape.shape
+    top, left = (int(rng.integers(side - part + 1)) for side, part in zip(image.shape[:2], shape.shape, strict=True))
+    pasted, mask = image.copy(), np.zeros(image.shape[:2], np.uint8)
+    place = (slice(top, top + height), slice(left, left + width))
+    pasted[place] = np.where(shape[..., None], patch, pasted[place])
+    mask[place] = shape
+    return pasted, mask

@@ -1,0 +1,26 @@
+"""Anomalous features as normal ones with noise: on the device, inside a detector's `update`."""
+
+import jax
+import jax.numpy as jnp
+
+__all__ = ["gaussian_noise", "jitter"]
+
+
+def gaussian_noise(key: jax.Array, features: jax.Array, std: float) -> jax.Array:
+    """`features [..., C]` + epsilon, every element of epsilon from N(0, std^2) (SimpleNet, Liu et al., CVPR 2023, eq. 5)."""
+    return features + std * jax.random.normal(key, features.shape)
+
+
+def jitter(key: jax.Array, features: jax.Array, scale: float, probability: float = 1.0) -> jax.Array:
+    """Noise as large as the token it is added to (UniAD, You et al., NeurIPS 2022, eq. 4).
+
+    Args:
+      key: draws the noise, and whether the batch gets it.
+      features: `[..., C]`.
+      scale: alpha; epsilon is drawn from N(0, (alpha |f| / C)^2) for the token f.
+      probability: that the batch gets it.
+    """
+    use_key, noise_key = jax.random.split(key)
+    sigma = scale * jnp.linalg.norm(features, axis=-1, keepdims=True) / features.shape[-1]
+    noised = features + sigma * jax.random.normal(noise_key, features.shape)
+    return jnp.where(jax.random.uniform(use_key) <= probability, noised, features)
