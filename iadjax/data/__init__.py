@@ -1,12 +1,11 @@
 """Data sets by name, protocols and the input pipeline."""
 
-from pathlib import Path
-
+from iadjax.data import builders
 from iadjax.data.dataset import Dataset, Item
-from iadjax.data.folder import MVTEC_AD, folder, mvtec_layout, select_categories
+from iadjax.data.folder import folder
 from iadjax.data.images import Transform, read_image
 from iadjax.data.loader import batches, num_batches, pad_batch, read_transformed
-from iadjax.data.mtd import mtd
+from iadjax.data.prepared import find_prepared, load_prepared
 from iadjax.data.protocols import Split, split
 from iadjax.data.synthetic import synthetic
 from iadjax.errors import UserError, did_you_mean
@@ -26,7 +25,7 @@ __all__ = [
     "split",
 ]
 
-NAMES = ("folder", "mtd", "mtd_300", "mvtec_ad", "synthetic")
+NAMES = tuple(sorted((*builders.MODULES, "folder", "synthetic")))
 
 
 def load(name: str, *, root: str = "", category: str = "", seed: int = 0, **options) -> Dataset:
@@ -34,22 +33,22 @@ def load(name: str, *, root: str = "", category: str = "", seed: int = 0, **opti
 
     Args:
       name: one of `NAMES`.
-      root: its folder; not used by "synthetic".
+      root: its folder, as published or as `scripts/prepare_data.py` wrote it (recognised by what lies in it); not used by
+        "synthetic".
       category: one category, several with commas, or "all".
       seed: draws what the source leaves open (the split of plain directories).
       **options: further keywords of the source.
+
+    Raises:
+      UserError: an unknown name or category, or something is missing in the folder (named).
     """
     if name == "folder":
         return folder(root, category, seed=seed, **options)
-    if name in ("mtd", "mtd_300"):
-        dataset = mtd(root, subset=name == "mtd_300")
-        select_categories(category, dataset.categories)
-        return dataset
-    if name == "mvtec_ad":
-        if not root:
-            raise UserError("mvtec_ad needs --config.data.root=DIR, the folder that holds bottle, cable, ...")
-        categories = select_categories(category, MVTEC_AD)
-        return mvtec_layout(name, {each: Path(root).expanduser() / each for each in categories})
     if name == "synthetic":
         return synthetic(category)
-    raise UserError(f"there is no data set {name!r}; {did_you_mean(name, NAMES)}")
+    if name not in builders.MODULES:
+        raise UserError(f"there is no data set {name!r}; {did_you_mean(name, NAMES)}")
+    prepared = find_prepared(root, name) if root else None
+    if prepared is not None:
+        return load_prepared(prepared, name, category)
+    return builders.module(name).index(name, root, category)

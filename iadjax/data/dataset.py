@@ -18,7 +18,11 @@ class Item(NamedTuple):
       label: 0 normal, 1 anomalous.
       defect: the kind of defect; "good" if normal.
       file: the image file, or None if the source makes the image.
-      mask: the mask file, or None.
+      mask: the mask file (or the annotation that a mask is drawn from), or None.
+      masks: every mask file, where one image has several; `mask` is the first of them.
+      xyz: the files of the 3-D points of an RGB-D image; empty for a plain image.
+
+    A file is a path, or anything hashable with `read_bytes()` that prints as its name.
     """
 
     path: str
@@ -27,6 +31,8 @@ class Item(NamedTuple):
     defect: str
     file: Path | None = None
     mask: Path | None = None
+    masks: tuple[Path, ...] = ()
+    xyz: tuple[Path, ...] = ()
 
 
 class Dataset(NamedTuple):
@@ -40,6 +46,9 @@ class Dataset(NamedTuple):
       read: `item -> (image [H, W, 3], mask [H, W] uint8 in {0, 1})`; the image is uint8 (0 to 255) or, where the file
         has more depth, float32 in [0, 1].
       has_masks: whether anomalous images have masks.
+      validation: normal images that the published split holds out; empty where it holds out none.
+      anomalies: labelled anomalous images of the published training part (supervised splits); they are not in `test`.
+      points: `item -> xyz [H, W, 3]` float32 in millimetres, 0 where nothing was measured; None for plain images.
     """
 
     name: str
@@ -48,3 +57,6 @@ class Dataset(NamedTuple):
     test: tuple[Item, ...]
     read: Callable[[Item], tuple[np.ndarray, np.ndarray]]
     has_masks: bool
+    validation: tuple[Item, ...] = ()
+    anomalies: tuple[Item, ...] = ()
+    points: Callable[[Item], np.ndarray] | None = None

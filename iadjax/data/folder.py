@@ -11,11 +11,6 @@ from iadjax.errors import UserError, did_you_mean
 
 __all__ = ["folder", "mvtec_layout", "plain_directories", "select_categories"]
 
-MVTEC_AD = (
-    "bottle", "cable", "capsule", "carpet", "grid", "hazelnut", "leather", "metal_nut", "pill", "screw", "tile",
-    "toothbrush", "transistor", "wood", "zipper",
-)  # fmt: skip
-
 
 def folder(
     root: str = "",
@@ -62,10 +57,13 @@ def select_categories(category: str, known: Sequence[str]) -> tuple[str, ...]:
     return names
 
 
-def mvtec_layout(name: str, roots: dict[str, Path]) -> Dataset:
-    """Categories in the layout of MVTec AD; `roots` maps each category to its folder."""
+def mvtec_layout(name: str, roots: dict[str, Path], several: bool | None = None) -> Dataset:
+    """Categories in the layout of MVTec AD; `roots` maps each category to its folder.
+
+    `several`: whether the paths of the items begin with the category; by default where there are several.
+    """
     train, test = [], []
-    several = len(roots) > 1
+    several = len(roots) > 1 if several is None else several
     for category, root in roots.items():
         prefix = f"{category}/" if several else ""
         good = images_in(root / "train" / "good", root)

@@ -1,5 +1,7 @@
 """Reading images and masks, and the one place where they are resized and cropped."""
 
+import io
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -8,7 +10,9 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from iadjax.errors import UserError
 
-__all__ = ["SUFFIXES", "Transform", "geometry", "read_image", "read_item", "read_mask", "to_float"]
+__all__ = [
+    "SUFFIXES", "Transform", "geometry", "read_coded_mask", "read_image", "read_item", "read_mask", "read_values", "to_float",
+]  # fmt: skip
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
 _DEEP = {"I;16": 65535.0, "I;16B": 65535.0, "I;16L": 65535.0, "I;16N": 65535.0, "I": 65535.0, "F": 1.0}
@@ -23,15 +27,46 @@ def read_image(file: Path) -> np.ndarray:
       UserError: the file cannot be read as an image; it is named.
     """
     try:
-        with Image.open(file) as image:
+        with Image.open(_opened(file)) as image:
             image = ImageOps.exif_transpose(image)
             if image.mode in _DEEP:
                 grey = np.clip(np.asarray(image, np.float32) / _DEEP[image.mode], 0.0, 1.0)
                 return np.repeat(grey[..., None], 3, axis=-1)
             return np.asarray(image.convert("RGB"))
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        reason = "not an image" if isinstance(error, UnidentifiedImageError) else str(error)
-        raise UserError(f"cannot read the image {file} ({reason}); repair or remove it") from error
+    except _UNREADABLE as error:
+        raise _unreadable(file, error) from error
+
+
+_UNREADABLE = (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+
+
+def _unreadable(file: Path, error: Exception) -> UserError:
+    reason = "not an image" if isinstance(error, UnidentifiedImageError) else str(error)
+    return UserError(f"cannot read the image {file} ({reason}); repair or remove it")
+
+
+def _opened(file: Path):
+    # paths and texts are left to Pillow, which reads no more than it needs
+    return file if isinstance(file, str | Path) else io.BytesIO(file.read_bytes())
+
+
+def read_values(file: Path) -> np.ndarray:
+    """The stored values of a mask whose values are codes, `[H, W]`: the indices of a palette, the first channel of colours.
+
+    Raises:
+      UserError: the file cannot be read as an image; it is named.
+    """
+    try:
+        with Image.open(_opened(file)) as image:
+            array = np.asarray(image)
+    except _UNREADABLE as error:
+        raise _unreadable(file, error) from error
+    return array[..., 0] if array.ndim == 3 else array
+
+
+def read_coded_mask(file: Path) -> np.ndarray:
+    """A mask whose values are codes of defects, as `[H, W]` uint8 in {0, 1}: 1 where the value is not 0."""
+    return (read_values(file) != 0).astype(np.uint8)
 
 
 def read_mask(file: Path) -> np.ndarray:
@@ -40,17 +75,26 @@ def read_mask(file: Path) -> np.ndarray:
     return (image.max(axis=-1) > (0.5 if image.dtype == np.float32 else 127)).astype(np.uint8)
 
 
-def read_item(item) -> tuple[np.ndarray, np.ndarray]:
-    """Image and mask of an item whose files are on disk; no mask file means that nothing is marked."""
+def read_item(item, read: Callable[[Path], np.ndarray] = read_mask) -> tuple[np.ndarray, np.ndarray]:
+    """Image and mask of an item with files; no mask file means that nothing is marked, several are united.
+
+    Args:
+      item: the item.
+      read: reads a mask file as `[H, W]` uint8 in {0, 1}.
+
+    Raises:
+      UserError: a file cannot be read, or a mask has another size than its image; they are named.
+    """
     image = read_image(item.file)
-    if item.mask is None:
-        return image, np.zeros(image.shape[:2], np.uint8)
-    mask = read_mask(item.mask)
-    if mask.shape != image.shape[:2]:
-        raise UserError(
-            f"the mask {item.mask} is {mask.shape[1]}x{mask.shape[0]} but its image {item.file} is "
-            f"{image.shape[1]}x{image.shape[0]}; a mask needs the size of its image"
-        )
+    mask = np.zeros(image.shape[:2], np.uint8)
+    for file in item.masks or ((item.mask,) if item.mask else ()):
+        part = read(file)
+        if part.shape != mask.shape:
+            raise UserError(
+                f"the mask {file} is {part.shape[1]}x{part.shape[0]} but its image {item.file} is "
+                f"{image.shape[1]}x{image.shape[0]}; a mask needs the size of its image"
+            )
+        mask |= part
     return image, mask
 
 
@@ -133,6 +177,17 @@ class Transform(NamedTuple):
         if geo.resized != mask.shape:
             mask = np.asarray(Image.fromarray(mask).resize(geo.resized[::-1], Image.Resampling.NEAREST))
         return _centre(mask, geo)
+
+    def points(self, xyz: np.ndarray) -> np.ndarray:
+        """`[H, W, 3]` float32 to the network's input size; nearest neighbour, because 0 means that nothing was measured."""
+        geo = geometry(*xyz.shape[:2], self.resize, self.crop)
+        if geo.resized != xyz.shape[:2]:
+            size = geo.resized[::-1]
+            planes = [
+                Image.fromarray(np.ascontiguousarray(xyz[..., c])).resize(size, Image.Resampling.NEAREST) for c in range(3)
+            ]
+            xyz = np.stack([np.asarray(plane) for plane in planes], axis=-1)
+        return _centre(xyz, geo)
 
     def visible(self, array: np.ndarray) -> np.ndarray:
         """The part of an original `[H, W, ...]` that the network sees, at the original resolution."""

@@ -102,6 +102,8 @@ def batches(
                 f"{shape[0][1]}x{shape[0][0]} after data.resize and data.crop; set both so that one size comes out"
             )
         extra = augment(np.random.default_rng((*shuffle, _AUGMENT, place)), image) if augment else {}
+        if dataset.points:
+            extra = {"xyz": transform.points(dataset.points(item)), **extra}
         return image, mask, item.label, dataset.categories.index(item.category), position, extra
 
     source = grain.MapDataset.source(range(start * batch_size, len(order)))[index::count].map(load)

@@ -1,0 +1,50 @@
+"""MVTec AD 2: eight hard scenes (transparent, reflecting, bulk goods) under several lights.
+
+Layout: <category>/{train,validation}/good/NNN_<light>.png, <category>/test_public/{good,bad}/NNN_<light>.png,
+  <category>/test_public/ground_truth/bad/NNN_<light>_mask.png, and without labels
+  <category>/test_private/NNN_<light>.png, <category>/test_private_mixed/NNN_<light>.png.
+Masks: 0 and 255.
+Split: published. "mvtec_ad_2" tests on the public part; "mvtec_ad_2_private" and "mvtec_ad_2_private_mixed" have the unlabelled
+  images as their test: label 0, defect "unknown", no masks, so that maps can be computed but metrics mean nothing. Their maps
+  are judged by a server; `iadjax.data.submission` writes the folders that it takes. Over 8,000 images in all.
+Licence: CC BY-NC-SA 4.0.
+Citation: Heckler-Kram, Neudeck, Scheler, Koenig, Steger: The MVTec AD 2 Dataset: Advanced Scenarios for Unsupervised Anomaly
+  Detection, arXiv 2503.21622, 2025.
+Address: https://www.mvtec.com/company/research/datasets/mvtec-ad-2 ; server: https://benchmark.mvtec.com
+Unchecked: the counts of each category are not known here, so none are compared.
+"""
+
+from pathlib import Path
+
+from iadjax.data.builders.common import chosen, items_in, one_file, root_of
+from iadjax.data.dataset import Dataset
+from iadjax.data.images import read_item
+
+__all__ = ["CATEGORIES", "COUNTS", "index", "read"]
+
+read = read_item
+CATEGORIES = ("can", "fabric", "fruit_jelly", "rice", "sheet_metal", "vial", "wallplugs", "walnuts")
+COUNTS = {
+    name: {category: {} for category in CATEGORIES} for name in ("mvtec_ad_2", "mvtec_ad_2_private", "mvtec_ad_2_private_mixed")
+}
+
+
+def index(name: str, root: str | Path, category: str) -> Dataset:
+    """The index of the categories that `category` names."""
+    base = root_of(name, root, "can, fabric, ...")
+    categories = chosen(name, base, category, CATEGORIES, lambda each: base / each)
+    private = name.replace("mvtec_ad_2", "test", 1) if name != "mvtec_ad_2" else ""
+    train, validation, test = [], [], []
+    for each in categories:
+        train += items_in(base, base / each / "train/good", each)
+        validation += items_in(base, base / each / "validation/good", each)
+        if private:
+            test += [item._replace(defect="unknown") for item in items_in(base, base / each / private, each)]
+            continue
+        public = base / each / "test_public"
+        test += items_in(base, public / "good", each)
+        masks = public / "ground_truth/bad"
+        test += items_in(
+            base, public / "bad", each, "bad", lambda file, masks=masks: one_file(masks, f"{file.stem}_mask", file)
+        )
+    return Dataset(name, categories, tuple(train), tuple(test), read, not private, tuple(validation))
