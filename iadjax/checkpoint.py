@@ -7,12 +7,14 @@ others is refused.
 
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 from orbax.checkpoint import v1 as ocp
 
+from iadjax import sharding
 from iadjax.detector import DataSpec, State
 from iadjax.errors import UserError
 
@@ -53,7 +55,8 @@ def save(directory: Path, state: State, position: Position, identity: dict[str, 
     Raises:
       UserError: it could not be written (a full disk); the checkpoint before it is left as it was.
     """
-    directory.mkdir(parents=True, exist_ok=True)
+    if sharding.is_main():
+        directory.mkdir(parents=True, exist_ok=True)
     path = directory / f"step_{position.step:09d}_{position.phase:02d}_{position.epoch:06d}"
     arrays = _flatten(state)
     metadata = {
@@ -72,7 +75,9 @@ def save(directory: Path, state: State, position: Position, identity: dict[str, 
         raise UserError(
             f"the checkpoint {path} could not be written ({reason}); {left}; free some space and continue with --resume"
         ) from error
-    for old in _all(directory):
+    # all processes write their parts of one checkpoint, and one removes those before it
+    sharding.barrier(path.name)
+    for old in _all(directory) if sharding.is_main() else []:
         if old != path:
             shutil.rmtree(old)
     return path
@@ -106,13 +111,14 @@ def read(path: Path) -> dict[str, Any]:
     return {**metadata, "position": Position(*(int(each) for each in metadata["position"])), "spec": spec}
 
 
-def restore(path: Path, like: State, identity: dict[str, Any]) -> State:
+def restore(path: Path, like: State, identity: dict[str, Any], place: Callable[[State], Any] | None = None) -> State:
     """The state in a checkpoint.
 
     Args:
       path: a checkpoint.
       like: a tree of the same nesting (`jax.eval_shape` of `init`); shapes may differ.
       identity: what the caller runs; must be what the checkpoint was written for.
+      place: the shapes of the state -> where its arrays go, whatever devices they were written on; the first one by default.
 
     Raises:
       UserError: the checkpoint belongs to another config or to other weights; the difference is named.
@@ -133,12 +139,15 @@ def restore(path: Path, like: State, identity: dict[str, Any]) -> State:
     names = _flatten(like)
     if names.keys() != stored["arrays"].keys():
         raise UserError(f"{path} holds {sorted(stored['arrays'])}, but this version of the detector needs {sorted(names)}")
+    treedef = jax.tree_util.tree_structure(like)
+    shapes = {name: tuple(int(size) for size in shape) for name, (shape, _) in stored["arrays"].items()}
+    flat = [jax.ShapeDtypeStruct(shapes[name], stored["arrays"][name][1]) for name in names]
     # without a target Orbax would insist on the devices that the checkpoint was written on
-    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    places = jax.tree.leaves(place(jax.tree_util.tree_unflatten(treedef, flat))) if place else [here] * len(flat)
     target = {
-        name: jax.ShapeDtypeStruct(tuple(int(size) for size in shape), dtype, sharding=here)
-        for name, (shape, dtype) in stored["arrays"].items()
+        name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where)
+        for name, leaf, where in zip(names, flat, places, strict=True)
     }
     arrays = ocp.load(path.absolute(), target)
-    leaves = [arrays[name] for name in names]
-    return jax.tree_util.tree_unflatten(jax.tree_util.tree_structure(like), leaves)
+    return jax.tree_util.tree_unflatten(treedef, [arrays[name] for name in names])

@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 # keys that do not change what fitting computes; everything else is part of a checkpoint's identity
-_FREE = ("evaluate", "checkpoint_every")
+_FREE = ("evaluate", "checkpoint_every", "parallel")
 # where files lie does not matter: a restore compares the hash of the weights, and `run.json` records that of the images
 _FREE_KEYS = ("data.workers", "data.root", "backbone.weights")
 
@@ -42,6 +42,8 @@ def base_config(detector: str = "patchcore", dataset: str = "synthetic") -> Conf
     config.seed = 0
     # of the networks' products: "float32" or "bfloat16"
     config.precision = "float32"
+    # over several devices: "jit" splits batches and banks, "pmap" keeps replicas
+    config.parallel = "jit"
     config.data = ConfigDict(
         {"name": dataset, "root": "", "category": "", "batch_size": 16, "workers": 2}
         # sizes: one integer or (height, width)
@@ -214,7 +216,8 @@ def spec_of(config: Mapping[str, Any], built: Data, transform: Transform) -> Dat
     normal = [item for item in built.split.train if not item.label]
     image, _ = data.read_transformed(built.dataset, transform, normal[0])
     steps = data.num_batches(normal, config["data"]["batch_size"])
-    return DataSpec(len(normal), image.shape, built.dataset.categories, len(built.split.validation), steps)
+    size = config["data"]["batch_size"]
+    return DataSpec(len(normal), image.shape, built.dataset.categories, len(built.split.validation), steps, size)
 
 
 def fingerprint(value: Any) -> str:

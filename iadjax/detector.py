@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.sharding import PartitionSpec
 
 __all__ = ["Batch", "DataSpec", "Detector", "Frozen", "Phase", "Prediction", "State", "keep"]
 
@@ -49,7 +50,8 @@ class DataSpec(NamedTuple):
       image_shape: (height, width, 3) after resize and crop.
       categories: names of the categories, in the order of `Batch.category`.
       num_validation: number of held-out normal images.
-      steps_per_epoch: batches in one pass over them.
+      steps_per_epoch: batches in one pass over the training images.
+      batch_size: images in a batch, padding not counted.
     """
 
     num_images: int
@@ -57,6 +59,7 @@ class DataSpec(NamedTuple):
     categories: tuple[str, ...]
     num_validation: int = 0
     steps_per_epoch: int = 1
+    batch_size: int = 1
 
 
 class Prediction(NamedTuple):
@@ -77,6 +80,12 @@ def keep(key: jax.Array, state: State, frozen: Frozen) -> State:
     return state
 
 
+def on_every_device(state: State) -> PartitionSpec:
+    """The default `Detector.partition`: nothing is split."""
+    del state
+    return PartitionSpec()
+
+
 class Phase(NamedTuple):
     """One stage of fitting: `epochs` passes of `update` over a split, then `finalize` once.
 
@@ -87,6 +96,8 @@ class Phase(NamedTuple):
       update: `(key, state, frozen, batch) -> (state, info)`; one step over one batch, jitted by the driver.
         `info` is a dict of scalars for the log.
       finalize: `(key, state, frozen) -> state`; once after the last batch, outside jit; may change shapes.
+      between: `(key, state, frozen) -> state`; after every update, outside jit, if given: what `jit` cannot do and cannot wait
+        for the end (compressing a bank that is full). Keeps shapes; its key is the same after every update of a phase.
       epochs: passes over the split.
       steps: if above 0, that many updates instead, over as many passes as they take.
       split: "train", or "validation" (held-out normal images).
@@ -104,6 +115,7 @@ class Phase(NamedTuple):
     split: str = "train"
     augment: Callable[[np.random.Generator, np.ndarray], dict[str, np.ndarray]] | None = None
     anomaly_share: float = 0.0
+    between: Callable[[jax.Array, State, Frozen], State] | None = None
 
 
 class Detector(NamedTuple):
@@ -114,8 +126,11 @@ class Detector(NamedTuple):
       phases: the stages of fitting, in order; empty for a zero-shot detector.
       predict: `(state, frozen, image [B, H, W, 3]) -> Prediction`; pure, never sees labels, and the scores of an image
         do not depend on its batch mates.
+      partition: `state -> PartitionSpecs`, a tree like the state or a prefix of it: which arrays are split over the devices,
+        `PartitionSpec("data")` by rows; those whose rows the number of devices does not divide are on every device.
     """
 
     init: Callable[[jax.Array, Frozen, DataSpec], State]
     phases: tuple[Phase, ...]
     predict: Callable[[State, Frozen, jax.Array], Prediction]
+    partition: Callable[[State], Any] = on_every_device

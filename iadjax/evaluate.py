@@ -12,7 +12,7 @@ import jax
 import numpy as np
 import tifffile
 
-from iadjax import data, files, metrics, record, report
+from iadjax import files, metrics, record, report, sharding
 from iadjax.data import Item
 from iadjax.data.images import resize_map
 from iadjax.errors import UserError, did_you_mean
@@ -45,7 +45,7 @@ def evaluate(run: Run, split: str = "test", output: str | Path | None = None) ->
       run: a fitted run.
       split: "test", "train" or "validation".
       output: a directory for `scores.csv`, `metrics.json`, `report/` (and `maps/` with `evaluate.save_maps`); None writes
-        nothing.
+        nothing. Of several processes the first one writes.
 
     Returns:
       One dict per category plus "mean" over the categories, as `metrics.json` holds them; NaN where undefined.
@@ -56,14 +56,15 @@ def evaluate(run: Run, split: str = "test", output: str | Path | None = None) ->
     if not items:
         raise UserError(f"the {split} split holds no images")
     clock = record.Clock()
-    with clock.stage("predict"):
-        results = [Result(*row) for row in run.predict_items(items, "evaluate")]
-    with clock.stage("speed"):
-        speed = _speed(run, items[0])
+    with record.compilations(clock):
+        with clock.stage("predict"):
+            results = [Result(*row) for row in run.predict_items(items, "evaluate")]
+        with clock.stage("speed"):
+            speed = _speed(run, items[0])
     with clock.stage("metrics"):
         table = {category: _category(run, results, category) | speed for category in run.data.dataset.categories}
         table["mean"] = mean_over_categories(list(table.values()))
-    if output is not None:
+    if output is not None and sharding.is_main():
         output = Path(output)
         with clock.stage("report"):
             write_scores(output / "scores.csv", [(r.item.path, r.item.category, r.item.label, r.score) for r in results])
@@ -120,7 +121,7 @@ def _has_mask(item: Item) -> bool:
 
 def _speed(run: Run, item: Item) -> dict[str, float]:
     """Milliseconds for a batch of one and images a second in batches, both after a warm-up; input on the host."""
-    image, _ = data.read_transformed(run.data.dataset, run.transform, item)
+    image = run.transform.resample(run.data.dataset.read(item)[0])
 
     def seconds(size: int) -> float:
         batch = np.repeat(image[None], size, axis=0)

@@ -2,20 +2,23 @@
 
 import contextlib
 import dataclasses
+import functools
 import json
+import re
 import signal
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from iadjax import checkpoint, data, files, metrics, progress, record
+from iadjax import checkpoint, data, files, metrics, progress, record, sharding
 from iadjax import config as configs
 from iadjax.checkpoint import Position
-from iadjax.detector import DataSpec, State
+from iadjax.data.images import unit_range
+from iadjax.detector import DataSpec, Phase, State
 from iadjax.errors import UserError
 from iadjax.log import Log
 from iadjax.run import Run, empty_state
@@ -23,7 +26,9 @@ from iadjax.run import Run, empty_state
 __all__ = ["Stopped", "fit"]
 
 # salts that keep the streams of random numbers apart
-_INIT, _UPDATE, _FINALIZE = 0, 1, 2
+_INIT, _UPDATE, _FINALIZE, _BETWEEN = 0, 1, 2, 3
+# steps after which several processes ask each other whether a signal came
+_ASK_EVERY = 8
 
 
 class Stopped(Exception):
@@ -47,20 +52,26 @@ def fit(config: Mapping[str, Any], workdir: str | Path, resume: bool = False) ->
     """
     config = configs.resolve(config)
     workdir = Path(workdir)
+    devices = sharding.all_devices(config["parallel"])
     _check_workdir(workdir, config, resume)
     clock = record.Clock()
-    with clock.stage("prepare"):
-        model = configs.build_model(config)
-        built = configs.build_data(config)
-        spec = configs.spec_of(config, built, model.transform)
-        _check_phases(model.detector.phases, spec, built.split, config["data"]["batch_size"])
-    files.write_json(workdir / "config.json", config)
-    record.begin(workdir, config, model, built)
-    with clock.stage("fit"):
-        state = _fit_phases(config, workdir, model, built, spec)
-    run = Run(config, workdir, model.detector, state, model.frozen, model.transform, model.weights)
-    with clock.stage("threshold"):
-        run = _fit_threshold(run, built.split.validation)
+    with sharding.use(devices), record.compilations(clock):
+        with clock.stage("prepare"):
+            model = configs.build_model(config)
+            built = configs.build_data(config)
+            spec = configs.spec_of(config, built, model.transform)
+            _check_phases(model.detector.phases, spec, built.split, config["data"]["batch_size"])
+            model = model._replace(frozen=sharding.replicate(devices, model.frozen))
+        # every process has looked at the workdir before one writes to it
+        sharding.barrier("prepared")
+        if sharding.is_main():
+            files.write_json(workdir / "config.json", config)
+            record.begin(workdir, config, model, built)
+        with clock.stage("fit"):
+            state = _fit_phases(config, workdir, model, built, spec, devices, clock)
+        run = Run(config, workdir, model.detector, state, model.frozen, model.transform, model.weights, devices=devices)
+        with clock.stage("threshold"):
+            run = _fit_threshold(run, built.split.validation)
     record.update(workdir, clock)
     return run
 
@@ -92,29 +103,32 @@ def _check_phases(phases, spec: DataSpec, split: data.Split, batch_size: int) ->
             )
 
 
-def _fit_phases(config: dict, workdir: Path, model: configs.Model, built: configs.Data, spec: DataSpec) -> State:
-    phases, directory = model.detector.phases, workdir / "checkpoints"
-    key = jax.random.key(config["seed"])
+def _fit_phases(config, workdir, model, built, spec: DataSpec, devices: sharding.Devices, clock: record.Clock) -> State:
+    detector, directory = model.detector, workdir / "checkpoints"
+    phases = detector.phases
+    key = sharding.replicate(devices, jax.random.key(config["seed"]))
     identity = {"config": configs.fit_keys(config), "weights": model.weights}
     path = checkpoint.latest(directory)
     if path is None:
         position = Position()
-        init = jax.jit(model.detector.init, static_argnums=2)
-        state = init(jax.random.fold_in(key, _INIT), model.frozen, spec)
+        state = sharding.jit_init(devices, detector, spec)(jax.random.fold_in(key, _INIT), model.frozen)
     else:
         position = checkpoint.read(path)["position"]
-        state = checkpoint.restore(path, empty_state(model, spec), identity)
+        place = functools.partial(sharding.state_shardings, devices, detector)
+        state = checkpoint.restore(path, empty_state(model, spec), identity, place)
         progress.say(f"continuing from step {position.step} ({path.name})")
 
     def save(state: State, position: Position) -> None:
         checkpoint.save(directory, state, position, identity, spec)
 
-    with _signals() as stop, Log(workdir, position.step) as log:
+    run_phase = functools.partial(_run_phase, config, model, built, devices, clock)
+    with _signals() as stop, Log(workdir, position.step, sharding.is_main()) as log:
         for index in range(position.phase, len(phases)):
             if index > position.phase:
                 position = Position(index, 0, 0, position.step)
-            state, position = _run_phase(config, model, built, index, key, state, position, save, stop, log)
+            state, position = run_phase(index, key, state, position, save, stop, log)
             state = phases[index].finalize(_fold(key, _FINALIZE, index), state, model.frozen)
+            state = sharding.place(devices, detector, state)
             position = Position(index + 1, 0, 0, position.step)
             save(state, position)
     if not phases and path is None:
@@ -122,11 +136,10 @@ def _fit_phases(config: dict, workdir: Path, model: configs.Model, built: config
     return state
 
 
-def _run_phase(config, model, built, index, key, state, position, save, stop, log) -> tuple[State, Position]:
+def _run_phase(config, model, built, devices, clock, index, key, state, position, save, stop, log) -> tuple[State, Position]:
     """All updates of one phase, from `position` on."""
     phase = model.detector.phases[index]
-    # the state is donated: a memory bank is filled in place
-    update = jax.jit(phase.update, donate_argnums=1)
+    update = sharding.jit_update(devices, model.detector, _on_raw_images(phase), state)
     items = getattr(built.split, phase.split)
     if not phase.anomaly_share:
         items = [item for item in items if not item.label]
@@ -145,11 +158,18 @@ def _run_phase(config, model, built, index, key, state, position, save, stop, lo
                 shuffle=(config["seed"], index, epoch),
                 start=start,
                 workers=config["data"]["workers"],
+                process=sharding.process(),
+                multiple=devices.count,
+                raw=True,
                 augment=phase.augment,
                 anomaly_share=phase.anomaly_share,
             )
-            for number, batch in enumerate(loader, start=start + 1):
-                state, info = update(_fold(key, _UPDATE, step), state, model.frozen, batch)
+            for number, batch in enumerate(clock.waiting(loader), start=start + 1):
+                state, info = update(_fold(key, _UPDATE, step), state, model.frozen, sharding.put_batch(devices, batch))
+                if phase.between is not None:
+                    changed = phase.between(_fold(key, _BETWEEN, index), state, model.frozen)
+                    state = state if changed is state else sharding.place(devices, model.detector, changed)
+                clock.asked = info
                 step += 1
                 log.write(step, phase.name, epoch, info)
                 made = epoch * per_epoch + number
@@ -160,15 +180,34 @@ def _run_phase(config, model, built, index, key, state, position, save, stop, lo
                     done = Position(index, epoch + 1, 0, step)
                 else:
                     done = Position(index, epoch, number, step)
-                if stop.is_set() or step % config["checkpoint_every"] == 0:
+                stopping = _stopping(stop, step)
+                if stopping or step % config["checkpoint_every"] == 0:
                     log.flush()
                     save(state, done)
-                if stop.is_set():
+                if stopping:
                     raise Stopped(f"stopped after step {step}; a checkpoint was written, continue with --resume")
                 if made == updates:
                     break
             start = 0
     return state, Position(index, epochs, 0, step)
+
+
+def _on_raw_images(phase: Phase) -> Callable:
+    """The phase's update on batches whose images may be uint8."""
+
+    def update(key, state, frozen, batch):
+        return phase.update(key, state, frozen, batch._replace(image=unit_range(batch.image)))
+
+    # its name in profiles and in `run.json`
+    update.__name__ = "update_" + re.sub(r"\W+", "_", phase.name)
+    return update
+
+
+def _stopping(stop: threading.Event, step: int) -> bool:
+    """Whether a signal came; several processes ask each other now and then, because asking waits for the devices."""
+    if sharding.process()[1] == 1:
+        return stop.is_set()
+    return step % _ASK_EVERY == 0 and sharding.agree(stop.is_set())
 
 
 def _fold(key: jax.Array, *words: int) -> jax.Array:
@@ -204,7 +243,8 @@ def _fit_threshold(run: Run, items) -> Run:
     """The decision rule, from held-out normal images alone; none without them."""
     file = run.workdir / "threshold.json"
     if not items:
-        file.unlink(missing_ok=True)
+        if sharding.is_main():
+            file.unlink(missing_ok=True)
         return run
     rule = run.config["threshold"]
     options = {key: rule[key] for key in metrics.threshold_options(rule["name"])}
@@ -219,5 +259,6 @@ def _fit_threshold(run: Run, items) -> Run:
         "images": len(scores),
         "normal_scores": {key: float(each) for key, each in statistics.items()},
     }
-    files.write_json(file, threshold)
+    if sharding.is_main():
+        files.write_json(file, threshold)
     return dataclasses.replace(run, threshold=threshold)

@@ -14,12 +14,16 @@ _FLUSH_EVERY = 50
 class Log:
     """Collects what `update` reports, and fetches it from the device in groups so that steps need not wait.
 
-    On a resume, lines after the checkpoint's step are dropped: they are about to be written again.
+    On a resume, lines after the checkpoint's step are dropped: they are about to be written again. Of several processes only
+    the one that writes has an active log.
     """
 
-    def __init__(self, workdir: Path, step: int):
+    def __init__(self, workdir: Path, step: int, active: bool = True):
         self._file = workdir / "log.jsonl"
         self._pending = []
+        self._active = active
+        if not active:
+            return
         if self._file.is_file():
             lines = self._file.read_text(encoding="utf-8").splitlines(keepends=True)
             self._file.write_text("".join(line for line in lines if json.loads(line)["step"] <= step), encoding="utf-8")
@@ -30,16 +34,21 @@ class Log:
 
     def __exit__(self, *_) -> None:
         self.flush()
-        self._board.close()
+        if self._active:
+            self._board.close()
 
     def write(self, step: int, phase: str, epoch: int, info: dict[str, jax.Array]) -> None:
         """Adds one step."""
+        if not self._active:
+            return
         self._pending.append((step, phase, epoch, info))
         if len(self._pending) >= _FLUSH_EVERY:
             self.flush()
 
     def flush(self) -> None:
         """Brings what is pending to disk."""
+        if not self._active:
+            return
         with self._file.open("a", encoding="utf-8") as file:
             for step, phase, epoch, info in jax.device_get(self._pending):
                 scalars = {key: float(value) for key, value in info.items()}

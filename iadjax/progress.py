@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 
+import jax
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -14,14 +15,15 @@ _SECONDS_BETWEEN_LINES = 10.0
 
 
 def say(message: str) -> None:
-    """One line on standard error."""
-    print(message, file=sys.stderr, flush=True)
+    """One line on standard error, from the first of several processes."""
+    if jax.process_index() == 0:
+        print(message, file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager
 def track(name: str, total: int, unit: str) -> Iterator[Callable[[int, int], None]]:
     """Yields `report(done, total)`, to be called as the work goes on."""
-    console = Console(stderr=True)
+    console = Console(stderr=True, quiet=jax.process_index() > 0)
     first: list[tuple[int, float]] = []
 
     def rate(done: int) -> float:

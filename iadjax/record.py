@@ -10,25 +10,36 @@ import platform
 import resource
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import jax
 
 from iadjax import config as configs
-from iadjax import files
+from iadjax import files, sharding
 
-__all__ = ["Clock", "begin", "update", "versions"]
+__all__ = ["Clock", "begin", "compilations", "update", "versions"]
 
 _PACKAGES = ("jax", "jaxlib", "flax", "numpy", "scipy", "optax", "orbax-checkpoint", "grain", "pillow", "ml-collections")
+# beginnings of the names of the programs that a run is made of
+_OWN = ("init", "update", "predict")
 
 
 class Clock:
-    """Wall seconds of named stages."""
+    """Wall seconds of named stages, how long the devices waited for images, and what was compiled.
+
+    Attributes:
+      asked: arrays that the devices were last asked to compute, for `waiting`.
+    """
 
     def __init__(self):
         self.seconds: dict[str, float] = {}
+        self.asked: Any = None
+        self.wait = self.busy = 0.0
+        self.programs: dict[str, int] = {}
+        self.compiled = {"seconds": 0.0, "from_cache": 0}
 
     @contextlib.contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -38,6 +49,47 @@ class Clock:
             yield
         finally:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - began
+
+    def waiting(self, batches: Iterable) -> Iterator:
+        """Passes the batches on, and adds up the time that the devices spent waiting for them.
+
+        While `asked` is not ready the devices do not wait. Where it got ready during a wait, all of that counts: the sum is an
+        upper bound.
+        """
+        batches, mark = iter(batches), time.perf_counter()
+        while True:
+            began = time.perf_counter()
+            batch = next(batches, None)
+            now = time.perf_counter()
+            if all(leaf.is_ready() for leaf in jax.tree.leaves(self.asked)):
+                self.wait += now - began
+            self.busy, mark = self.busy + now - mark, now
+            if batch is None:
+                return
+            yield batch
+
+
+@contextlib.contextmanager
+def compilations(clock: Clock) -> Iterator[None]:
+    """Counts on the clock what is compiled in the block, by name, and how much came from the persistent cache."""
+
+    def duration(event: str, seconds: float, **about: str) -> None:
+        if event == "/jax/core/compile/backend_compile_duration":
+            name = about.get("fun_name", "").removeprefix("jit(").removesuffix(")")
+            clock.programs[name] = clock.programs.get(name, 0) + 1
+            clock.compiled["seconds"] += seconds
+
+    def happened(event: str, **about: str) -> None:
+        del about
+        clock.compiled["from_cache"] += event == "/jax/compilation_cache/cache_hits"
+
+    jax.monitoring.register_event_duration_secs_listener(duration)
+    jax.monitoring.register_event_listener(happened)
+    try:
+        yield
+    finally:
+        jax.monitoring.unregister_event_duration_listener(duration)
+        jax.monitoring.unregister_event_listener(happened)
 
 
 def begin(workdir: Path, config: dict, model: "configs.Model", built: "configs.Data") -> None:
@@ -61,6 +113,8 @@ def begin(workdir: Path, config: dict, model: "configs.Model", built: "configs.D
             "validation_paths": [item.path for item in split.validation],
             "versions": versions(),
             "device": {"kind": jax.devices()[0].device_kind, "platform": jax.default_backend(), "count": jax.device_count()},
+            "processes": jax.process_count(),
+            "parallel": config["parallel"],
             "cpu_count": os.cpu_count(),
             "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         },
@@ -68,10 +122,24 @@ def begin(workdir: Path, config: dict, model: "configs.Model", built: "configs.D
 
 
 def update(workdir: Path, clock: Clock) -> None:
-    """Adds the seconds of the clock's stages and the peak memory so far."""
+    """Adds the seconds of the clock's stages, what it counted and the peak memory so far."""
+    if not sharding.is_main():
+        return
     file = workdir / "run.json"
     value = json.loads(file.read_text(encoding="utf-8"))
     value["wall_seconds"] = {**value.get("wall_seconds", {}), **{key: round(each, 3) for key, each in clock.seconds.items()}}
+    if clock.busy:
+        value["waiting_for_data"] = round(clock.wait / clock.busy, 4)
+    if clock.programs:
+        # the rest are single operations outside a program
+        own = {name: number for name, number in sorted(clock.programs.items()) if name.split("_")[0] in _OWN}
+        stored = value.get("compilations", {"number": 0, "seconds": 0.0, "from_cache": 0, "programs": {}})
+        value["compilations"] = {
+            "number": stored["number"] + sum(clock.programs.values()),
+            "seconds": round(stored["seconds"] + clock.compiled["seconds"], 3),
+            "from_cache": stored["from_cache"] + clock.compiled["from_cache"],
+            "programs": {key: stored["programs"].get(key, 0) + own.get(key, 0) for key in sorted({*stored["programs"], *own})},
+        }
     value["peak_memory_bytes"] = max(value.get("peak_memory_bytes", 0), _peak_memory())
     device = jax.local_devices()[0].memory_stats()
     if device and "peak_bytes_in_use" in device:

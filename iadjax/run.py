@@ -3,16 +3,17 @@
 import dataclasses
 import functools
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from iadjax import checkpoint, data, progress
+from iadjax import checkpoint, data, progress, sharding
 from iadjax import config as configs
 from iadjax.data import Item, Transform
+from iadjax.data.images import unit_range
 from iadjax.detector import Detector, Frozen, Prediction, State
 from iadjax.errors import UserError
 
@@ -29,6 +30,7 @@ class Run:
       detector, state, frozen, transform: what predicts.
       weights: record of the backbone's weights: name, tag or file, content hash.
       threshold: {"name", "value", ...} of the decision rule `score >= value`, or None if none was fitted.
+      devices: what predicts where.
     """
 
     config: dict[str, Any]
@@ -39,19 +41,32 @@ class Run:
     transform: Transform
     weights: dict[str, str]
     threshold: dict[str, Any] | None = None
+    devices: sharding.Devices = sharding.Devices(None)
 
     @functools.cached_property
     def data(self) -> configs.Data:
         """The images of the config; read from disk when first asked for."""
         return configs.build_data(self.config)
 
-    @functools.cached_property
-    def _predict(self):
-        return jax.jit(self.detector.predict)
-
     def predict_batch(self, image: np.ndarray) -> Prediction:
-        """Scores of images that are resized and cropped already, `[B, H, W, 3]` float32; one program per shape."""
-        return self._predict(self.state, self.frozen, image)
+        """Scores of images that are resized and cropped already; one program per shape and type.
+
+        Args:
+          image: `[B, H, W, 3]` uint8, or float32 in [0, 1]; the same in every process.
+        """
+        if self.devices.mesh is None:
+            return self._predict_rows(image)
+        index, count = sharding.process()
+        number, rows = len(image), -(-len(image) // self.devices.count) * self.devices.count // count
+        padded = np.concatenate([image, np.zeros((rows * count - number, *image.shape[1:]), image.dtype)])
+        return jax.tree.map(lambda x: x[:number], self._predict_rows(padded[index * rows : (index + 1) * rows]))
+
+    def _predict_rows(self, image: np.ndarray) -> Prediction:
+        """Scores of all rows of a batch from this process's own ones."""
+        program = _program(self.devices, self.detector.predict)
+        with sharding.use(self.devices):
+            prediction = program(self.state, self.frozen, sharding.put_rows(self.devices, image))
+        return prediction if self.devices.mesh is None else sharding.fetch(prediction)
 
     def predict(self, images: Sequence[np.ndarray | str | Path] | np.ndarray) -> Prediction:
         """Scores and maps of images as they are: files, or arrays `[H, W, 3]` uint8 or float in [0, 1].
@@ -62,7 +77,7 @@ class Run:
         batch_size = min(self.config["data"]["batch_size"], max(1, len(images)))
         scores, maps = [], []
         for start in range(0, len(images), batch_size):
-            rows = [self.transform.image(_pixels(image)) for image in images[start : start + batch_size]]
+            rows = [self.transform.resample(_pixels(image)) for image in images[start : start + batch_size]]
             if len({row.shape for row in rows}) > 1:
                 raise UserError("the images differ in size after data.resize and data.crop; predict them one at a time")
             stacked = np.stack(rows + [np.zeros_like(rows[0])] * (batch_size - len(rows)))
@@ -75,17 +90,37 @@ class Run:
 
     def predict_items(self, items: Sequence[Item], name: str = "predict") -> Iterator[tuple[Item, float, np.ndarray]]:
         """Yields `(item, score, map [h, w])` of a split, in its order, by the input pipeline."""
-        size = self.config["data"]["batch_size"]
+        size, workers = self.config["data"]["batch_size"], self.config["data"]["workers"]
+        loader = data.batches(
+            self.data.dataset,
+            items,
+            self.transform,
+            size,
+            workers=workers,
+            process=sharding.process(),
+            multiple=self.devices.count,
+            raw=True,
+        )
         with progress.track(name, len(items), "image") as report:
-            done = 0
-            for batch in data.batches(self.data.dataset, items, self.transform, size, workers=self.config["data"]["workers"]):
-                prediction = jax.device_get(self.predict_batch(batch.image))
-                for row in np.flatnonzero(batch.valid):
+            for start, batch in zip(range(0, len(items), size), loader, strict=True):
+                prediction = jax.device_get(self._predict_rows(batch.image))
+                for row, item in enumerate(items[start : start + size]):
                     if not np.isfinite(prediction.score[row]):
-                        raise UserError(f"the score of {items[batch.index[row]].path} is not finite; the detector has diverged")
-                    yield items[batch.index[row]], float(prediction.score[row]), prediction.map[row]
-                done += int(batch.valid.sum())
-                report(done, len(items))
+                        raise UserError(f"the score of {item.path} is not finite; the detector has diverged")
+                    yield item, float(prediction.score[row]), prediction.map[row]
+                report(min(start + size, len(items)), len(items))
+
+
+@functools.lru_cache(maxsize=8)
+def _program(devices: sharding.Devices, predict: Callable) -> Callable:
+    """`Detector.predict`, compiled once for all runs that share it."""
+
+    def on_raw_images(state, frozen, image):
+        return predict(state, frozen, unit_range(image))
+
+    # its name in profiles and in `run.json`
+    on_raw_images.__name__ = "predict"
+    return sharding.jit_predict(devices, on_raw_images)
 
 
 def _pixels(image: np.ndarray | str | Path) -> np.ndarray:
@@ -111,14 +146,17 @@ def load(workdir: str | Path) -> Run:
     if path is None:
         raise UserError(f"{workdir} holds a run without a checkpoint; fit it with scripts/train.py --resume")
     model = configs.build_model(config)
+    devices = sharding.all_devices(config["parallel"])
     stored = checkpoint.read(path)
     if stored["position"].phase < len(model.detector.phases):
         raise UserError(f"the run in {workdir} has not finished fitting; continue it with scripts/train.py --resume")
     identity = {"config": configs.fit_keys(config), "weights": model.weights}
-    state = checkpoint.restore(path, empty_state(model, stored["spec"]), identity)
+    place = functools.partial(sharding.state_shardings, devices, model.detector)
+    state = checkpoint.restore(path, empty_state(model, stored["spec"]), identity, place)
     file = workdir / "threshold.json"
     threshold = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
-    return Run(config, workdir, model.detector, state, model.frozen, model.transform, model.weights, threshold)
+    frozen = sharding.replicate(devices, model.frozen)
+    return Run(config, workdir, model.detector, state, frozen, model.transform, model.weights, threshold, devices)
 
 
 def read_config(workdir: Path) -> dict[str, Any]:

@@ -5,6 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -12,6 +14,7 @@ from iadjax.errors import UserError
 
 __all__ = [
     "SUFFIXES", "Transform", "geometry", "read_coded_mask", "read_image", "read_item", "read_mask", "read_values", "to_float",
+    "unit_range",
 ]  # fmt: skip
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
@@ -103,6 +106,15 @@ def to_float(image: np.ndarray) -> np.ndarray:
     return image if image.dtype == np.float32 else image.astype(np.float32) / np.float32(255)
 
 
+_UNIT = np.arange(256, dtype=np.float32) / np.float32(255)
+
+
+def unit_range(image: jax.Array) -> jax.Array:
+    """`to_float` on the device, bit for bit: uint8 crosses the bus in a quarter of the bytes."""
+    # a table, because XLA turns the division by a constant into a product that rounds otherwise
+    return image if image.dtype == jnp.float32 else jnp.asarray(_UNIT)[image.astype(jnp.int32)]
+
+
 class Geometry(NamedTuple):
     """Where the network's input lies in an original image.
 
@@ -161,6 +173,10 @@ class Transform(NamedTuple):
 
     def image(self, image: np.ndarray) -> np.ndarray:
         """`[H, W, 3]` to the network's input, float32 in [0, 1]; bilinear with antialiasing."""
+        return to_float(self.resample(image))
+
+    def resample(self, image: np.ndarray) -> np.ndarray:
+        """As `image`, but uint8 stays uint8."""
         geo = geometry(*image.shape[:2], self.resize, self.crop)
         if geo.resized != image.shape[:2]:
             size = geo.resized[::-1]
@@ -169,7 +185,7 @@ class Transform(NamedTuple):
             else:
                 planes = [Image.fromarray(image[..., c]).resize(size, Image.Resampling.BILINEAR) for c in range(3)]
                 image = np.stack([np.asarray(plane) for plane in planes], axis=-1)
-        return to_float(_centre(image, geo))
+        return _centre(image, geo)
 
     def mask(self, mask: np.ndarray) -> np.ndarray:
         """`[H, W]` uint8 to the network's input size; nearest neighbour."""

@@ -4,13 +4,15 @@ Decoding and resizing run in threads of the loader. The order is a function of (
 asks for the same epoch from a later batch and sees what the uninterrupted run would have seen.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 
 import grain
+import jax
 import numpy as np
 
 from iadjax.data.dataset import Dataset, Item
-from iadjax.data.images import Transform
+from iadjax.data.images import Transform, to_float
 from iadjax.detector import Batch
 from iadjax.errors import UserError
 
@@ -67,6 +69,8 @@ def batches(
     start: int = 0,
     workers: int = 2,
     process: tuple[int, int] = (0, 1),
+    multiple: int = 1,
+    raw: bool = False,
     augment: Callable | None = None,
     anomaly_share: float = 0.0,
 ) -> Iterator[Batch]:
@@ -80,7 +84,9 @@ def batches(
       shuffle: words that seed the order (seed, phase, epoch), or None for the order of `items`.
       start: batches to leave out at the beginning.
       workers: threads that decode; 0 decodes in the caller's thread.
-      process: (index, count); each process reads its own share of every batch.
+      process: (index, count); each process reads its own share of every batch, a run of neighbouring rows.
+      multiple: every batch is padded to a multiple of so many rows (devices); a multiple of the number of processes.
+      raw: images of 8 bits stay uint8, for `images.unit_range` on the device; float32 in [0, 1] otherwise.
       augment, anomaly_share: of the phase, see `Phase`; they need `shuffle`.
 
     Raises:
@@ -88,12 +94,24 @@ def batches(
     """
     order = _order(items, batch_size, shuffle, anomaly_share)
     index, count = process
+    multiple = math.lcm(multiple, count)
+    own = -(-batch_size // multiple) * multiple // count
+    first = [(batch * batch_size, index * own) for batch in range(start, -(-len(order) // batch_size))]
+    # places in `order` of this process's rows; those past the batch or the end are padding
+    places = [
+        begin + row if row < batch_size and begin + row < len(order) else -1
+        for begin, offset in first
+        for row in range(offset, offset + own)
+    ]
     shape = []
 
     def load(place: int):
+        if place < 0:
+            return ()
         position = int(order[place])
         item = items[position]
-        image, mask = read_transformed(dataset, transform, item)
+        image, mask = dataset.read(item)
+        image, mask = transform.resample(image), transform.mask(mask)
         if not shape:
             shape.append(image.shape)
         if image.shape != shape[0]:
@@ -101,21 +119,29 @@ def batches(
                 f"images of different sizes in one split: {item.path} is {image.shape[1]}x{image.shape[0]} and another is "
                 f"{shape[0][1]}x{shape[0][0]} after data.resize and data.crop; set both so that one size comes out"
             )
-        extra = augment(np.random.default_rng((*shuffle, _AUGMENT, place)), image) if augment else {}
+        extra = augment(np.random.default_rng((*shuffle, _AUGMENT, place)), to_float(image)) if augment else {}
         if dataset.points:
             extra = {"xyz": transform.points(dataset.points(item)), **extra}
-        return image, mask, item.label, dataset.categories.index(item.category), position, extra
+        return image if raw else to_float(image), mask, item.label, dataset.categories.index(item.category), position, extra
 
-    source = grain.MapDataset.source(range(start * batch_size, len(order)))[index::count].map(load)
-    rows = source.batch(batch_size // count, drop_remainder=False, batch_fn=list)
+    rows = grain.MapDataset.source(places).map(load).batch(own, batch_fn=list)
     options = grain.ReadOptions(num_threads=workers, prefetch_buffer_size=2 * max(1, workers) if workers else 0)
-    for row in rows.to_iter_dataset(options):
-        yield pad_batch(row, batch_size // count)
+    for loaded in rows.to_iter_dataset(options):
+        real = [row for row in loaded if row]
+        # a share without a single image still has the shape of one
+        yield pad_batch(real, own) if real else _blank(pad_batch([load(0)], own))
+
+
+def _blank(batch: Batch) -> Batch:
+    zeros = jax.tree.map(np.zeros_like, batch)
+    return zeros._replace(index=np.full_like(batch.index, -1))
 
 
 def pad_batch(rows, batch_size: int) -> Batch:
     """A batch of `batch_size` rows from `(image, mask, label, category, index, extra)` tuples, padded with zeros."""
     *columns, extras = zip(*rows, strict=True)
+    if len({image.dtype for image in columns[0]}) > 1:
+        columns[0] = [to_float(image) for image in columns[0]]
     images, masks, labels, categories, indices = (np.stack(column) for column in columns)
     missing = batch_size - len(rows)
 
@@ -123,7 +149,7 @@ def pad_batch(rows, batch_size: int) -> Batch:
         return np.pad(array.astype(dtype), [(0, missing)] + [(0, 0)] * (array.ndim - 1), constant_values=value)
 
     return Batch(
-        image=pad(images, np.float32),
+        image=pad(images, images.dtype),
         mask=pad(masks, np.uint8),
         label=pad(labels, np.int32),
         category=pad(categories, np.int32),

@@ -4,10 +4,12 @@ from iadjax.ops.coreset import johnson_lindenstrauss_dimension, k_center_greedy,
 from iadjax.ops.neighbors import BYTE_BUDGET, nearest_neighbors
 from iadjax.ops.patches import adaptive_average_pool_1d, average_pool, patch_embedding, unfold
 from iadjax.ops.resample import box_mean, gaussian_blur, resize
+from iadjax.ops.rows import FAR, padded_rows, rows_at, take_rows, write_rows
 from iadjax.ops.similarity import ssim
 
 __all__ = [
     "BYTE_BUDGET",
+    "FAR",
     "adaptive_average_pool_1d",
     "average_pool",
     "box_mean",
@@ -15,9 +17,13 @@ __all__ = [
     "johnson_lindenstrauss_dimension",
     "k_center_greedy",
     "nearest_neighbors",
+    "padded_rows",
     "patch_embedding",
     "resize",
+    "rows_at",
     "sparse_random_projection",
     "ssim",
+    "take_rows",
     "unfold",
+    "write_rows",
 ]

@@ -6,8 +6,11 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import PartitionSpec as P
 
 from iadjax.errors import UserError
+from iadjax.ops.rows import rows_at
+from iadjax.sharding import AXIS, num_shards
 
 __all__ = ["johnson_lindenstrauss_dimension", "k_center_greedy", "sparse_random_projection"]
 
@@ -22,6 +25,7 @@ def k_center_greedy(
     *,
     candidates: int = 512,
     progress: Callable[[int, int], None] | None = None,
+    size: int | None = None,
 ) -> jax.Array:
     """The greedy 2-approximation of the k-centre problem (Gonzalez 1985): always the point farthest from all picks so far.
 
@@ -30,12 +34,16 @@ def k_center_greedy(
     one is not nearer than the (m+1)-th point was, which bounds every point outside. All points are then updated by one
     matrix product for the whole group. Memory beside the features: O(N + m^2 + 65536 m), never N x N.
 
+    Where there is a mesh (`sharding.use`), every device updates the distances of its part of the points, and the m farthest of
+    all are found among the m farthest of each; the picks are the same.
+
     Args:
       features: `[N, D]` float32 (or float64 with x64 enabled).
       num_centers: how many, from 1 to N.
       start: index of the first pick.
       candidates: m; changes the speed, not the result.
       progress: called as `progress(done, num_centers)` after every pass.
+      size: how many of the rows are points; the others are never picked. All by default.
 
     Returns:
       indices `[num_centers]` int32 in the order of picking; equal distances by the lower index.
@@ -43,15 +51,13 @@ def k_center_greedy(
     Raises:
       UserError: num_centers or start out of range.
     """
-    size = features.shape[0]
+    size = features.shape[0] if size is None else size
     if not 1 <= num_centers <= size:
         raise UserError(f"num_centers must be from 1 to the {size} points, got {num_centers}")
     if not 0 <= start < size:
         raise UserError(f"start must be from 0 to {size - 1}, got {start}")
     m = min(candidates, _BUCKETS[-1])
-    points, squares = _prepare(features, m)
-    # padding counts as picked: -1 never wins
-    distances = jnp.where(jnp.arange(len(points)) < size, jnp.inf, -1.0).astype(points.dtype)
+    points, squares, distances = _prepare(features, size, m)
     picks = [np.array([start], np.int32)]
     done = 1
     while done < num_centers:
@@ -85,12 +91,24 @@ def _pick(index: np.ndarray, distance: np.ndarray, among: np.ndarray, bound: flo
 
 
 @functools.partial(jax.jit, static_argnames="m")
-def _prepare(features, m):
+def _prepare(features, size, m):
+    """The points, centred and padded; their squares; their distances to no centre yet."""
+    real = jnp.arange(len(features)) < size
+    features = jnp.where(real[:, None], features, 0)
     # centred, so that less cancels; on a point of a coarse binary grid, so that small integers stay exact and ties stay ties
     grid = jnp.exp2(jnp.ceil(jnp.log2(jnp.maximum(jnp.max(jnp.abs(features)), jnp.finfo(features.dtype).tiny))) - 6)
-    points = features - grid * jnp.round(jnp.mean(features, axis=0) / grid)
-    points = jnp.pad(points, [(0, max(0, m + 1 - len(points))), (0, 0)])
-    return points, jnp.sum(points**2, axis=1)
+    points = features - grid * jnp.round(jnp.sum(features, axis=0) / size / grid)
+    missing = max(0, m + 1 - len(points))
+    missing += -(len(points) + missing) % num_shards()
+    points = jnp.pad(points, [(0, missing), (0, 0)])
+    # padding counts as picked: -1 never wins
+    distances = jnp.where(jnp.pad(real, (0, missing)), jnp.inf, -1.0).astype(points.dtype)
+    return _split(points), jnp.sum(points**2, axis=1), _split(distances)
+
+
+def _split(array):
+    """The array split over the devices by rows."""
+    return array if num_shards() == 1 else jax.lax.with_sharding_constraint(array, P(AXIS))
 
 
 def _snap(squared, scale):
@@ -107,7 +125,39 @@ def _update(points, squares, distances, group, count, m):
       `[m]`, squared distances `[m]`, those among them `[m, m]`, and that of the (m+1)-th.
     """
     meant = jnp.arange(len(group)) < count
-    centers, norms = points[group], jnp.where(meant, squares[group], jnp.inf)
+    norms = jnp.where(meant, rows_at(squares[:, None], group)[:, 0], jnp.inf)
+    groups = rows_at(points, group), norms, jnp.where(meant, group, len(points))
+    if num_shards() == 1:
+        distances, *farthest = _nearest_center(points, squares, distances, *groups, 0, m)
+        # the barrier: XLA:CPU has a fast top-k, and loses it when the slice below is moved into it
+        values, order = jax.lax.optimization_barrier(farthest)
+    else:
+
+        def local(points, squares, distances, *groups):
+            first = len(points) * jax.lax.axis_index(AXIS)
+            distances, *farthest = _nearest_center(points, squares, distances, *groups, first, m)
+            # in the order of the devices, so that of equal values the lower index comes first here too
+            values, order = (jax.lax.all_gather(x, AXIS, tiled=True) for x in farthest)
+            best = jax.lax.top_k(values, m + 1)
+            return distances, best[0], order[best[1]]
+
+        specs = (P(AXIS), P(AXIS), P(AXIS), P(), P(), P())
+        out = (P(AXIS), P(), P())
+        distances, values, order = jax.shard_map(local, in_specs=specs, out_specs=out, check_vma=False)(
+            points, squares, distances, *groups
+        )
+    index = jnp.sort(order[:m])
+    chosen, squares = rows_at(points, index), rows_at(squares[:, None], index)[:, 0]
+    sums = squares + squares[:, None]
+    among = _snap(sums - 2 * jnp.matmul(chosen, chosen.T, precision="highest"), sums)
+    return distances, index, rows_at(distances[:, None], index)[:, 0], among, values[m]
+
+
+def _nearest_center(points, squares, distances, centers, norms, slots, first, m):
+    """Distances with more centers, and the m + 1 largest with their indices; of a part of the points that begins at `first`.
+
+    `slots` are the indices of the centers among all points.
+    """
     parts = []
     # unrolled: inside a loop of XLA's the products would run on one core of a CPU
     for begin in range(0, len(points), _BLOCK):
@@ -115,14 +165,10 @@ def _update(points, squares, distances, group, count, m):
         square = squares[begin : begin + _BLOCK]
         nearest = square + jnp.min(norms - 2 * jnp.matmul(rows, centers.T, precision="highest"), axis=1)
         parts.append(jnp.minimum(distances[begin : begin + _BLOCK], _snap(nearest, 2 * square)))
-    slots = jnp.where(meant, group, len(points))
+    slots = jnp.where(slots < first, len(points), slots - first)
     distances = jnp.concatenate(parts).at[slots].set(-1, mode="drop")
-    # the barrier: XLA:CPU has a fast top-k, and loses it when the slice below is moved into it
-    values, order = jax.lax.optimization_barrier(jax.lax.top_k(distances, m + 1))
-    index = jnp.sort(order[:m])
-    chosen, sums = points[index], squares[index] + squares[index][:, None]
-    among = _snap(sums - 2 * jnp.matmul(chosen, chosen.T, precision="highest"), sums)
-    return distances, index, distances[index], among, values[m]
+    values, order = jax.lax.top_k(distances, min(m + 1, len(points)))
+    return distances, values, order + first
 
 
 def johnson_lindenstrauss_dimension(size: int, eps: float) -> int:
@@ -130,19 +176,20 @@ def johnson_lindenstrauss_dimension(size: int, eps: float) -> int:
     return int(4 * np.log(size) / (eps**2 / 2 - eps**3 / 3))
 
 
-def sparse_random_projection(key: jax.Array, features: jax.Array, eps: float = 0.9) -> jax.Array:
+def sparse_random_projection(key: jax.Array, features: jax.Array, eps: float = 0.9, *, size: int | None = None) -> jax.Array:
     """A sparse Johnson-Lindenstrauss projection (Li, Hastie & Church, KDD 2006), density 1 / sqrt(D).
 
     Args:
       key: PRNG key.
       features: `[N, D]` float32.
       eps: distortion of squared distances, in (0, 1).
+      size: how many of the rows are points, for d; all by default.
 
     Returns:
       `[N, d]` with d of `johnson_lindenstrauss_dimension`; the features themselves where d would not be below D.
     """
-    size, depth = features.shape
-    dimension = johnson_lindenstrauss_dimension(size, eps)
+    number, depth = features.shape
+    dimension = johnson_lindenstrauss_dimension(number if size is None else size, eps)
     if not 0 < dimension < depth:
         return features
     density = 1 / np.sqrt(depth)

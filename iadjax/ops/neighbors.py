@@ -2,8 +2,11 @@
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
 
 from iadjax.errors import UserError
+from iadjax.ops.rows import FAR
+from iadjax.sharding import AXIS, num_shards
 
 __all__ = ["BYTE_BUDGET", "nearest_neighbors"]
 
@@ -23,6 +26,9 @@ def nearest_neighbors(
     size. The distances that are returned are computed from the differences q - b, so those of near-duplicates are accurate;
     which of two neighbours is taken is decided to a few units of float32 rounding of |q|^2 + |b|^2.
 
+    Where there is a mesh (`sharding.use`), every device searches its part of the bank: the queries are gathered, or, where
+    they and the candidates would be more than `byte_budget`, sent round the ring of devices with the best they have met.
+
     Args:
       queries: `[Q, D]` float32.
       bank: `[N, D]` float32.
@@ -37,9 +43,21 @@ def nearest_neighbors(
     """
     if queries.ndim != 2 or bank.ndim != 2 or queries.shape[1] != bank.shape[1]:
         raise UserError(f"queries [Q, D] and bank [N, D] must have one D, got {queries.shape} and {bank.shape}")
-    num_queries, (size, _) = queries.shape[0], bank.shape
+    size = len(bank)
     if not 1 <= k <= size:
         raise UserError(f"k must be from 1 to the {size} rows of the bank, got {k}")
+    if num_shards() > 1:
+        distances, indices = _sharded(queries, bank, k, byte_budget)
+    else:
+        _, distances, indices = _search(queries, bank, k, byte_budget)
+    if k == 1:
+        return distances, indices
+    return jax.lax.sort((distances, indices), dimension=1, num_keys=2)
+
+
+def _search(queries: jax.Array, bank: jax.Array, k: int, byte_budget: int) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The k nearest by |b|^2 - 2 q.b: these values, distances and indices, `[Q, k]` each."""
+    num_queries, size = len(queries), len(bank)
     rows = min(_QUERIES, num_queries)
     columns = max(k, _GROUP, byte_budget // (4 * max(1, rows)) // _GROUP * _GROUP)
     columns = min(columns, -(-size // _GROUP) * _GROUP)
@@ -54,7 +72,7 @@ def nearest_neighbors(
             return _smallest(norm - 2 * jnp.matmul(query, block.T, precision="highest"), k)
 
         if len(blocks) == 1:
-            indices = tile(blocks[0], norms[0])[1]
+            values, indices = tile(blocks[0], norms[0])
         else:
 
             def step(best, block):
@@ -66,17 +84,54 @@ def nearest_neighbors(
 
             start = jnp.full((len(query), k), jnp.inf, query.dtype), jnp.zeros((len(query), k), jnp.int32)
             offsets = columns * jnp.arange(len(blocks), dtype=jnp.int32)
-            indices = jax.lax.scan(step, start, (offsets, blocks, norms))[0][1]
-        distances = jnp.linalg.norm(query[:, None] - bank[indices], axis=-1)
-        if k == 1:
-            return distances, indices
-        return jax.lax.sort((distances, indices), dimension=1, num_keys=2)
+            values, indices = jax.lax.scan(step, start, (offsets, blocks, norms))[0]
+        return values, jnp.linalg.norm(query[:, None] - bank[indices], axis=-1), indices
 
     if num_queries == rows:
         return search(queries)
     padded = jnp.pad(queries, [(0, -num_queries % rows), (0, 0)]).reshape(-1, rows, queries.shape[1])
     found = jax.lax.map(search, padded)
     return tuple(each.reshape(-1, k)[:num_queries] for each in found)
+
+
+def _sharded(queries: jax.Array, bank: jax.Array, k: int, byte_budget: int) -> tuple[jax.Array, jax.Array]:
+    """`_search` with queries and bank split over the devices; the same choice as on one."""
+    shards = num_shards()
+    num_queries, depth = queries.shape
+    queries = jnp.pad(queries, [(0, -num_queries % shards), (0, 0)])
+    bank = jnp.pad(bank, [(0, -len(bank) % shards), (0, 0)], constant_values=FAR)
+    # a part may hold fewer than k rows
+    each = min(k, len(bank) // shards)
+
+    def nearest(query, part):
+        values, distances, indices = _search(query, part, each, byte_budget)
+        return values, indices + len(part) * jax.lax.axis_index(AXIS), distances
+
+    def best(candidates):
+        return tuple(x[:, :k] for x in jax.lax.sort(candidates, dimension=1, num_keys=2))
+
+    def gathered(query, part):
+        found = nearest(jax.lax.all_gather(query, AXIS, tiled=True), part)
+        # [shards, own queries, each]: what every device found for the queries of this one
+        found = [jax.lax.all_to_all(x.reshape(shards, -1, each), AXIS, 0, 0) for x in found]
+        return best(tuple(jnp.moveaxis(x, 0, 1).reshape(len(query), -1) for x in found))
+
+    def ring(query, part):
+        def step(carry, _):
+            query, *met = carry
+            joined = best(tuple(jnp.concatenate(pair, axis=1) for pair in zip(met, nearest(query, part), strict=True)))
+            turn = [(i, (i + 1) % shards) for i in range(shards)]
+            return jax.tree.map(lambda x: jax.lax.ppermute(x, AXIS, turn), (query, *joined)), None
+
+        nothing = jnp.full((len(query), k), jnp.inf, query.dtype)
+        # with indices past all others
+        start = query, nothing, jnp.full(nothing.shape, jnp.iinfo(jnp.int32).max), nothing
+        return jax.lax.scan(step, start, length=shards)[0][1:]
+
+    size = len(queries) * (4 * depth + 12 * each)
+    search = gathered if size <= byte_budget else ring
+    _, indices, distances = jax.shard_map(search, in_specs=P(AXIS), out_specs=P(AXIS), check_vma=False)(queries, bank)
+    return distances[:num_queries], indices[:num_queries]
 
 
 def _smallest(distances: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:

@@ -14,7 +14,7 @@ import numpy as np
 from iadjax import ops
 from iadjax.backbones import Backbone, check_layers
 from iadjax.detector import Detector, Prediction
-from iadjax.detectors.builders import memory_bank
+from iadjax.detectors.bank import memory_bank
 from iadjax.errors import UserError
 
 __all__ = ["anomalydino", "foreground", "rotate"]
@@ -30,6 +30,7 @@ def anomalydino(
     mask_threshold: float = 10.0,
     top: float = 0.01,
     sigma: float = 4.0,
+    bank_bytes: int = 0,
 ) -> Detector:
     """Builds AnomalyDINO.
 
@@ -45,6 +46,8 @@ def anomalydino(
       mask_threshold: of the principal component, in units of the tokens.
       top: share of the patches, the most distant ones, whose mean distance is the image's score, in (0, 1].
       sigma: of the Gaussian that smooths the map, in pixels of the input; 0 = off.
+      bank_bytes: what the bank may take while it fills, over all devices; past it the bank is compressed to a greedy coreset
+        of half its rows as often as need be (docs/scaling.md has the loss). 0 = no limit.
 
     Raises:
       UserError: an option out of its range, a layer that the backbone does not have, or no patch of a reference is left.
@@ -73,9 +76,12 @@ def anomalydino(
             y = jnp.where(foreground(x, mask_threshold)[..., None], y, 0)
         return y.reshape(batch, -1, *y.shape[2:])
 
-    def reduce(key, features):
-        del key
-        kept = features[np.flatnonzero(np.asarray(jnp.any(features != 0, axis=-1)))]
+    def choose(key, features, size, seen):
+        del key, seen
+        if not (masking and mask_references):
+            return np.arange(size, dtype=np.int32)
+        shown = jnp.any(features != 0, axis=-1) & (jnp.arange(len(features)) < size)
+        kept = jnp.nonzero(shown, size=int(jnp.sum(shown)))[0]
         if not len(kept):
             raise UserError("the mask hides every patch of the reference images; lower detector.mask_threshold")
         return kept
@@ -94,7 +100,7 @@ def anomalydino(
         maps = ops.resize(distance[..., None], image.shape[1:3])[..., 0]
         return Prediction(score, ops.gaussian_blur(maps, sigma) if sigma else maps)
 
-    return memory_bank(embed, reduce, predict)
+    return memory_bank(embed, choose, predict, bank_bytes)
 
 
 def foreground(tokens: jax.Array, threshold: float, border: float = 0.2, share: float = 0.35) -> jax.Array:

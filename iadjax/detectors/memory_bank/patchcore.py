@@ -8,11 +8,12 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from iadjax import ops, progress
+from iadjax import ops
 from iadjax.backbones import Backbone, check_layers
 from iadjax.detector import Detector, Prediction
-from iadjax.detectors.builders import memory_bank
+from iadjax.detectors.bank import coreset, memory_bank
 from iadjax.errors import UserError
 
 __all__ = ["patchcore"]
@@ -31,6 +32,7 @@ def patchcore(
     reweight: bool = True,
     num_neighbors: int = 9,
     sigma: float = 4.0,
+    bank_bytes: int = 0,
 ) -> Detector:
     """Builds PatchCore.
 
@@ -49,6 +51,8 @@ def patchcore(
       reweight: whether the image score is weighted by eq. 7; the authors' code leaves it out, the paper has it.
       num_neighbors: b of eq. 7; N_b(m*) contains m* itself.
       sigma: of the Gaussian that smooths the map, in pixels of the input; 0 = off.
+      bank_bytes: what the bank may take while it fills, over all devices; past it the bank is compressed on the way, and the
+        coreset is one of a coreset (docs/scaling.md has the loss). 0 = no limit.
 
     Raises:
       UserError: an option out of its range, or a layer that the backbone does not have.
@@ -75,15 +79,9 @@ def patchcore(
             return pool(features)
         return ops.patch_embedding(features, patch_size, pretrain_dimension, target_dimension)
 
-    def reduce(key, features):
-        number = max(1, int(len(features) * coreset_ratio))
-        if number == len(features):
-            return features
-        projection_key, start_key = jax.random.split(key)
-        projected = ops.sparse_random_projection(projection_key, features, projection_eps)
-        start = int(jax.random.randint(start_key, (), 0, len(features)))
-        with progress.track("coreset", number, "centre") as report:
-            return features[ops.k_center_greedy(projected, number, start, progress=report)]
+    def choose(key, features, size, seen):
+        number = min(size, max(1, int(seen * coreset_ratio)))
+        return np.arange(size, dtype=np.int32) if number == size else coreset(key, features, number, size, projection_eps)
 
     def predict(bank, frozen, image):
         features = embed(frozen, image)
@@ -95,9 +93,9 @@ def patchcore(
         score = jnp.take_along_axis(distance, worst, axis=1)[:, 0]
         if reweight and num_neighbors > 1:
             test_patch = jnp.take_along_axis(features.reshape(batch, -1, depth), worst[..., None], axis=1)
-            nearest_patch = bank[jnp.take_along_axis(nearest, worst, axis=1)[:, 0]]
+            nearest_patch = ops.rows_at(bank, jnp.take_along_axis(nearest, worst, axis=1)[:, 0])
             _, neighbors = ops.nearest_neighbors(nearest_patch, bank, min(num_neighbors, len(bank)))
-            to_neighbors = jnp.linalg.norm(test_patch - bank[neighbors], axis=-1)
+            to_neighbors = jnp.linalg.norm(test_patch - ops.rows_at(bank, neighbors), axis=-1)
             # eq. 7: w = 1 - exp(s*) / sum over N_b(m*) of exp(||m_test - m||), in the stable form of a softmax
             weight = 1 - jnp.exp(score - jax.nn.logsumexp(jnp.concatenate([score[:, None], to_neighbors[:, 1:]], 1), axis=1))
             score = weight * score
@@ -105,4 +103,4 @@ def patchcore(
         maps = ops.resize(distance.reshape(batch, height, width, 1), image.shape[1:3])[..., 0]
         return Prediction(score, ops.gaussian_blur(maps, sigma) if sigma else maps)
 
-    return memory_bank(embed, reduce, predict)
+    return memory_bank(embed, choose, predict, bank_bytes)
