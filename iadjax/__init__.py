@@ -13,8 +13,9 @@ from iadjax.fit import fit
 from iadjax.predict import predict_files
 from iadjax.report import print_metrics
 from iadjax.run import Run, load
+from iadjax.sequence import fit_sequence
 
 __all__ = [
-    "Batch", "DataSpec", "Detector", "Phase", "Prediction", "Run", "UserError", "evaluate", "fit", "load", "metrics", "ops",
-    "predict_files", "print_metrics",
+    "Batch", "DataSpec", "Detector", "Phase", "Prediction", "Run", "UserError", "evaluate", "fit", "fit_sequence", "load",
+    "metrics", "ops", "predict_files", "print_metrics",
 ]  # fmt: skip

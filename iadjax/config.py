@@ -53,8 +53,11 @@ def base_config(detector: str = "patchcore", dataset: str = "synthetic") -> Conf
         config.data.update({"normal": "", "abnormal": "", "masks": "", "test_fraction": 0.2})
     config.backbone = ConfigDict({"name": "filter_bank", "weights": ""})
     config.detector = ConfigDict({"name": detector, **detectors.options(detector)})
-    # k: normal images of "few_shot"; num_anomalies, defect: labelled anomalies of "supervised", of all kinds or of one
-    config.protocol = ConfigDict({"name": "unsupervised", "k": 4, "num_anomalies": 10, "defect": ""})
+    # what each key belongs to stands at `data.split`
+    config.protocol = ConfigDict(
+        {"name": "unsupervised", "k": 4, "rotations": 1, "num_anomalies": 10, "defect": "", "ratio": 0.1, "overlap": False}
+        | {"test_batch": False, "source": ""}
+    )
     config.evaluate = ConfigDict({"pixel": True, "eval_size": 0, "save_maps": False, "byte_budget": 4 * 2**30})
     config.threshold = ConfigDict({"name": "quantile", "holdout": 0.1, "q": 0.99, "k": 3.0, "fpr": 0.01, "tail": 0.1})
     config.checkpoint_every = 200
@@ -214,8 +217,9 @@ def build_data(config: Mapping[str, Any]) -> Data:
 def spec_of(config: Mapping[str, Any], built: Data, transform: Transform) -> DataSpec:
     """What the detector may know: counts, categories and the shape of the first image after the transform."""
     normal = [item for item in built.split.train if not item.label]
-    image, _ = data.read_transformed(built.dataset, transform, normal[0])
-    steps = data.num_batches(normal, config["data"]["batch_size"])
+    # under zero_shot there is no training image
+    image, _ = data.read_transformed(built.dataset, transform, (normal or built.split.test)[0])
+    steps = max(1, data.num_batches(normal, config["data"]["batch_size"]))
     size = config["data"]["batch_size"]
     return DataSpec(len(normal), image.shape, built.dataset.categories, len(built.split.validation), steps, size)
 

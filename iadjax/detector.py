@@ -128,9 +128,13 @@ class Detector(NamedTuple):
         do not depend on its batch mates.
       partition: `state -> PartitionSpecs`, a tree like the state or a prefix of it: which arrays are split over the devices,
         `PartitionSpec("data")` by rows; those whose rows the number of devices does not divide are on every device.
+      carry: `(fresh, old) -> state`; what a fit on further images (the next task of a continual run) begins with, from the
+        state that `init` made for them and the one fitted before; outside jit, and it must share no array with `old`. None:
+        nothing of the past is kept.
     """
 
     init: Callable[[jax.Array, Frozen, DataSpec], State]
     phases: tuple[Phase, ...]
     predict: Callable[[State, Frozen, jax.Array], Prediction]
     partition: Callable[[State], Any] = on_every_device
+    carry: Callable[[State, State], State] | None = None

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 import tifffile
 
-from iadjax import files, metrics, record, report, sharding
+from iadjax import data, files, metrics, record, report, sharding
 from iadjax.data import Item
 from iadjax.data.images import resize_map
 from iadjax.errors import UserError, did_you_mean
@@ -38,7 +38,7 @@ class Result(NamedTuple):
     map: np.ndarray
 
 
-def evaluate(run: Run, split: str = "test", output: str | Path | None = None) -> dict[str, dict[str, Any]]:
+def evaluate(run: Run, split: str = "test", output: str | Path | None = None, speed: bool = True) -> dict[str, dict[str, Any]]:
     """Metrics of a run on one of its splits.
 
     Args:
@@ -46,6 +46,7 @@ def evaluate(run: Run, split: str = "test", output: str | Path | None = None) ->
       split: "test", "train" or "validation".
       output: a directory for `scores.csv`, `metrics.json`, `report/` (and `maps/` with `evaluate.save_maps`); None writes
         nothing. Of several processes the first one writes.
+      speed: whether latency and throughput are measured.
 
     Returns:
       One dict per category plus "mean" over the categories, as `metrics.json` holds them; NaN where undefined.
@@ -60,9 +61,9 @@ def evaluate(run: Run, split: str = "test", output: str | Path | None = None) ->
         with clock.stage("predict"):
             results = [Result(*row) for row in run.predict_items(items, "evaluate")]
         with clock.stage("speed"):
-            speed = _speed(run, items[0])
+            times = _speed(run, items[0]) if speed else {}
     with clock.stage("metrics"):
-        table = {category: _category(run, results, category) | speed for category in run.data.dataset.categories}
+        table = {category: _category(run, results, category) | times for category in run.data.dataset.categories}
         table["mean"] = mean_over_categories(list(table.values()))
     if output is not None and sharding.is_main():
         output = Path(output)
@@ -104,7 +105,7 @@ def _at_evaluation_size(run: Run, rows: Sequence[Result], size: int) -> Iterator
     """Map and mask of the visible part of each image, at its own resolution or at `size` x `size`; few at a time."""
 
     def pair(row: Result) -> tuple[np.ndarray, np.ndarray]:
-        mask = run.data.dataset.read(row.item)[1]
+        mask = data.read(run.data.dataset, row.item)[1]
         visible = run.transform.visible(mask)
         if not size:
             return run.transform.map_back(row.map, *mask.shape), visible
@@ -121,7 +122,7 @@ def _has_mask(item: Item) -> bool:
 
 def _speed(run: Run, item: Item) -> dict[str, float]:
     """Milliseconds for a batch of one and images a second in batches, both after a warm-up; input on the host."""
-    image = run.transform.resample(run.data.dataset.read(item)[0])
+    image = run.transform.resample(data.read(run.data.dataset, item)[0])
 
     def seconds(size: int) -> float:
         batch = np.repeat(image[None], size, axis=0)
@@ -152,6 +153,6 @@ def _save_maps(run: Run, results: Sequence[Result], directory: Path) -> None:
     if run.config["data"]["crop"]:
         raise UserError("evaluate.save_maps needs data.crop=0: outside a crop there is no map")
     for row in results:
-        height, width = run.data.dataset.read(row.item)[1].shape
+        height, width = data.read(run.data.dataset, row.item)[1].shape
         with files.replacing((directory / row.item.path).with_suffix(".tiff")) as temporary:
             tifffile.imwrite(temporary, run.transform.map_back(row.map, height, width))

@@ -35,13 +35,14 @@ class Stopped(Exception):
     """A signal ended the run after a checkpoint was written."""
 
 
-def fit(config: Mapping[str, Any], workdir: str | Path, resume: bool = False) -> Run:
+def fit(config: Mapping[str, Any], workdir: str | Path, resume: bool = False, start: Run | None = None) -> Run:
     """Fits the detector of a config and writes the run to `workdir`.
 
     Args:
       config: a config as `get_config` returns it, or a resolved one.
       workdir: a directory without a run, or with the one to continue.
       resume: continue the run in `workdir` (from the middle of an epoch if need be); without one, begin it.
+      start: a fitted run of the same detector whose state goes on here, as `Detector.carry` says (continual learning).
 
     Returns:
       The fitted run.
@@ -68,7 +69,7 @@ def fit(config: Mapping[str, Any], workdir: str | Path, resume: bool = False) ->
             files.write_json(workdir / "config.json", config)
             record.begin(workdir, config, model, built)
         with clock.stage("fit"):
-            state = _fit_phases(config, workdir, model, built, spec, devices, clock)
+            state = _fit_phases(config, workdir, model, built, spec, devices, clock, start)
         run = Run(config, workdir, model.detector, state, model.frozen, model.transform, model.weights, devices=devices)
         with clock.stage("threshold"):
             run = _fit_threshold(run, built.split.validation)
@@ -92,6 +93,11 @@ def _check_workdir(workdir: Path, config: dict, resume: bool) -> None:
 
 def _check_phases(phases, spec: DataSpec, split: data.Split, batch_size: int) -> None:
     labelled = any(item.label for item in split.train)
+    if phases and not split.train:
+        raise UserError(
+            "this detector is fitted, and zero_shot has nothing to fit it on: set --config.protocol.test_batch=true to fit it "
+            "on the unlabelled test images, or take a detector without phases"
+        )
     for phase in phases:
         if phase.anomaly_share and (not labelled or batch_size < 2):
             raise UserError(
@@ -103,7 +109,7 @@ def _check_phases(phases, spec: DataSpec, split: data.Split, batch_size: int) ->
             )
 
 
-def _fit_phases(config, workdir, model, built, spec: DataSpec, devices: sharding.Devices, clock: record.Clock) -> State:
+def _fit_phases(config, workdir, model, built, spec: DataSpec, devices: sharding.Devices, clock, start: Run | None) -> State:
     detector, directory = model.detector, workdir / "checkpoints"
     phases = detector.phases
     key = sharding.replicate(devices, jax.random.key(config["seed"]))
@@ -112,6 +118,8 @@ def _fit_phases(config, workdir, model, built, spec: DataSpec, devices: sharding
     if path is None:
         position = Position()
         state = sharding.jit_init(devices, detector, spec)(jax.random.fold_in(key, _INIT), model.frozen)
+        if start is not None and detector.carry is not None:
+            state = sharding.place(devices, detector, detector.carry(state, start.state))
     else:
         position = checkpoint.read(path)["position"]
         place = functools.partial(sharding.state_shardings, devices, detector)

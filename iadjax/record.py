@@ -111,6 +111,7 @@ def begin(workdir: Path, config: dict, model: "configs.Model", built: "configs.D
             "protocol": config["protocol"],
             "images": {"train": len(split.train), "validation": len(split.validation), "test": len(split.test)},
             "validation_paths": [item.path for item in split.validation],
+            "drawn_paths": _drawn(config, built),
             "versions": versions(),
             "device": {"kind": jax.devices()[0].device_kind, "platform": jax.default_backend(), "count": jax.device_count()},
             "processes": jax.process_count(),
@@ -145,6 +146,13 @@ def update(workdir: Path, clock: Clock) -> None:
     if device and "peak_bytes_in_use" in device:
         value["peak_device_memory_bytes"] = device["peak_bytes_in_use"]
     files.write_json(file, value)
+
+
+def _drawn(config: dict, built: "configs.Data") -> list[str]:
+    """Training images that the protocol chose: the shots, the noise, the labelled anomalies."""
+    known = set() if config["protocol"]["name"] == "few_shot" else set(built.dataset.train)
+    chosen = config["protocol"]["name"] in ("few_shot", "noisy", "supervised")
+    return [item.path for item in built.split.train if item not in known] if chosen else []
 
 
 def versions() -> dict[str, str]:

@@ -1,17 +1,18 @@
 """Data sets by name, protocols and the input pipeline."""
 
 from iadjax.data import builders
-from iadjax.data.dataset import Dataset, Item
+from iadjax.data.dataset import Dataset, Item, read
 from iadjax.data.folder import folder
 from iadjax.data.images import Transform, read_image
 from iadjax.data.loader import batches, num_batches, pad_batch, read_transformed
 from iadjax.data.prepared import find_prepared, load_prepared
-from iadjax.data.protocols import Split, split
+from iadjax.data.protocols import SEQUENCES, Split, split
 from iadjax.data.synthetic import synthetic
 from iadjax.errors import UserError, did_you_mean
 
 __all__ = [
     "NAMES",
+    "SEQUENCES",
     "Dataset",
     "Item",
     "Split",
@@ -20,6 +21,7 @@ __all__ = [
     "load",
     "num_batches",
     "pad_batch",
+    "read",
     "read_image",
     "read_transformed",
     "split",

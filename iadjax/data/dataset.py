@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from scipy import ndimage
 
-__all__ = ["Dataset", "Item"]
+__all__ = ["Dataset", "Item", "read"]
 
 
 class Item(NamedTuple):
@@ -21,6 +22,7 @@ class Item(NamedTuple):
       mask: the mask file (or the annotation that a mask is drawn from), or None.
       masks: every mask file, where one image has several; `mask` is the first of them.
       xyz: the files of the 3-D points of an RGB-D image; empty for a plain image.
+      turn: degrees by which it is turned counter-clockwise after reading (the copies of "few_shot"); its path ends in them.
 
     A file is a path, or anything hashable with `read_bytes()` that prints as its name.
     """
@@ -33,6 +35,7 @@ class Item(NamedTuple):
     mask: Path | None = None
     masks: tuple[Path, ...] = ()
     xyz: tuple[Path, ...] = ()
+    turn: float = 0.0
 
 
 class Dataset(NamedTuple):
@@ -60,3 +63,12 @@ class Dataset(NamedTuple):
     validation: tuple[Item, ...] = ()
     anomalies: tuple[Item, ...] = ()
     points: Callable[[Item], np.ndarray] | None = None
+
+
+def read(dataset: Dataset, item: Item) -> tuple[np.ndarray, np.ndarray]:
+    """Image and mask of an item as `Dataset.read` gives them, turned by `item.turn`: bilinear, mirrored at the edges."""
+    if not item.turn:
+        return dataset.read(item)
+    image, mask = dataset.read(item._replace(path=item.path.removesuffix(f"@{item.turn:g}"), turn=0.0))
+    image = ndimage.rotate(image, item.turn, axes=(1, 0), reshape=False, order=1, mode="mirror")
+    return image, ndimage.rotate(mask, item.turn, axes=(1, 0), reshape=False, order=0, mode="mirror")

@@ -11,7 +11,7 @@ import grain
 import jax
 import numpy as np
 
-from iadjax.data.dataset import Dataset, Item
+from iadjax.data.dataset import Dataset, Item, read
 from iadjax.data.images import Transform, to_float
 from iadjax.detector import Batch
 from iadjax.errors import UserError
@@ -24,7 +24,7 @@ _AUGMENT = 1
 
 def read_transformed(dataset: Dataset, transform: Transform, item: Item) -> tuple[np.ndarray, np.ndarray]:
     """Image `[H, W, 3]` float32 and mask `[H, W]` uint8 of one item, at the network's input size."""
-    image, mask = dataset.read(item)
+    image, mask = read(dataset, item)
     return transform.image(image), transform.mask(mask)
 
 
@@ -110,7 +110,7 @@ def batches(
             return ()
         position = int(order[place])
         item = items[position]
-        image, mask = dataset.read(item)
+        image, mask = read(dataset, item)
         image, mask = transform.resample(image), transform.mask(mask)
         if not shape:
             shape.append(image.shape)

@@ -8,12 +8,18 @@ import numpy as np
 from iadjax.data.dataset import Dataset, Item
 from iadjax.errors import UserError, did_you_mean
 
-__all__ = ["NAMES", "Split", "split"]
+__all__ = ["NAMES", "SEQUENCES", "Split", "split"]
 
-NAMES = ("few_shot", "supervised", "unsupervised")
+SEQUENCES = ("continual", "transfer")
+"""Protocols of several fits, one after another: `iadjax.fit_sequence`."""
 
-# salts that keep the draws apart: which images are held out, which shots, which anomalies
-_SHOTS, _ANOMALIES = 1, 2
+NAMES = ("few_shot", "multi_class", "noisy", "supervised", "unsupervised", "zero_shot", *SEQUENCES)
+
+MOST_NOISE = 0.75
+"""The largest share of the anomalous test images that "noisy" may move (IM-IAD)."""
+
+# salts that keep the draws apart: which images are held out, which shots, which anomalies, which noise
+_SHOTS, _ANOMALIES, _NOISE = 1, 2, 3
 
 
 class Split(NamedTuple):
@@ -25,61 +31,132 @@ class Split(NamedTuple):
 
 
 def split(
-    dataset: Dataset, name: str, holdout: float, seed: int, *, k: int = 4, num_anomalies: int = 10, defect: str = ""
+    dataset: Dataset,
+    name: str,
+    holdout: float,
+    seed: int,
+    *,
+    k: int = 4,
+    rotations: int = 1,
+    num_anomalies: int = 10,
+    defect: str = "",
+    ratio: float = 0.1,
+    overlap: bool = False,
+    test_batch: bool = False,
+    source: str = "",
 ) -> Split:
     """The protocol `name` applied to a data set.
 
+    - "unsupervised": all normal training images but the held-out ones.
+    - "multi_class": the same, with several categories: one model for all of them (You et al., NeurIPS 2022).
+    - "few_shot": `k` normal images per category; the held-out ones are drawn from the rest. `rotations` - 1 turned copies of
+      each go with them, at equal steps (IM-IAD, Xie et al. 2023: 5 copies).
+    - "noisy": `ratio` times the number of training images (Xie et al.'s code) are anomalous test images that pass for normal,
+      per category, and no more than 75 % of them. They leave the test, unless `overlap` keeps them there.
+    - "supervised": as "unsupervised", and `num_anomalies` anomalous test images per category (or those of `dataset.anomalies`
+      where there are any) go over to `train` with their labels (Ding et al., CVPR 2022: the "general" setting, or with
+      `defect` the "hard" one, where one kind of defect is known and all of its images leave the test).
+    - "zero_shot": no training and no held-out images; with `test_batch` the unlabelled test images are trained on (batched
+      zero-shot), which is the one protocol where test images are seen.
+    - "continual" and "transfer" are sequences of fits; each of their steps is "unsupervised" or "few_shot".
+
     Args:
       dataset: the index.
-      name: "unsupervised": all normal training images but the held-out ones. "few_shot": `k` of them per category; the
-        held-out ones are drawn from the rest. "supervised": as "unsupervised", and `num_anomalies` anomalous test images
-        per category (or those of `dataset.anomalies` where there are any) go over to `train` with their labels (Ding et al.,
-        CVPR 2022: the "general" setting, or with `defect` the "hard" one, where only one kind of defect is
-        known and all of its images leave the test).
+      name: see above.
       holdout: fraction of the normal training images that is held out for thresholds, in [0, 1); 0 holds out none. A data
         set with a validation part of its own holds out that part instead, whatever the fraction above 0.
       seed: draws the images.
-      k: shots per category, at least 1; "few_shot" only.
-      num_anomalies: labelled anomalies per category, at least 1; "supervised" only.
-      defect: the one known kind of defect, or "" for all; "supervised" only.
+      k, rotations: "few_shot" and "transfer" only, at least 1.
+      num_anomalies, defect: "supervised" only: labelled anomalies per category, and the one known kind or "" for all.
+      ratio, overlap: "noisy" only.
+      test_batch: "zero_shot" only.
+      source: "transfer" only, see `iadjax.fit_sequence`.
 
     Raises:
       UserError: an unknown name, or more images are asked for than there are.
     """
+    del source
     if name not in NAMES:
         raise UserError(f"there is no protocol {name!r}; {did_you_mean(name, NAMES)}")
+    if name in SEQUENCES:
+        raise UserError(f"the protocol {name} is a sequence of fits; run it by scripts/train.py or iadjax.fit_sequence")
     if not 0 <= holdout < 1:
         raise UserError(f"threshold.holdout must be in [0, 1), got {holdout}")
+    if name == "zero_shot":
+        # labels are taken away, so that nothing can learn from them
+        seen = tuple(item._replace(label=0) for item in dataset.test) if test_batch else ()
+        return Split(seen, (), dataset.test)
     if not dataset.train:
         raise UserError(
             f"{dataset.name} has no normal training images, so nothing can be fitted on it; choose another data set"
         )
-    # a published validation part is the held-out part
-    count = 0 if holdout == 0 or dataset.validation else max(1, round(holdout * len(dataset.train)))
-    if count >= len(dataset.train):
-        raise UserError(f"threshold.holdout={holdout} leaves none of {len(dataset.train)} training images to fit on; lower it")
-    held = set(np.random.default_rng(seed).permutation(len(dataset.train))[:count].tolist())
-    train = tuple(item for i, item in enumerate(dataset.train) if i not in held)
-    validation = tuple(item for i, item in enumerate(dataset.train) if i in held)
-    if holdout and dataset.validation:
-        validation = dataset.validation
+    if name == "multi_class" and len(dataset.categories) < 2:
+        raise UserError(f"multi_class needs several categories, and data.category names one: {dataset.categories[0]}")
+    train, validation = _hold_out(dataset, holdout, seed)
     if name == "few_shot":
         shots = _per_category(dataset, train, k, (seed, _SHOTS), "protocol.k", "normal training images")
-        return Split(tuple(item for item in train if item in shots), validation, dataset.test)
+        return Split(_turned([item for item in train if item in shots], rotations), validation, dataset.test)
+    if name == "noisy":
+        return _noisy(dataset, train, validation, ratio, overlap, seed)
     if name == "supervised":
-        # a published supervised split names the labelled anomalies itself
-        pool = [item for item in dataset.anomalies or dataset.test if item.label]
-        anomalies = [item for item in pool if not defect or item.defect == defect]
-        if not anomalies:
-            kinds = sorted({item.defect for item in pool})
-            raise UserError(f"there is no defect {defect!r} in the images; {did_you_mean(defect, kinds)}")
-        known = _per_category(
-            dataset, anomalies, num_anomalies, (seed, _ANOMALIES), "protocol.num_anomalies", "anomalous images"
-        )
-        gone = known if not defect else {item for item in dataset.test if item.label and item.defect == defect}
-        test = tuple(item for item in dataset.test if item not in gone)
-        return Split(train + tuple(item for item in anomalies if item in known), validation, test)
+        return _supervised(dataset, train, validation, num_anomalies, defect, seed)
     return Split(train, validation, dataset.test)
+
+
+def _hold_out(dataset: Dataset, holdout: float, seed: int) -> tuple[tuple[Item, ...], tuple[Item, ...]]:
+    """Training and held-out normal images."""
+    if holdout and dataset.validation:
+        # a published validation part is the held-out part
+        return dataset.train, dataset.validation
+    # whatever the order of the files
+    by_path = sorted(range(len(dataset.train)), key=lambda i: dataset.train[i].path)
+    count = 0 if holdout == 0 else max(1, round(holdout * len(by_path)))
+    if count >= len(by_path):
+        raise UserError(f"threshold.holdout={holdout} leaves none of {len(by_path)} training images to fit on; lower it")
+    held = {by_path[i] for i in np.random.default_rng(seed).permutation(len(by_path))[:count]}
+    parts = [tuple(item for i, item in enumerate(dataset.train) if (i in held) == wanted) for wanted in (False, True)]
+    return parts[0], parts[1]
+
+
+def _turned(items: Sequence[Item], rotations: int) -> tuple[Item, ...]:
+    if rotations < 1:
+        raise UserError(f"protocol.rotations must be at least 1 (1: no turned copies), got {rotations}")
+    turns = [360 * i / rotations for i in range(rotations)]
+    return tuple(item._replace(path=f"{item.path}@{turn:g}", turn=turn) if turn else item for item in items for turn in turns)
+
+
+def _noisy(dataset, train, validation, ratio: float, overlap: bool, seed: int) -> Split:
+    if not 0 < ratio < 1:
+        raise UserError(f"protocol.ratio must be in (0, 1), got {ratio}")
+    noise = set()
+    for number, category in enumerate(dataset.categories):
+        pool = sorted((item for item in dataset.test if item.label and item.category == category), key=lambda item: item.path)
+        size = sum(item.category == category for item in train)
+        count = min(int(ratio * size), int(MOST_NOISE * len(pool)))
+        if count == 0:
+            raise UserError(
+                f"protocol.ratio={ratio} of {size} training images with {len(pool)} anomalous test images moves none in "
+                f"{category}; raise protocol.ratio"
+            )
+        rng = np.random.default_rng((seed, _NOISE, number))
+        noise |= {pool[i] for i in rng.permutation(len(pool))[:count]}
+    passing = tuple(item._replace(label=0) for item in dataset.test if item in noise)
+    test = dataset.test if overlap else tuple(item for item in dataset.test if item not in noise)
+    return Split(train + passing, validation, test)
+
+
+def _supervised(dataset, train, validation, num_anomalies: int, defect: str, seed: int) -> Split:
+    # a published supervised split names the labelled anomalies itself
+    pool = [item for item in dataset.anomalies or dataset.test if item.label]
+    anomalies = [item for item in pool if not defect or item.defect == defect]
+    if not anomalies:
+        kinds = sorted({item.defect for item in pool})
+        raise UserError(f"there is no defect {defect!r} in the images; {did_you_mean(defect, kinds)}")
+    key = "protocol.num_anomalies"
+    known = _per_category(dataset, anomalies, num_anomalies, (seed, _ANOMALIES), key, "anomalous images")
+    gone = known if not defect else {item for item in dataset.test if item.label and item.defect == defect}
+    test = tuple(item for item in dataset.test if item not in gone)
+    return Split(train + tuple(item for item in anomalies if item in known), validation, test)
 
 
 def _per_category(dataset: Dataset, items: Sequence[Item], count: int, seed: tuple[int, int], key: str, what: str) -> set[Item]:

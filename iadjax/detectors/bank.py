@@ -131,10 +131,18 @@ def memory_bank(embed: Callable, choose: Callable, predict: Callable, bank_bytes
         bank = state.features if everything else ops.take_rows(state.features, index)
         return Bank(bank, jnp.int32(len(index)), state.count, state.places)
 
+    def carry(fresh, old):
+        """The old bank, and the fresh buffer behind it: the next coreset is chosen from both."""
+        kept = int(old.rows)
+        index = np.full(ops.padded_rows(kept + len(fresh.features)), -1, np.int32)
+        index[:kept] = np.arange(kept)
+        return Bank(ops.take_rows(old.features, index), jnp.int32(kept), jnp.int32(int(old.count)), fresh.places)
+
     split = PartitionSpec(AXIS)
     return Detector(
         init=init,
         phases=(Phase("fit", update, finalize, between=between if bank_bytes else None),),
         predict=lambda state, frozen, image: predict(state.features, frozen, image),
         partition=lambda state: Bank(split, PartitionSpec(), PartitionSpec(), PartitionSpec()),
+        carry=carry,
     )

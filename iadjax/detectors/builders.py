@@ -12,7 +12,7 @@ from iadjax.detector import Detector, Phase
 from iadjax.detectors.bank import Bank, memory_bank
 from iadjax.sharding import AXIS
 
-__all__ = ["Bank", "Moments", "Trained", "gradient", "memory_bank", "statistics", "step_decay", "trainer"]
+__all__ = ["Bank", "Moments", "Trained", "carry_variables", "gradient", "memory_bank", "statistics", "step_decay", "trainer"]
 
 
 class Moments(NamedTuple):
@@ -90,6 +90,12 @@ class Trained(NamedTuple):
     steps_per_epoch: jax.Array
 
 
+def carry_variables(fresh: Trained, old: Trained) -> Trained:
+    """`Detector.carry` of a trained network: its variables as they are, a new optimiser."""
+    # copies: the driver donates the state
+    return fresh._replace(variables=jax.tree.map(jnp.array, old.variables))
+
+
 def trainer(
     init_variables: Callable, loss: Callable, optimizer: Callable[[jax.Array], optax.GradientTransformation]
 ) -> tuple[Callable, Callable]:
@@ -142,6 +148,7 @@ def gradient(
         init=init,
         phases=(Phase("train", update, **phase),),
         predict=lambda state, frozen, image: predict(state.variables, frozen, image),
+        carry=carry_variables,
     )
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from iadjax import metrics
+from iadjax import data, metrics
 from iadjax.report import charts
 from iadjax.report.console import COLUMNS, number
 from iadjax.report.pictures import color_range, colorize, outline, overlay, picture
@@ -134,7 +134,7 @@ def _section(directory: Path, category: str, run, rows: list, row_metrics: dict,
 
 
 def _card(directory: Path, rank: int, run, row, wrong: float, threshold: float | None, low_high: tuple[float, float]) -> str:
-    image, mask = run.data.dataset.read(row.item)
+    image, mask = data.read(run.data.dataset, row.item)
     heat = overlay(image, run.transform, row.map, *low_high)
     rgb = picture(image)
     marked = [outline(rgb, mask), outline(np.asarray(heat), mask)] if mask.any() else [rgb, np.asarray(heat)]

@@ -17,7 +17,7 @@ from iadjax.backbones import Backbone
 from iadjax.backbones.backbone import normalize
 from iadjax.backbones.pdn import published_names
 from iadjax.detector import Detector, Phase, Prediction, State
-from iadjax.detectors.builders import Trained, step_decay, trainer
+from iadjax.detectors.builders import Trained, carry_variables, step_decay, trainer
 from iadjax.errors import UserError
 from iadjax.nn.layers import Conv
 from iadjax.nn.pdn import PDN, SPECS
@@ -227,7 +227,11 @@ def efficientad(
         Phase("train", update_networks, steps=steps, augment=augment),
         Phase("calibrate", calibrate, quantiles, split="validation"),
     )
-    return Detector(init, phases, predict)
+
+    def carry(fresh, old):
+        return fresh._replace(trained=carry_variables(fresh.trained, old.trained))
+
+    return Detector(init, phases, predict, carry=carry)
 
 
 def _hard_mean(distance: jax.Array, quantile: float) -> jax.Array:
