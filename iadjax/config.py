@@ -27,9 +27,11 @@ __all__ = [
     "fit_keys",
     "load_config",
     "resolve",
+    "source_options",
     "spec_of",
 ]
 
+_SIZES = ("resize", "crop", "tile")
 # keys that do not change what fitting computes; everything else is part of a checkpoint's identity
 _FREE = ("evaluate", "checkpoint_every", "parallel")
 # where files lie does not matter: a restore compares the hash of the weights, and `run.json` records that of the images
@@ -45,9 +47,9 @@ def base_config(detector: str = "patchcore", dataset: str = "synthetic") -> Conf
     # over several devices: "jit" splits batches and banks, "pmap" keeps replicas
     config.parallel = "jit"
     config.data = ConfigDict(
-        {"name": dataset, "root": "", "category": "", "batch_size": 16, "workers": 2}
+        {"name": dataset, "root": "", "category": "", "batch_size": 16, "workers": 2, "overlap": 0.25}
         # sizes: one integer or (height, width)
-        | {key: FieldReference(size, field_type=object) for key, size in (("resize", 256), ("crop", 0))}
+        | {key: FieldReference(size, field_type=object) for key, size in zip(_SIZES, (256, 0, 0), strict=True)}
     )
     if dataset == "folder":
         config.data.update({"normal": "", "abnormal": "", "masks": "", "test_fraction": 0.2})
@@ -99,10 +101,12 @@ def resolve(config: Mapping[str, Any]) -> dict[str, Any]:
         for key, default in known.items() if isinstance(known, dict) else [(None, known)]:
             value = plain[section].get(key, default) if key else plain[section]
             _check_type(f"{section}.{key}" if key else section, value, default)
-    for key in ("resize", "crop"):
+    for key in _SIZES:
         plain["data"][key] = _size(f"data.{key}", plain["data"][key])
     if plain["data"]["batch_size"] < 1 or plain["data"]["workers"] < 0 or plain["checkpoint_every"] < 1:
         raise UserError("data.batch_size and checkpoint_every must be at least 1, and data.workers at least 0")
+    if not 0 <= plain["data"]["overlap"] < 1:
+        raise UserError(f"data.overlap is a share of a tile, in [0, 1); got {plain['data']['overlap']}")
     metrics.threshold_options(plain["threshold"]["name"])
     return plain
 
@@ -121,7 +125,7 @@ def _check_names(section: str, given: dict, known: dict) -> None:
 
 
 def _check_type(key: str, value: Any, default: Any) -> None:
-    if key in ("data.resize", "data.crop") or isinstance(default, dict):
+    if key in [f"data.{name}" for name in _SIZES] or isinstance(default, dict):
         return
     kind = type(default)
     fits = {
@@ -191,8 +195,10 @@ def build_model(config: Mapping[str, Any]) -> Model:
 
 
 def _transform(config: Mapping[str, Any]) -> Transform:
-    sizes = (config["data"][key] for key in ("resize", "crop"))
-    return Transform(*(tuple(size) * (2 // len(size)) if isinstance(size, list) else size for size in sizes))
+    sizes = (config["data"][key] for key in _SIZES)
+    resize, crop, tile = (tuple(size) * (2 // len(size)) if isinstance(size, list) else size for size in sizes)
+    tile = (tile, tile) if isinstance(tile, int) else tile
+    return Transform(resize, crop, tile if any(tile) else None, float(config["data"]["overlap"]))
 
 
 class Data(NamedTuple):
@@ -207,21 +213,28 @@ class Data(NamedTuple):
     split: Split
 
 
+def source_options(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys under `data` that say what is read, and not how it goes through the network: `data.load`'s keywords."""
+    return {key: value for key, value in config["data"].items() if key not in (*_SIZES, "overlap", "batch_size", "workers")}
+
+
 def build_data(config: Mapping[str, Any]) -> Data:
     """The data set of a resolved config under its protocol."""
-    options = {key: value for key, value in config["data"].items() if key not in ("resize", "crop", "batch_size", "workers")}
-    dataset = data.load(**options, seed=config["seed"])
+    dataset = data.load(**source_options(config), seed=config["seed"])
     return Data(dataset, data.split(dataset, **config["protocol"], holdout=config["threshold"]["holdout"], seed=config["seed"]))
 
 
 def spec_of(config: Mapping[str, Any], built: Data, transform: Transform) -> DataSpec:
     """What the detector may know: counts, categories and the shape of the first image after the transform."""
-    normal = [item for item in built.split.train if not item.label]
+    dataset, split = built
+    normal = data.in_tiles(dataset, transform, [item for item in split.train if not item.label])
     # under zero_shot there is no training image
-    image, _ = data.read_transformed(built.dataset, transform, (normal or built.split.test)[0])
+    first = (normal or data.in_tiles(dataset, transform, split.test[:1]))[0]
+    image, _ = data.read_transformed(dataset, transform, first)
+    validation = data.in_tiles(dataset, transform, split.validation)
     steps = max(1, data.num_batches(normal, config["data"]["batch_size"]))
     size = config["data"]["batch_size"]
-    return DataSpec(len(normal), image.shape, built.dataset.categories, len(built.split.validation), steps, size)
+    return DataSpec(len(normal), image.shape, dataset.categories, len(validation), steps, size)
 
 
 def fingerprint(value: Any) -> str:

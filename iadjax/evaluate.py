@@ -3,7 +3,7 @@
 import csv
 import io
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -121,21 +121,25 @@ def _has_mask(item: Item) -> bool:
 
 
 def _speed(run: Run, item: Item) -> dict[str, float]:
-    """Milliseconds for a batch of one and images a second in batches, both after a warm-up; input on the host."""
+    """Milliseconds for one image and images a second in batches, both after a warm-up; input on the host."""
     image = run.transform.resample(data.read(run.data.dataset, item)[0])
+    tile = run.transform.tile
+    number = 1 if tile is None else len(data.tiling.places(image.shape[:2], tile, run.transform.overlap))
+    part = image if tile is None else data.tiling.cut(image, (0, 0), tile)
+    batch = np.repeat(part[None], run.config["data"]["batch_size"], axis=0)
 
-    def seconds(size: int) -> float:
-        batch = np.repeat(image[None], size, axis=0)
-        jax.block_until_ready(run.predict_batch(batch))
+    def seconds(predict: Callable, images: np.ndarray) -> float:
+        predict(images)
         times = []
         for _ in range(5):
             began = time.perf_counter()
-            jax.device_get(run.predict_batch(batch))
+            predict(images)
             times.append(time.perf_counter() - began)
         return float(np.median(times))
 
-    size = run.config["data"]["batch_size"]
-    return {"latency_ms": round(1000 * seconds(1), 3), "throughput_ips": round(size / seconds(size), 3)}
+    one = seconds(run.predict_whole, image)
+    many = seconds(lambda images: jax.device_get(run.predict_batch(images)), batch) * number / len(batch)
+    return {"latency_ms": round(1000 * one, 3), "throughput_ips": round(1 / many, 3)}
 
 
 def write_scores(path: Path, rows: Sequence[tuple], header: Sequence[str] = ("path", "category", "label", "score")) -> None:

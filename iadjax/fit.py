@@ -151,6 +151,7 @@ def _run_phase(config, model, built, devices, clock, index, key, state, position
     items = getattr(built.split, phase.split)
     if not phase.anomaly_share:
         items = [item for item in items if not item.label]
+    items = data.in_tiles(built.dataset, model.transform, items)
     size = config["data"]["batch_size"]
     per_epoch = data.num_batches(items, size, phase.anomaly_share)
     updates = phase.steps or phase.epochs * per_epoch

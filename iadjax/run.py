@@ -12,8 +12,8 @@ import numpy as np
 
 from iadjax import checkpoint, data, progress, sharding
 from iadjax import config as configs
-from iadjax.data import Item, Transform
-from iadjax.data.images import unit_range
+from iadjax.data import Item, Transform, tiling
+from iadjax.data.images import to_float, unit_range
 from iadjax.detector import Detector, Frozen, Prediction, State
 from iadjax.errors import UserError
 
@@ -74,41 +74,85 @@ class Run:
         Returns:
           Prediction of NumPy arrays: score `[N]`, map `[N, h, w]` at the resolution of the network's input.
         """
-        batch_size = min(self.config["data"]["batch_size"], max(1, len(images)))
-        scores, maps = [], []
+        if not len(images):
+            raise UserError("there are no images to predict")
+        if self.transform.tile is not None:
+            whole = [self.predict_whole(self.transform.resample(_pixels(image))) for image in images]
+            if len({each.map.shape for each in whole}) > 1:
+                raise UserError("the images differ in size after data.resize and data.crop; predict them one at a time")
+            return Prediction(np.array([each.score for each in whole], np.float32), np.stack([each.map for each in whole]))
+        batch_size = min(self.config["data"]["batch_size"], len(images))
+        parts = []
         for start in range(0, len(images), batch_size):
             rows = [self.transform.resample(_pixels(image)) for image in images[start : start + batch_size]]
             if len({row.shape for row in rows}) > 1:
                 raise UserError("the images differ in size after data.resize and data.crop; predict them one at a time")
-            stacked = np.stack(rows + [np.zeros_like(rows[0])] * (batch_size - len(rows)))
-            prediction = jax.device_get(self.predict_batch(stacked))
-            scores.append(prediction.score[: len(rows)])
-            maps.append(prediction.map[: len(rows)])
-        if not scores:
-            raise UserError("there are no images to predict")
-        return Prediction(np.concatenate(scores), np.concatenate(maps))
+            parts.append(self._predict_padded(rows, batch_size))
+        return Prediction(*(np.concatenate(each) for each in zip(*parts, strict=True)))
+
+    def predict_whole(self, image: np.ndarray) -> Prediction:
+        """Score and map of one image `[H, W, 3]` after resize and crop; in tiles where the config says so.
+
+        The score of an image in tiles is that of its worst tile, its map is their maps blended (`data.tiling`).
+        """
+        tile, overlap = self.transform.tile, self.transform.overlap
+        if tile is None:
+            return Prediction(*(each[0] for each in self._predict_padded([image], 1)))
+        size = image.shape[:2]
+        where = tiling.places(size, tile, overlap)
+        batch = self.config["data"]["batch_size"]
+        parts = [
+            self._predict_padded([tiling.cut(image, place, tile) for place in where[start : start + batch]], batch)
+            for start in range(0, len(where), batch)
+        ]
+        scores, maps = (np.concatenate(each) for each in zip(*parts, strict=True))
+        return Prediction(scores.max(), tiling.blend(maps, size, tile, overlap))
+
+    def _predict_padded(self, rows: Sequence[np.ndarray], batch_size: int) -> Prediction:
+        """Scores and maps of up to `batch_size` images of one shape, as NumPy arrays."""
+        if len({row.dtype for row in rows}) > 1:
+            rows = [to_float(row) for row in rows]
+        stacked = np.stack([*rows, *[np.zeros_like(rows[0])] * (batch_size - len(rows))])
+        return jax.tree.map(lambda x: x[: len(rows)], jax.device_get(self.predict_batch(stacked)))
 
     def predict_items(self, items: Sequence[Item], name: str = "predict") -> Iterator[tuple[Item, float, np.ndarray]]:
         """Yields `(item, score, map [h, w])` of a split, in its order, by the input pipeline."""
-        size, workers = self.config["data"]["batch_size"], self.config["data"]["workers"]
+        tile, overlap = self.transform.tile, self.transform.overlap
+        seen = data.in_tiles(self.data.dataset, self.transform, items)
+        number = len(seen) // len(items)
+        size = None if tile is None else data.whole_size(self.data.dataset, self.transform, items)
+        rows: list[tuple[float, np.ndarray]] = []
+        done = 0
+        with progress.track(name, len(items), "image") as report:
+            for row in self._predict_rows_of(seen):
+                rows.append(row)
+                if len(rows) < number:
+                    continue
+                item, score = items[done], max(score for score, _ in rows)
+                if not np.isfinite(score):
+                    raise UserError(f"the score of {item.path} is not finite; the detector has diverged")
+                yield item, score, rows[0][1] if tile is None else tiling.blend([m for _, m in rows], size, tile, overlap)
+                rows.clear()
+                done += 1
+                report(done, len(items))
+
+    def _predict_rows_of(self, items: Sequence[Item]) -> Iterator[tuple[float, np.ndarray]]:
+        """Score and map of every item (image or tile), in batches."""
+        size = self.config["data"]["batch_size"]
         loader = data.batches(
             self.data.dataset,
             items,
             self.transform,
             size,
-            workers=workers,
+            workers=self.config["data"]["workers"],
             process=sharding.process(),
             multiple=self.devices.count,
             raw=True,
         )
-        with progress.track(name, len(items), "image") as report:
-            for start, batch in zip(range(0, len(items), size), loader, strict=True):
-                prediction = jax.device_get(self._predict_rows(batch.image))
-                for row, item in enumerate(items[start : start + size]):
-                    if not np.isfinite(prediction.score[row]):
-                        raise UserError(f"the score of {item.path} is not finite; the detector has diverged")
-                    yield item, float(prediction.score[row]), prediction.map[row]
-                report(min(start + size, len(items)), len(items))
+        for start, batch in zip(range(0, len(items), size), loader, strict=True):
+            prediction = jax.device_get(self._predict_rows(batch.image))
+            for row in range(len(items[start : start + size])):
+                yield float(prediction.score[row]), prediction.map[row]
 
 
 @functools.lru_cache(maxsize=8)

@@ -110,8 +110,7 @@ def _steps(config: dict[str, Any]) -> list[Step]:
 
 
 def _categories(config: dict[str, Any], names: str) -> tuple[str, ...]:
-    options = {key: value for key, value in config["data"].items() if key not in ("resize", "crop", "batch_size", "workers")}
-    return data.load(**{**options, "category": names}, seed=config["seed"]).categories
+    return data.load(**{**configs.source_options(config), "category": names}, seed=config["seed"]).categories
 
 
 def _with(config: dict[str, Any], categories: tuple[str, ...], protocol: str) -> dict[str, Any]:

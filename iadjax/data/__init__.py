@@ -1,10 +1,10 @@
 """Data sets by name, protocols and the input pipeline."""
 
-from iadjax.data import builders
+from iadjax.data import builders, tiling
 from iadjax.data.dataset import Dataset, Item, read
 from iadjax.data.folder import folder
 from iadjax.data.images import Transform, read_image
-from iadjax.data.loader import batches, num_batches, pad_batch, read_transformed
+from iadjax.data.loader import batches, in_tiles, num_batches, pad_batch, read_transformed, whole_size
 from iadjax.data.prepared import find_prepared, load_prepared
 from iadjax.data.protocols import SEQUENCES, Split, split
 from iadjax.data.synthetic import synthetic
@@ -18,6 +18,7 @@ __all__ = [
     "Split",
     "Transform",
     "batches",
+    "in_tiles",
     "load",
     "num_batches",
     "pad_batch",
@@ -25,6 +26,8 @@ __all__ = [
     "read_image",
     "read_transformed",
     "split",
+    "tiling",
+    "whole_size",
 ]
 
 NAMES = tuple(sorted((*builders.MODULES, "folder", "synthetic")))

@@ -22,6 +22,7 @@ class Item(NamedTuple):
       mask: the mask file (or the annotation that a mask is drawn from), or None.
       masks: every mask file, where one image has several; `mask` is the first of them.
       xyz: the files of the 3-D points of an RGB-D image; empty for a plain image.
+      tile: (top, left) of the part of it that is meant, after resize and crop; None: all of it.
       turn: degrees by which it is turned counter-clockwise after reading (the copies of "few_shot"); its path ends in them.
 
     A file is a path, or anything hashable with `read_bytes()` that prints as its name.
@@ -36,6 +37,7 @@ class Item(NamedTuple):
     masks: tuple[Path, ...] = ()
     xyz: tuple[Path, ...] = ()
     turn: float = 0.0
+    tile: tuple[int, int] | None = None
 
 
 class Dataset(NamedTuple):

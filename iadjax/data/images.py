@@ -166,10 +166,14 @@ class Transform(NamedTuple):
     Attributes:
       resize: one integer or (height, width); 0 = off; see `geometry`.
       crop: likewise, after the resize, centred.
+      tile: (height, width) of the parts in which the result goes through the network, see `data.tiling`; None: whole.
+      overlap: of neighbouring tiles, as a share of one.
     """
 
     resize: int | tuple[int, int] = 256
     crop: int | tuple[int, int] = 0
+    tile: tuple[int, int] | None = None
+    overlap: float = 0.25
 
     def image(self, image: np.ndarray) -> np.ndarray:
         """`[H, W, 3]` to the network's input, float32 in [0, 1]; bilinear with antialiasing."""

@@ -13,10 +13,11 @@ import numpy as np
 
 from iadjax.data.dataset import Dataset, Item, read
 from iadjax.data.images import Transform, to_float
+from iadjax.data.tiling import cut, tiled
 from iadjax.detector import Batch
 from iadjax.errors import UserError
 
-__all__ = ["batches", "num_batches", "pad_batch", "read_transformed"]
+__all__ = ["batches", "in_tiles", "num_batches", "pad_batch", "read_transformed", "whole_size"]
 
 # salt that keeps the augmentation's random numbers apart from the order's
 _AUGMENT = 1
@@ -25,7 +26,20 @@ _AUGMENT = 1
 def read_transformed(dataset: Dataset, transform: Transform, item: Item) -> tuple[np.ndarray, np.ndarray]:
     """Image `[H, W, 3]` float32 and mask `[H, W]` uint8 of one item, at the network's input size."""
     image, mask = read(dataset, item)
-    return transform.image(image), transform.mask(mask)
+    image, mask = transform.image(image), transform.mask(mask)
+    return (image, mask) if item.tile is None else (cut(image, item.tile, transform.tile), cut(mask, item.tile, transform.tile))
+
+
+def whole_size(dataset: Dataset, transform: Transform, items: Sequence[Item]) -> tuple[int, int]:
+    """(height, width) of the images of a split after resize and crop, by its first one."""
+    return transform.resample(read(dataset, items[0])[0]).shape[:2]
+
+
+def in_tiles(dataset: Dataset, transform: Transform, items: Sequence[Item]) -> Sequence[Item]:
+    """The items as the network sees them: each once, or once for each of its tiles."""
+    if transform.tile is None or not items:
+        return items
+    return tiled(items, whole_size(dataset, transform, items), transform.tile, transform.overlap)
 
 
 def num_batches(items: Sequence[Item], batch_size: int, anomaly_share: float = 0.0) -> int:
@@ -119,10 +133,16 @@ def batches(
                 f"images of different sizes in one split: {item.path} is {image.shape[1]}x{image.shape[0]} and another is "
                 f"{shape[0][1]}x{shape[0][0]} after data.resize and data.crop; set both so that one size comes out"
             )
+        label = item.label
+        if item.tile is not None:
+            image, mask = (cut(array, item.tile, transform.tile) for array in (image, mask))
+            # a tile beside the defect is normal
+            label = int(label and (mask.any() or not dataset.has_masks))
         extra = augment(np.random.default_rng((*shuffle, _AUGMENT, place)), to_float(image)) if augment else {}
         if dataset.points:
-            extra = {"xyz": transform.points(dataset.points(item)), **extra}
-        return image if raw else to_float(image), mask, item.label, dataset.categories.index(item.category), position, extra
+            xyz = transform.points(dataset.points(item))
+            extra = {"xyz": xyz if item.tile is None else cut(xyz, item.tile, transform.tile), **extra}
+        return image if raw else to_float(image), mask, label, dataset.categories.index(item.category), position, extra
 
     rows = grain.MapDataset.source(places).map(load).batch(own, batch_fn=list)
     options = grain.ReadOptions(num_threads=workers, prefetch_buffer_size=2 * max(1, workers) if workers else 0)
