@@ -51,7 +51,6 @@ def test_inspect_prints_and_writes(tmp_path):
     ("arguments", "sentence"),
     [
         (("prepare_data.py",), "NAME is missing; --help lists"),
-        (("prepare_data.py", "btda", "--describe"), "there is no published data set 'btda'; did you mean 'btad'"),
         (("inspect_data.py", "mtd", "more", "--root=/nowhere"), "unexpected argument 'more'"),
         (("submission.py",), "give --workdir=DIR"),
     ],
