@@ -24,6 +24,8 @@ __all__ = ["Stored", "find_prepared", "load_prepared", "write_prepared"]
 VERSION = "1.0.0"
 SPLITS = ("train", "validation", "anomalies", "test")
 _FIELDS = ("image", "masks", "xyz")
+# TFDS keeps one shard in memory while it writes it
+_SHARD_BYTES = 128 * 2**20
 # records that stay decoded: an item asks for image, masks and points one after the other
 _CACHED = 8
 
@@ -191,13 +193,27 @@ def _relative(file: Path, root: Path) -> str:
     return file.relative_to(root).as_posix() if file.is_relative_to(root) else file.name
 
 
+def _shards(items: Sequence[Item]) -> list[list[Item]]:
+    """The items in their order, cut where a shard is full."""
+    shards, size = [[]], 0
+    for item in items:
+        weight = sum(file.stat().st_size for found in _files(item).values() for file in found)
+        if shards[-1] and size + weight > _SHARD_BYTES:
+            shards.append([])
+            size = 0
+        shards[-1].append(item)
+        size += weight
+    return shards
+
+
 def _download_and_prepare(dataset: Dataset, manual_dir: Path, data_dir: Path) -> Path:
     import numpy as np
     import tensorflow_datasets as tfds
 
     contents = tfds.features.Tensor(shape=(), dtype=np.object_)
 
-    class Images(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    # its sibling GeneratorBasedBuilder sorts on disk from 1 GB on, which needs TensorFlow; here position i is item i
+    class Images(tfds.core.ShardBasedBuilder, skip_registration=True):
         VERSION = tfds.core.Version(VERSION)
         MANUAL_DOWNLOAD_INSTRUCTIONS = "manual_dir is the folder of the data set as it is published; see docs/data.md."
         name = dataset.name
@@ -217,13 +233,14 @@ def _download_and_prepare(dataset: Dataset, manual_dir: Path, data_dir: Path) ->
                         "xyz": tfds.features.Sequence(contents),
                     }
                 ),
-                # records keep the order of the index, so that position i is item i
-                disable_shuffling=True,
             )
 
-        def _split_generators(self, dl_manager):
+        def _shard_iterators_per_split(self, dl_manager):
             del dl_manager
-            return {part: self._generate_examples(items) for part, items in _parts(dataset).items()}
+            return {
+                part: [functools.partial(self._generate_examples, shard) for shard in _shards(items)]
+                for part, items in _parts(dataset).items()
+            }
 
         def _generate_examples(self, items):
             for number, item in enumerate(items):

@@ -11,7 +11,7 @@ import pytest
 import iadjax
 from iadjax import data, metrics, record
 from iadjax.config import base_config, build_data, resolve
-from iadjax.data import builders
+from iadjax.data import builders, prepared
 from iadjax.data.builders.common import PARTS, count
 from iadjax.data.builders.mvtec_loco import defects
 from iadjax.data.images import Transform
@@ -309,7 +309,7 @@ def test_prepare_names_what_is_missing(tmp_path):
         assert part in text
     assert not output.exists()
     folder, found = prepare("mvtec_ad", tmp_path / "raw", output, allow_incomplete=True)
-    assert data.prepared._read_index(folder)["notes"]["differences"] == found and len(found) == 6 + 13
+    assert prepared._read_index(folder)["notes"]["differences"] == found and len(found) == 6 + 13
     assert [path.name for path in output.iterdir()] == ["mvtec_ad"]
     with pytest.raises(UserError, match="1.0.0 exists; remove it"):
         prepare("mvtec_ad", tmp_path / "raw", output, allow_incomplete=True)
@@ -317,6 +317,18 @@ def test_prepare_names_what_is_missing(tmp_path):
         data.load("mpdd", root=str(folder), category="all")
     with pytest.raises(UserError, match="there is no category 'zipper'"):
         data.load("mvtec_ad", root=str(folder), category="zipper")
+
+
+def test_shards_keep_the_order(tmp_path, monkeypatch):
+    draw("mvtec_loco", tmp_path / "raw")
+    monkeypatch.setattr(prepared, "_SHARD_BYTES", 3000)
+    folder, _ = prepare("mvtec_loco", tmp_path / "raw", tmp_path / "out", allow_incomplete=True)
+    assert len(list(folder.glob("*test.array_record*"))) > 3
+    direct = data.load("mvtec_loco", root=str(tmp_path / "raw"), category="breakfast_box,pushpins")
+    stored = data.load("mvtec_loco", root=str(folder), category="all")
+    assert flat(stored) == flat(direct)
+    for mine, other in zip(direct.test, stored.test, strict=True):
+        assert mine.file.read_bytes() == other.file.read_bytes() and len(mine.masks) == len(other.masks)
 
 
 def test_a_failed_preparation_leaves_nothing(tmp_path, monkeypatch):
