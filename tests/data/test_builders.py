@@ -11,7 +11,7 @@ import pytest
 import iadjax
 from iadjax import data, metrics, record
 from iadjax.config import base_config, build_data, resolve
-from iadjax.data import builders, prepared
+from iadjax.data import builders, prepared, records
 from iadjax.data.builders.common import PARTS, count
 from iadjax.data.builders.mvtec_loco import defects
 from iadjax.data.images import Transform
@@ -321,7 +321,7 @@ def test_prepare_names_what_is_missing(tmp_path):
 
 def test_shards_keep_the_order(tmp_path, monkeypatch):
     draw("mvtec_loco", tmp_path / "raw")
-    monkeypatch.setattr(prepared, "_SHARD_BYTES", 3000)
+    monkeypatch.setattr(records, "_SHARD_BYTES", 3000)
     folder, _ = prepare("mvtec_loco", tmp_path / "raw", tmp_path / "out", allow_incomplete=True)
     assert len(list(folder.glob("*test.array_record*"))) > 3
     direct = data.load("mvtec_loco", root=str(tmp_path / "raw"), category="breakfast_box,pushpins")
