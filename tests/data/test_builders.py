@@ -171,6 +171,11 @@ def test_counts_add_up_to_the_published_totals(name, published):
     assert {part: sum(row.get(part, 0) for row in rows) for part in PARTS} == dict.fromkeys(PARTS, 0) | published
 
 
+def test_the_docs_list_every_name():
+    text = (Path(__file__).parents[2] / "docs/data.md").read_text()
+    assert [name for name in data.NAMES if f"`{name}`" not in text] == []
+
+
 def test_elpv_counts_every_cell():
     rows = builders.module("elpv").COUNTS["elpv"].values()
     assert sum(sum(row.values()) for row in rows) == 2624
