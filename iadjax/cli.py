@@ -23,14 +23,16 @@ def define_config() -> flags.FlagHolder:
     return config_flags.DEFINE_config_file("config", None, "FILE.py or FILE.py:ARGUMENT", lock_config=True)
 
 
-def run(main: Callable[[], None], config: Path | None = None) -> None:
+def run(main: Callable[..., None], config: Path | None = None, arguments: Sequence[str] = ()) -> None:
     """Runs a script's `main` after parsing the flags; a user's mistake ends with one sentence and status 2.
 
     Args:
-      main: the script.
+      main: the script; called with the values of `arguments`.
       config: the default of --config, where the script defines that flag.
+      arguments: names of the words that are given without a flag.
     """
-    app.run(lambda _: _guard(main), flags_parser=functools.partial(_parse, config))
+    parse = functools.partial(_parse, config, tuple(arguments))
+    app.run(lambda words: _guard(functools.partial(main, *words[1:])), flags_parser=parse)
 
 
 def _guard(main: Callable[[], None]) -> None:
@@ -58,7 +60,7 @@ def _fail(error: Exception) -> None:
     sys.exit(2)
 
 
-def _parse(config: Path | None, argv: Sequence[str]) -> list[str]:
+def _parse(config: Path | None, arguments: Sequence[str], argv: Sequence[str]) -> list[str]:
     try:
         if config is not None:
             # config_flags looks for --config in sys.argv, and wants it in front
@@ -68,8 +70,10 @@ def _parse(config: Path | None, argv: Sequence[str]) -> list[str]:
         _fail(error)
     except (flags.Error, TypeError, ValueError) as error:
         _fail(UserError(f"{error}; --help lists the flags"))
-    if len(rest) > 1:
-        _fail(UserError(f"unexpected argument {rest[1]!r}: every option is a flag like --workdir=DIR"))
+    if len(rest) > 1 + len(arguments):
+        _fail(UserError(f"unexpected argument {rest[1 + len(arguments)]!r}: every option is a flag like --workdir=DIR"))
+    if len(rest) < 1 + len(arguments):
+        _fail(UserError(f"{arguments[len(rest) - 1]} is missing; --help lists what to give"))
     return rest
 
 

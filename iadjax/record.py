@@ -184,11 +184,12 @@ def _code_hash() -> str:
 
 
 def _data_hash(built: "configs.Data") -> str:
-    """Hash over the paths and contents of every image and mask; of the paths alone where the source makes the images."""
+    """Hash over the paths and contents of every image, mask and points; of the paths alone where a source makes them."""
     items = {item.path: item for part in built.split for item in part}
 
     def contents(path: str) -> bytes:
-        found = [file for file in (items[path].file, items[path].mask) if file is not None]
+        item = items[path]
+        found = [file for file in (item.file, *(item.masks or (item.mask,)), *item.xyz) if file is not None]
         return path.encode() + b"".join(hashlib.sha256(file.read_bytes()).digest() for file in found)
 
     digest = hashlib.sha256(built.dataset.name.encode())

@@ -36,7 +36,7 @@ def folder(
     base = Path(root).expanduser()
     if not base.is_dir():
         raise UserError(f"there is no folder {base}; give an existing one with --config.data.root=DIR")
-    if (base / "train").is_dir() and not category:
+    if (base / "train").is_dir() and category in ("", "all"):
         return mvtec_layout("folder", {base.resolve().name: base})
     found = sorted(child.name for child in base.iterdir() if (child / "train" / "good").is_dir())
     if not found:

@@ -5,7 +5,7 @@ from pathlib import Path
 from iadjax.data import builders
 from iadjax.data.builders.common import PARTS, count, root_of
 from iadjax.data.dataset import Dataset
-from iadjax.data.prepared import SPLITS, write_prepared
+from iadjax.data.records import SPLITS, write_prepared
 from iadjax.errors import UserError
 
 __all__ = ["differences", "describe", "prepare"]

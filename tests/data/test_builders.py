@@ -1,5 +1,6 @@
 """Every published data set from its own layout: one small tree each, read directly and in its prepared form."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -7,8 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from iadjax import data, metrics
-from iadjax.data import builders
+import iadjax
+from iadjax import data, metrics, record
+from iadjax.config import base_config, build_data, resolve
+from iadjax.data import builders, prepared, records
 from iadjax.data.builders.common import PARTS, count
 from iadjax.data.builders.mvtec_loco import defects
 from iadjax.data.images import Transform
@@ -17,7 +20,7 @@ from iadjax.errors import UserError
 from tests.data.trees import SIZE, draw
 
 NAMES = sorted(builders.MODULES)
-WITHOUT_MASKS = ("dtd", "elpv", "mvtec_ad_2_private", "mvtec_ad_2_private_mixed")
+WITHOUT_MASKS = ("dtd", "elpv", "mvtec_ad_2_private")
 SPLITS = ("train", "validation", "anomalies", "test")
 
 
@@ -128,6 +131,13 @@ def test_prepared_data_give_the_same_batches(case, tmp_path):
                 np.testing.assert_array_equal(left.extra[key], right.extra[key])
 
 
+def test_an_unknown_name_is_answered_with_the_nearest():
+    with pytest.raises(UserError, match="there is no published data set 'btda'; did you mean 'btad'"):
+        describe("btda")
+    with pytest.raises(UserError, match="there is no data set 'viza'; did you mean 'visa'"):
+        data.load("viza", root="x")
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_the_card_says_everything(name):
     text = describe(name)
@@ -159,6 +169,11 @@ def test_the_card_says_everything(name):
 def test_counts_add_up_to_the_published_totals(name, published):
     rows = builders.module(name).COUNTS[name].values()
     assert {part: sum(row.get(part, 0) for row in rows) for part in PARTS} == dict.fromkeys(PARTS, 0) | published
+
+
+def test_the_docs_list_every_name():
+    text = (Path(__file__).parents[2] / "docs/data.md").read_text()
+    assert [name for name in data.NAMES if f"`{name}`" not in text] == []
 
 
 def test_elpv_counts_every_cell():
@@ -273,6 +288,22 @@ def test_a_set_without_normal_images_cannot_be_fitted(tmp_path):
         data.split(data.load("neu_det", root=str(tmp_path)), "unsupervised", 0.1, seed=0)
 
 
+def test_a_run_on_prepared_data(tmp_path):
+    draw("btad", tmp_path / "raw")
+    prepare("btad", tmp_path / "raw", tmp_path / "out", allow_incomplete=True)
+    config = base_config("patchcore", "btad")
+    config.data.update({"root": str(tmp_path / "raw"), "category": "01", "resize": 32, "batch_size": 2, "workers": 0})
+    config.detector.update({"layers": ("layer1",), "coreset_ratio": 0.5})
+    config.threshold.holdout = 0.5
+    published = record._data_hash(build_data(resolve(config)))
+    config.data.root = str(tmp_path / "out")
+    run = iadjax.fit(config, tmp_path / "run")
+    table = iadjax.evaluate(run)
+    assert table["01"]["images"] == 4 and 0 <= table["01"]["pixel_auroc"] <= 1
+    # the same images, wherever they come from
+    assert json.loads((tmp_path / "run/run.json").read_text())["fingerprint_parts"]["data"] == published
+
+
 def test_prepare_names_what_is_missing(tmp_path):
     draw("mvtec_ad", tmp_path / "raw")
     output = tmp_path / "out"
@@ -283,7 +314,7 @@ def test_prepare_names_what_is_missing(tmp_path):
         assert part in text
     assert not output.exists()
     folder, found = prepare("mvtec_ad", tmp_path / "raw", output, allow_incomplete=True)
-    assert data.prepared._read_index(folder)["notes"]["differences"] == found and len(found) == 6 + 13
+    assert prepared._read_index(folder)["notes"]["differences"] == found and len(found) == 6 + 13
     assert [path.name for path in output.iterdir()] == ["mvtec_ad"]
     with pytest.raises(UserError, match="1.0.0 exists; remove it"):
         prepare("mvtec_ad", tmp_path / "raw", output, allow_incomplete=True)
@@ -291,6 +322,18 @@ def test_prepare_names_what_is_missing(tmp_path):
         data.load("mpdd", root=str(folder), category="all")
     with pytest.raises(UserError, match="there is no category 'zipper'"):
         data.load("mvtec_ad", root=str(folder), category="zipper")
+
+
+def test_shards_keep_the_order(tmp_path, monkeypatch):
+    draw("mvtec_loco", tmp_path / "raw")
+    monkeypatch.setattr(records, "_SHARD_BYTES", 3000)
+    folder, _ = prepare("mvtec_loco", tmp_path / "raw", tmp_path / "out", allow_incomplete=True)
+    assert len(list(folder.glob("*test.array_record*"))) > 3
+    direct = data.load("mvtec_loco", root=str(tmp_path / "raw"), category="breakfast_box,pushpins")
+    stored = data.load("mvtec_loco", root=str(folder), category="all")
+    assert flat(stored) == flat(direct)
+    for mine, other in zip(direct.test, stored.test, strict=True):
+        assert mine.file.read_bytes() == other.file.read_bytes() and len(mine.masks) == len(other.masks)
 
 
 def test_a_failed_preparation_leaves_nothing(tmp_path, monkeypatch):

@@ -22,7 +22,8 @@ class Truth(NamedTuple):
 
 
 def _rng(path: Path) -> np.random.Generator:
-    return np.random.default_rng(list(str(path.name).encode()))
+    # images of one name in different folders differ
+    return np.random.default_rng(list("/".join(path.parts[-4:]).encode()))
 
 
 def photo(path: Path, grey: bool = False) -> Path:
@@ -117,7 +118,7 @@ def mvtec_3d_ad(root):
     return truth
 
 
-def _mvtec_ad_2(root, private=""):
+def _mvtec_ad_2(root, private=False):
     truth = {}
     for category in ("can", "vial"):
         for part, folder in (
@@ -130,7 +131,7 @@ def _mvtec_ad_2(root, private=""):
                 bad = folder == "test_public/bad"
                 mask = marks(root / f"{category}/test_public/ground_truth/bad/{name}_mask.png", spot(file)) if bad else None
                 kind = "bad" if bad else "unknown" if "private" in folder else "good"
-                if part != "test" or (folder == private if private else "public" in folder):
+                if part != "test" or ("private" in folder) == private:
                     truth[path] = Truth(part, category, int(bad), kind, mask)
     return truth
 
@@ -140,11 +141,7 @@ def mvtec_ad_2(root):
 
 
 def mvtec_ad_2_private(root):
-    return _mvtec_ad_2(root, "test_private")
-
-
-def mvtec_ad_2_private_mixed(root):
-    return _mvtec_ad_2(root, "test_private_mixed")
+    return _mvtec_ad_2(root, private=True)
 
 
 def _visa(root, file_name, supervised):
@@ -377,7 +374,7 @@ TREES = {
     each.__name__: each
     for each in (
         btad, dagm, deeppcb, dtd, elpv, eyecandies, kolektor_sdd, kolektor_sdd2, mpdd, mtd, mvtec_3d_ad, mvtec_ad, mvtec_ad_2,
-        mvtec_ad_2_private, mvtec_ad_2_private_mixed, mvtec_loco, neu_det, real_iad, real_iad_256, real_iad_512, visa,
+        mvtec_ad_2_private, mvtec_loco, neu_det, real_iad, real_iad_256, real_iad_512, visa,
         visa_2cls_fewshot, visa_2cls_highshot,
     )
 }  # fmt: skip

@@ -34,7 +34,6 @@ MODULES = {
     "mvtec_ad": "mvtec_ad",
     "mvtec_ad_2": "mvtec_ad_2",
     "mvtec_ad_2_private": "mvtec_ad_2",
-    "mvtec_ad_2_private_mixed": "mvtec_ad_2",
     "mvtec_loco": "mvtec_loco",
     "neu_det": "neu_det",
     "real_iad": "real_iad",

@@ -1,7 +1,8 @@
 """MTD, magnetic tile defects: grey images of one product, five kinds of defects.
 
 Layout: MT_<Free|Blowhole|Break|Crack|Fray|Uneven>/Imgs/<name>.jpg with the mask <name>.png beside it (empty for MT_Free).
-Masks: nearly binary; 1 above 127.
+Masks: nearly binary; 1 above 127. Four of MT_Uneven mark nothing (exp3_num_45042, exp4_num_124690, exp4_num_352527,
+  exp4_num_45057).
 Split: none published. Here: sorted by name, every fifth normal image (index % 5 == 0) is for test, and so is every defective
   one: 761 train, 191 + 392 test, from 952 + 392 images. "mtd_300" is a quick subset: the first 200 training images, the
   first 100 normal test images and the first 20 of each kind of defect.

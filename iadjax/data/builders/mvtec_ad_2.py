@@ -4,9 +4,9 @@ Layout: <category>/{train,validation}/good/NNN_<light>.png, <category>/test_publ
   <category>/test_public/ground_truth/bad/NNN_<light>_mask.png, and without labels
   <category>/test_private/NNN_<light>.png, <category>/test_private_mixed/NNN_<light>.png.
 Masks: 0 and 255.
-Split: published. "mvtec_ad_2" tests on the public part; "mvtec_ad_2_private" and "mvtec_ad_2_private_mixed" have the unlabelled
-  images as their test: label 0, defect "unknown", no masks, so that maps can be computed but metrics mean nothing. Their maps
-  are judged by a server; `iadjax.data.submission` writes the folders that it takes. Over 8,000 images in all.
+Split: published. "mvtec_ad_2" tests on the public part; "mvtec_ad_2_private" has the unlabelled images of both private parts as
+  its test: label 0, defect "unknown", no masks, so that maps can be computed but metrics mean nothing. Their maps are judged by
+  a server; `scripts/submission.py` writes the folders that it takes. Over 8,000 images in all.
 Licence: CC BY-NC-SA 4.0.
 Citation: Heckler-Kram, Neudeck, Scheler, Koenig, Steger: The MVTec AD 2 Dataset: Advanced Scenarios for Unsupervised Anomaly
   Detection, arXiv 2503.21622, 2025.
@@ -24,22 +24,22 @@ __all__ = ["CATEGORIES", "COUNTS", "index", "read"]
 
 read = read_item
 CATEGORIES = ("can", "fabric", "fruit_jelly", "rice", "sheet_metal", "vial", "wallplugs", "walnuts")
-COUNTS = {
-    name: {category: {} for category in CATEGORIES} for name in ("mvtec_ad_2", "mvtec_ad_2_private", "mvtec_ad_2_private_mixed")
-}
+COUNTS = {name: {category: {} for category in CATEGORIES} for name in ("mvtec_ad_2", "mvtec_ad_2_private")}
+PRIVATE = ("test_private", "test_private_mixed")
 
 
 def index(name: str, root: str | Path, category: str) -> Dataset:
     """The index of the categories that `category` names."""
     base = root_of(name, root, "can, fabric, ...")
     categories = chosen(name, base, category, CATEGORIES, lambda each: base / each)
-    private = name.replace("mvtec_ad_2", "test", 1) if name != "mvtec_ad_2" else ""
+    private = name == "mvtec_ad_2_private"
     train, validation, test = [], [], []
     for each in categories:
         train += items_in(base, base / each / "train/good", each)
         validation += items_in(base, base / each / "validation/good", each)
         if private:
-            test += [item._replace(defect="unknown") for item in items_in(base, base / each / private, each)]
+            for part in PRIVATE:
+                test += [item._replace(defect="unknown") for item in items_in(base, base / each / part, each)]
             continue
         public = base / each / "test_public"
         test += items_in(base, public / "good", each)

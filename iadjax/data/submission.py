@@ -1,0 +1,75 @@
+"""What the server of MVTec AD 2 takes: maps of the private test images, as scores and as decisions.
+
+Layout: anomaly_images/<category>/<test_private|test_private_mixed>/<image>.tiff, float16 of the image's size, and
+anomaly_images_thresholded/... .png, 0 and 255. MVTec's own checker, offered beside the data set, packs that folder.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tifffile
+from PIL import Image
+
+from iadjax import data, files
+from iadjax.errors import UserError
+
+__all__ = ["write_submission"]
+
+NAME = "mvtec_ad_2_private"
+
+
+def write_submission(workdir: str | Path, output: str | Path, threshold: float | None = None) -> int:
+    """Writes the maps of a run's private test images to `output`; runs of other categories can be added to the same folder.
+
+    Args:
+      workdir: an evaluated run with data.name=mvtec_ad_2_private and evaluate.save_maps=True.
+      output: the folder of the submission.
+      threshold: a pixel is anomalous from this score on; None takes the run's decision threshold for images.
+
+    Returns:
+      The number of images.
+
+    Raises:
+      UserError: another run, a map that is missing, of the wrong size or beyond float16 (named), or no threshold.
+    """
+    workdir, output = Path(workdir), Path(output)
+    config = _json(workdir / "config.json")["data"]
+    if config["name"] != NAME:
+        raise UserError(f"{workdir} is a run on {config['name']}; fit one with --config.data.name={NAME}")
+    if threshold is None:
+        threshold = float(_json(workdir / "threshold.json")["value"])
+    dataset = data.load(NAME, root=config["root"], category=config["category"])
+    # all maps are looked at before any is written
+    missing = [item.path for item in dataset.test if not _map_file(workdir, item).is_file()]
+    if missing:
+        raise UserError(
+            f"{workdir / 'maps'} lacks {len(missing)} of {len(dataset.test)} maps, like {missing[0]}; "
+            "fit and evaluate with --config.evaluate.save_maps=True"
+        )
+    for item in dataset.test:
+        scores = tifffile.imread(_map_file(workdir, item))
+        size = dataset.read(item)[1].shape
+        if scores.shape != size:
+            raise UserError(f"the map {_map_file(workdir, item)} is {scores.shape}, but its image is {size}; evaluate again")
+        # NaN fails too
+        if not (np.abs(scores) <= np.finfo(np.float16).max).all():
+            raise UserError(f"the map {_map_file(workdir, item)} holds scores beyond float16 (65504), which the server takes")
+        place = Path(item.path)
+        with files.replacing((output / "anomaly_images" / place).with_suffix(".tiff")) as temporary:
+            tifffile.imwrite(temporary, scores.astype(np.float16))
+        with files.replacing((output / "anomaly_images_thresholded" / place).with_suffix(".png")) as temporary:
+            Image.fromarray(((scores >= threshold) * 255).astype(np.uint8)).save(temporary, format="PNG")
+    return len(dataset.test)
+
+
+def _map_file(workdir: Path, item: data.Item) -> Path:
+    return (workdir / "maps" / item.path).with_suffix(".tiff")
+
+
+def _json(file: Path) -> dict[str, Any]:
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read {file} ({error}); give --workdir=DIR of a fitted run") from error
