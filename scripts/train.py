@@ -10,19 +10,23 @@ from pathlib import Path
 from absl import flags
 
 import iadjax
-from iadjax import cli
+from iadjax import cli, sharding
 
 _CONFIG = cli.define_config()
 _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run; a fresh one under runs/ by default.")
+_JOIN = cli.define_processes()
 _RESUME = flags.DEFINE_bool("resume", False, "Continue the run in --workdir.")
 
 
 def main() -> None:
     name = f"{_CONFIG.value.detector.name}-{_CONFIG.value.data.name}-{datetime.datetime.now():%Y%m%d-%H%M%S-%f}"
-    workdir = Path(_WORKDIR.value or Path("runs") / name)
+    _JOIN()
+    workdir = Path(_WORKDIR.value or cli.one_process("--workdir=DIR", Path("runs") / name))
     run = iadjax.fit(_CONFIG.value, workdir, resume=_RESUME.value)
-    iadjax.print_metrics(iadjax.evaluate(run, output=workdir))
-    print(f"run:    {workdir}\nreport: {workdir / 'report' / 'index.html'}")
+    metrics = iadjax.evaluate(run, output=workdir)
+    if sharding.is_main():
+        iadjax.print_metrics(metrics)
+        print(f"run:    {workdir}\nreport: {workdir / 'report' / 'index.html'}")
 
 
 if __name__ == "__main__":
