@@ -2,25 +2,51 @@
 
 import errno
 import functools
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
+import jax
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
+from iadjax import sharding
 from iadjax.config import load_config
 from iadjax.errors import UserError, did_you_mean
 from iadjax.fit import Stopped
 
-__all__ = ["define_config", "run"]
+__all__ = ["define_config", "define_processes", "one_process", "run"]
 
 INTERRUPTED = 130
+
+_CACHE = flags.DEFINE_string(
+    "compile_cache",
+    None,
+    "Directory of compiled programs, so that the next run need not compile; '' for none. "
+    "By default JAX_COMPILATION_CACHE_DIR, or ~/.cache/iadjax/jax.",
+)
 
 
 def define_config() -> flags.FlagHolder:
     """The flag --config=FILE.py[:ARGUMENT] with its overrides --config.key=value."""
     return config_flags.DEFINE_config_file("config", None, "FILE.py or FILE.py:ARGUMENT", lock_config=True)
+
+
+def define_processes() -> Callable[[], None]:
+    """The flags of a run of several processes; returns a function that joins them."""
+    coordinator = flags.DEFINE_string("coordinator", "", "HOST:PORT of process 0, for a run of several processes.")
+    number = flags.DEFINE_integer("num_processes", 0, "How many processes; with --coordinator.")
+    index = flags.DEFINE_integer("process_id", -1, "Which one this is, from 0; with --coordinator.")
+    return lambda: sharding.start(coordinator.value, number.value, index.value)
+
+
+def one_process(flag: str, default: Any) -> Any:
+    """A default that is only good for one process; several of them need the flag."""
+    if sharding.process()[1] > 1:
+        raise UserError(f"several processes need {flag}, the same for all and on a disk that they share")
+    return default
 
 
 def run(main: Callable[..., None], config: Path | None = None, arguments: Sequence[str] = ()) -> None:
@@ -38,6 +64,7 @@ def run(main: Callable[..., None], config: Path | None = None, arguments: Sequen
 def _guard(main: Callable[[], None]) -> None:
     # Orbax writes thirty lines about every checkpoint
     logging.set_verbosity(logging.WARNING)
+    _set_compile_cache()
     try:
         main()
     except UserError as error:
@@ -52,12 +79,43 @@ def _guard(main: Callable[[], None]) -> None:
         )
     except (Stopped, KeyboardInterrupt) as error:
         print(str(error) or "interrupted", file=sys.stderr)
-        sys.exit(INTERRUPTED)
+        _exit(INTERRUPTED)
+    except Exception as error:
+        if not _several():
+            raise
+        reason = str(error).strip().splitlines() or [""]
+        print(
+            f"error: process {jax.process_index()} stopped because another one or the network failed ({type(error).__name__}: "
+            f"{reason[0][:200]}); start all of them again with --resume, in any number",
+            file=sys.stderr,
+        )
+        _exit(1)
+
+
+def _set_compile_cache() -> None:
+    directory = os.environ.get("JAX_COMPILATION_CACHE_DIR", "~/.cache/iadjax/jax") if _CACHE.value is None else _CACHE.value
+    if directory:
+        jax.config.update("jax_compilation_cache_dir", str(Path(directory).expanduser()))
+        # many of our programs take less than JAX's second
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+
+def _several() -> bool:
+    return jax.distributed.is_initialized() and jax.process_count() > 1
+
+
+def _exit(status: int) -> None:
+    """Ends the program; one of several processes does not wait for the others, which may be waiting for it."""
+    if _several():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)
 
 
 def _fail(error: Exception) -> None:
     print(f"error: {error}", file=sys.stderr)
-    sys.exit(2)
+    _exit(2)
 
 
 def _parse(config: Path | None, arguments: Sequence[str], argv: Sequence[str]) -> list[str]:

@@ -135,6 +135,7 @@ def _fit_phases(config, workdir, model, built, spec: DataSpec, devices: sharding
             if index > position.phase:
                 position = Position(index, 0, 0, position.step)
             state, position = run_phase(index, key, state, position, save, stop, log)
+            state = sharding.place(devices, detector, state)
             state = phases[index].finalize(_fold(key, _FINALIZE, index), state, model.frozen)
             state = sharding.place(devices, detector, state)
             position = Position(index + 1, 0, 0, position.step)
@@ -176,8 +177,10 @@ def _run_phase(config, model, built, devices, clock, index, key, state, position
             for number, batch in enumerate(clock.waiting(loader), start=start + 1):
                 state, info = update(_fold(key, _UPDATE, step), state, model.frozen, sharding.put_batch(devices, batch))
                 if phase.between is not None:
-                    changed = phase.between(_fold(key, _BETWEEN, index), state, model.frozen)
-                    state = state if changed is state else sharding.place(devices, model.detector, changed)
+                    state = phase.between(
+                        _fold(key, _BETWEEN, index), sharding.place(devices, model.detector, state), model.frozen
+                    )
+                    state = sharding.place(devices, model.detector, state)
                 clock.asked = info
                 step += 1
                 log.write(step, phase.name, epoch, info)

@@ -6,7 +6,10 @@ placed so does the rest; code that has to know its own part (`ops.nearest_neighb
 """
 
 import contextlib
+import importlib.util
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -19,11 +22,54 @@ from iadjax.errors import UserError, did_you_mean
 
 __all__ = [
     "AXIS", "Devices", "KINDS", "agree", "all_devices", "barrier", "fetch", "is_main", "jit_init", "jit_predict", "jit_update",
-    "num_shards", "place", "process", "put_batch", "put_rows", "replicate", "state_shardings", "use",
+    "num_shards", "place",
+    "process", "put_batch", "put_rows", "replicate", "start",
+    "state_shardings", "use",
 ]  # fmt: skip
 
 AXIS = "data"
 KINDS = ("jit", "pmap")
+
+
+# seconds after which the others hear of a process that died without a word
+_HEARTBEAT = 30
+
+
+def start(coordinator: str = "", num_processes: int = 0, process_id: int = -1, timeout: int = 300) -> None:
+    """Joins this process with the others of its run; call it before anything else of JAX.
+
+    Args:
+      coordinator: HOST:PORT of the first process; "" where the cluster tells (SLURM, Open MPI, TPU) or there is one process.
+      num_processes, process_id: with `coordinator`.
+      timeout: seconds to wait for the others.
+
+    Raises:
+      UserError: the three do not fit together, or the others do not come.
+    """
+    if not coordinator and (num_processes or process_id >= 0):
+        raise UserError("--num_processes and --process_id need --coordinator=HOST:PORT, the address of process 0")
+    if coordinator and not 0 <= process_id < num_processes:
+        raise UserError(
+            f"--coordinator={coordinator} needs --num_processes=N and --process_id from 0 to N - 1, got {num_processes} and "
+            f"{process_id}"
+        )
+    where = (coordinator, num_processes, process_id) if coordinator else ()
+    if not where and not _in_cluster():
+        return
+    try:
+        jax.distributed.initialize(*where, initialization_timeout=timeout, heartbeat_timeout_seconds=_HEARTBEAT)
+    except (RuntimeError, ValueError) as error:
+        raise UserError(
+            f"the processes did not find each other within {timeout} s ({str(error).splitlines()[0]}); start all of them, with "
+            "the same coordinator and a process_id of their own"
+        ) from error
+
+
+def _in_cluster() -> bool:
+    """Whether this is one of several processes that a scheduler started, or runs on a TPU host."""
+    several = any(int(os.environ.get(name) or 1) > 1 for name in ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE"))
+    chips = list(Path("/dev").glob("accel*")) + list(Path("/dev/vfio").glob("[0-9]*"))
+    return several or bool(chips and importlib.util.find_spec("libtpu"))
 
 
 class Devices(NamedTuple):
@@ -162,8 +208,11 @@ def state_shardings(devices: Devices, detector: Detector, state: State) -> Any:
 
 def place(devices: Devices, detector: Detector, state: State) -> State:
     """The state with every array where `state_shardings` has it."""
-    if devices.mesh is None or devices.kind == "pmap":
+    if devices.mesh is None:
         return state
+    if devices.kind == "pmap":
+        # replicas are alike: what is done between the steps is done on one
+        return jax.device_put(state, jax.local_devices()[0])
     shardings = state_shardings(devices, detector, state)
     return jax.jit(lambda x: x, out_shardings=shardings)(state) if jax.process_count() > 1 else jax.device_put(state, shardings)
 

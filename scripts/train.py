@@ -11,24 +11,25 @@ from pathlib import Path
 from absl import flags
 
 import iadjax
-from iadjax import cli, data
+from iadjax import cli, data, sharding
 
 _CONFIG = cli.define_config()
 _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run; a fresh one under runs/ by default.")
+_JOIN = cli.define_processes()
 _RESUME = flags.DEFINE_bool("resume", False, "Continue the run in --workdir.")
 
 
 def main() -> None:
     name = f"{_CONFIG.value.detector.name}-{_CONFIG.value.data.name}-{datetime.datetime.now():%Y%m%d-%H%M%S-%f}"
-    workdir = Path(_WORKDIR.value or Path("runs") / name)
+    _JOIN()
+    workdir = Path(_WORKDIR.value or cli.one_process("--workdir=DIR", Path("runs") / name))
     if _CONFIG.value.protocol.name in data.SEQUENCES:
         iadjax.fit_sequence(_CONFIG.value, workdir, resume=_RESUME.value)
-        iadjax.print_metrics(json.loads((workdir / "metrics.json").read_text(encoding="utf-8")))
-        print(f"steps:  {workdir / 'sequence.json'}")
     else:
-        run = iadjax.fit(_CONFIG.value, workdir, resume=_RESUME.value)
-        iadjax.print_metrics(iadjax.evaluate(run, output=workdir))
-    print(f"run:    {workdir}\nreport: {workdir / 'report' / 'index.html'}")
+        iadjax.evaluate(iadjax.fit(_CONFIG.value, workdir, resume=_RESUME.value), output=workdir)
+    if sharding.is_main():
+        iadjax.print_metrics(json.loads((workdir / "metrics.json").read_text(encoding="utf-8")))
+        print(f"run:    {workdir}\nreport: {workdir / 'report' / 'index.html'}")
 
 
 if __name__ == "__main__":
