@@ -27,9 +27,9 @@ def get_config(arg: str = "smoke"):
     if smoke:
         config.data.update({"resize": 128, "batch_size": 16})
         config.backbone.name = "filter_bank"
-        config.detector.update({"layers": ("layer1", "layer2", "layer3"), "stride": 8, "hidden": 96, "heads": 4, "width": 192})
-        config.detector.update({"num_encoder_layers": 2, "num_decoder_layers": 2, "epochs": 25, "learning_rate": 2e-3})
-        config.detector.update({"clip_norm": 1.0, "neighbor_size": 5})
+        config.detector.update({"layers": ("layer1", "layer2", "layer3"), "stride": 16, "hidden": 96, "heads": 4, "width": 192})
+        config.detector.update({"num_encoder_layers": 2, "num_decoder_layers": 2, "epochs": 8, "learning_rate": 2e-3})
+        config.detector.update({"clip_norm": 1.0, "neighbor_size": 3})
     if dataset in ("mtd", "mtd_300"):
         config.data.update({"category": "", "resize": 224, "batch_size": 8})
         config.backbone.name = "resnet18"

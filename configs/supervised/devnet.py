@@ -26,8 +26,8 @@ def get_config(arg: str = "smoke"):
         config.data.category = category or "all"
     if smoke:
         config.data.update({"resize": 128, "batch_size": 12})
-        config.backbone.update({"name": "resnet18", "weights": "random"})
-        config.detector.update({"layers": ("layer2",), "steps": 150, "decay_every": 100, "learning_rate": 1e-3})
+        config.backbone.name = "filter_bank"
+        config.detector.update({"layers": ("layer1", "layer2"), "steps": 200, "decay_every": 150, "learning_rate": 1e-2})
     if dataset in ("mtd", "mtd_300"):
         config.data.update({"resize": 256, "batch_size": 12})
         config.detector.layers = ("layer3",)

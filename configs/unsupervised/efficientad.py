@@ -27,5 +27,5 @@ def get_config(arg: str = "smoke"):
     if smoke:
         config.data.update({"resize": 128, "batch_size": 2})
         config.backbone.update({"name": "pdn_small", "weights": "random"})
-        config.detector.update({"steps": 100, "learning_rate": 5e-4})
+        config.detector.update({"steps": 50, "learning_rate": 5e-4})
     return config

@@ -27,7 +27,7 @@ def get_config(arg: str = "smoke"):
     if smoke:
         config.data.update({"resize": 128, "batch_size": 8})
         config.backbone.name = "filter_bank"
-        config.detector.update({"conv3x3_only": True, "epochs": 30})
+        config.detector.update({"conv3x3_only": True, "flow_steps": 4, "epochs": 8, "learning_rate": 2e-3})
     if dataset in ("mtd", "mtd_300"):
         config.backbone.name = "resnet18"
         config.detector.conv3x3_only = True

@@ -25,8 +25,8 @@ def get_config(arg: str = "smoke"):
         config.data.category = category or "all"
     if smoke:
         config.data.update({"resize": 128, "batch_size": 8})
-        config.backbone.update({"name": "resnet18", "weights": "random"})
-        config.detector.epochs = 20
+        config.backbone.name = "filter_bank"
+        config.detector.epochs = 6
     if dataset in ("mtd", "mtd_300"):
         config.backbone.name = "resnet18"
         config.data.batch_size = 8

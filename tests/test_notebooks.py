@@ -1,0 +1,30 @@
+"""The notebooks run from top to bottom, and their pictures are there."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+nbclient = pytest.importorskip("nbclient")
+nbformat = pytest.importorskip("nbformat")
+
+FOLDER = Path(__file__).parent.parent / "colab"
+NAMES = ("01_quickstart", "02_comparing_detectors", "03_few_shot_and_noisy", "04_adding_a_detector", "05_scaling")
+
+
+def test_there_are_no_others():
+    assert sorted(path.stem for path in FOLDER.glob("*.ipynb")) == sorted(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_notebook_runs(name, tmp_path):
+    notebook = nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
+    text = json.dumps(notebook)
+    assert f"colab.research.google.com/github/iadjax/iadjax/blob/main/colab/{name}.ipynb" in text
+    assert not any(cell.get("outputs") for cell in notebook.cells), "commit notebooks without outputs"
+    client = nbclient.NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}})
+    client.execute()
+    outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+    pictures = [output for output in outputs if "image/png" in output.get("data", {})]
+    assert pictures
+    assert any(output.output_type == "stream" and output.name == "stdout" for output in outputs)
