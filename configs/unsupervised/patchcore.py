@@ -16,7 +16,7 @@ from iadjax.config import base_config
 
 
 def get_config(arg: str = "synthetic"):
-    """`arg`: "synthetic[:category]", "mvtec_ad:category", "mtd", "mtd_300" or "folder"."""
+    """`arg`: "synthetic[:category]", or any data set like "mvtec_ad:category", "mtd" or "folder"."""
     dataset, _, category = arg.partition(":")
     config = base_config("patchcore", dataset)
     if category:
@@ -24,7 +24,7 @@ def get_config(arg: str = "synthetic"):
     if dataset == "synthetic":
         config.data.category = category or "all"
         config.detector.coreset_ratio = 0.05
-    if dataset in ("mvtec_ad", "folder"):
+    else:
         config.backbone.name = "wide_resnet50_2"
     if dataset in ("mtd", "mtd_300"):
         config.backbone.name = "resnet18"
