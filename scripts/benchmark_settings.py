@@ -147,9 +147,9 @@ def page(results: dict[str, Any]) -> str:
                 lines.append(f"| {name} | {detector} | {' | '.join(cell(entry, key) for key in KEYS)} | {note} |")
         lines.append("")
     lines += [
-        "PatchCore is not in batched zero-shot: in its own bank every test patch has the distance zero. In `continual` PatchCore",
-        "keeps the old coreset and chooses the next one from it and the new patches, RD4AD goes on from its weights, PaDiM begins",
-        "anew.",
+        "PatchCore is not in batched zero-shot: in its own bank every test patch has the distance zero. In `continual`",
+        "PatchCore keeps the old coreset and chooses the next one from it and the new patches, RD4AD goes on from its",
+        "weights, PaDiM begins anew.",
     ]
     return "\n".join(lines) + "\n"
 

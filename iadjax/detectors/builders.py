@@ -10,9 +10,21 @@ from jax.sharding import PartitionSpec
 
 from iadjax.detector import Detector, Phase
 from iadjax.detectors.bank import Bank, memory_bank
+from iadjax.errors import UserError
 from iadjax.sharding import AXIS
 
-__all__ = ["Bank", "Moments", "Trained", "carry_variables", "gradient", "memory_bank", "statistics", "step_decay", "trainer"]
+__all__ = [
+    "Bank",
+    "Moments",
+    "Trained",
+    "carry_variables",
+    "gradient",
+    "memory_bank",
+    "rate_schedule",
+    "statistics",
+    "step_decay",
+    "trainer",
+]
 
 
 class Moments(NamedTuple):
@@ -160,3 +172,37 @@ def step_decay(rate: float, factor: float, *milestones: jax.Array | float) -> op
         return rate * factor**passed
 
     return schedule
+
+
+SCHEDULES = ("constant", "cosine", "step")
+
+# Optax wants whole, known numbers of steps: its schedules run over so many, and are stretched to what a run has
+_STEPS = 10_000
+
+
+def rate_schedule(kind: str, rate: float, total: jax.Array | float, warmup: float = 0.0) -> optax.Schedule:
+    """A learning rate over a whole run, by Optax.
+
+    Args:
+      kind: "constant"; "cosine": to zero at the end (Loshchilov & Hutter, ICLR 2017); "step": to a tenth at 80 % and again
+        at 90 % of the steps.
+      rate: its largest value.
+      total: steps of the run; it may be traced, which Optax's own numbers of steps may not.
+      warmup: share of the steps in which it rises linearly from zero.
+
+    Raises:
+      UserError: an unknown kind, or a warm-up outside [0, 1).
+    """
+    if kind not in SCHEDULES or not 0 <= warmup < 1:
+        raise UserError(f"detector.schedule must be one of {', '.join(SCHEDULES)} and warmup in [0, 1); got {kind!r}, {warmup}")
+    rising = round(warmup * _STEPS)
+    if kind == "constant" and not rising:
+        return optax.constant_schedule(rate)
+    if kind == "cosine":
+        after = optax.cosine_decay_schedule(rate, _STEPS - rising)
+    elif kind == "step":
+        after = optax.piecewise_constant_schedule(rate, {round(share * _STEPS) - rising: 0.1 for share in (0.8, 0.9)})
+    else:
+        after = optax.constant_schedule(rate)
+    whole = optax.join_schedules([optax.linear_schedule(0.0, rate, rising), after], [rising]) if rising else after
+    return lambda count: whole(count * (_STEPS / total))

@@ -14,7 +14,7 @@ import optax
 from iadjax import losses, ops, weights
 from iadjax.backbones import Backbone, check_layers
 from iadjax.detector import Detector, Prediction, State
-from iadjax.detectors.builders import gradient
+from iadjax.detectors.builders import gradient, rate_schedule
 from iadjax.errors import UserError
 from iadjax.nn.flow import AllInOneBlock
 
@@ -81,6 +81,8 @@ def fastflow(
     epochs: int = 500,
     learning_rate: float = 1e-3,
     weight_decay: float = 1e-5,
+    schedule: str = "constant",
+    warmup: float = 0.0,
 ) -> Detector:
     """Builds FastFlow.
 
@@ -95,6 +97,7 @@ def fastflow(
         implementation that reaches its figures; off for ViTs, whose last norm takes its place. It binds the model to one
         size of the input.
       epochs, learning_rate, weight_decay: Adam's, with the L2 term in the gradient.
+      schedule, warmup: of the rate over the whole run, see `builders.rate_schedule`.
 
     Raises:
       UserError: an option out of its range, or a layer that the backbone does not have.
@@ -105,6 +108,7 @@ def fastflow(
             "detector: flow_steps, epochs, hidden_ratio, clamp and learning_rate must be positive; got "
             f"{flow_steps}, {epochs}, {hidden_ratio}, {clamp} and {learning_rate}"
         )
+    rate_schedule(schedule, learning_rate, 1, warmup)
     flows = Flows((flow_steps, conv3x3_only, hidden_ratio, clamp), layer_norm)
 
     def embed(frozen, image):
@@ -130,8 +134,8 @@ def fastflow(
         return Prediction(maps.max(axis=(1, 2)), maps)
 
     def optimizer(steps_per_epoch):
-        del steps_per_epoch
-        return optax.chain(optax.add_decayed_weights(weight_decay), optax.adam(learning_rate))
+        rate = rate_schedule(schedule, learning_rate, epochs * steps_per_epoch, warmup)
+        return optax.chain(optax.add_decayed_weights(weight_decay), optax.adam(rate))
 
     return gradient(init_variables, loss, predict, optimizer, epochs=epochs)
 

@@ -14,7 +14,7 @@ import optax
 from iadjax import losses, ops, weights
 from iadjax.backbones import Backbone, check_layers
 from iadjax.detector import Detector, Prediction, State
-from iadjax.detectors.builders import gradient
+from iadjax.detectors.builders import gradient, rate_schedule
 from iadjax.errors import UserError
 from iadjax.nn.layers import batch_norm
 from iadjax.synthesis.feature_noise import gaussian_noise
@@ -57,6 +57,8 @@ def simplenet(
     adaptor_rate: float = 1e-4,
     discriminator_rate: float = 2e-4,
     weight_decay: float = 1e-5,
+    schedule: str = "constant",
+    warmup: float = 0.0,
     sigma: float = 4.0,
 ) -> Detector:
     """Builds SimpleNet.
@@ -71,6 +73,7 @@ def simplenet(
       epochs: passes over the images, 40 times 4 in the authors' code.
       adaptor_rate: of AdamW, which trains the adaptor with PyTorch's default weight decay 1e-2.
       discriminator_rate, weight_decay: of Adam, which trains the discriminator, with the L2 term in the gradient.
+      schedule, warmup: of both rates over the whole run, see `builders.rate_schedule`; the authors' code has a cosine, off.
       sigma: of the Gaussian that smooths the map, in pixels of the input; 0 = off.
 
     Raises:
@@ -84,6 +87,7 @@ def simplenet(
         )
     if noise_std <= 0 or th <= 0 or sigma < 0:
         raise UserError(f"detector: noise_std and th must be positive and sigma at least 0; got {noise_std}, {th} and {sigma}")
+    rate_schedule(schedule, adaptor_rate, 1, warmup)
     adaptor, discriminator = Adaptor(), Discriminator(hidden)
 
     def embed(frozen, image):
@@ -122,9 +126,11 @@ def simplenet(
         return Prediction(s.max(axis=(1, 2)), ops.gaussian_blur(maps, sigma) if sigma else maps)
 
     def optimizer(steps_per_epoch):
-        del steps_per_epoch
-        second = optax.chain(optax.add_decayed_weights(weight_decay), optax.adam(discriminator_rate))
-        first = optax.adamw(adaptor_rate, weight_decay=1e-2)
+        first, second = (
+            rate_schedule(schedule, rate, epochs * steps_per_epoch, warmup) for rate in (adaptor_rate, discriminator_rate)
+        )
+        second = optax.chain(optax.add_decayed_weights(weight_decay), optax.adam(second))
+        first = optax.adamw(first, weight_decay=1e-2)
         # each name labels its whole subtree
         return optax.multi_transform({"adaptor": first, "discriminator": second}, {name: name for name in _NETWORKS})
 

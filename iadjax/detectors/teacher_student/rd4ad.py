@@ -15,7 +15,7 @@ from iadjax import losses, ops, weights
 from iadjax.backbones import Backbone, check_layers
 from iadjax.backbones.resnet import SPECS
 from iadjax.detector import Detector, Prediction, State
-from iadjax.detectors.builders import gradient
+from iadjax.detectors.builders import gradient, rate_schedule
 from iadjax.errors import UserError
 from iadjax.nn.layers import Conv, ConvTranspose2x2, batch_norm
 
@@ -131,6 +131,8 @@ def rd4ad(
     learning_rate: float = 0.005,
     beta1: float = 0.5,
     beta2: float = 0.999,
+    schedule: str = "constant",
+    warmup: float = 0.0,
     sigma: float = 4.0,
 ) -> Detector:
     """Builds RD4AD.
@@ -142,6 +144,7 @@ def rd4ad(
       flatten: one cosine over the flattened features of an image and level, as the authors' code and figures have it,
         instead of the mean of one per position (eq. 1-2 of the paper).
       epochs, learning_rate, beta1, beta2: Adam's, section 4.1.
+      schedule, warmup: of the rate over the whole run, see `builders.rate_schedule`.
       sigma: of the Gaussian that smooths the map, in pixels of the input; 0 = off.
 
     Raises:
@@ -154,6 +157,7 @@ def rd4ad(
         raise UserError(
             f"detector: epochs and learning_rate must be positive and sigma at least 0; got {epochs}, {learning_rate}, {sigma}"
         )
+    rate_schedule(schedule, learning_rate, 1, warmup)
     bottleneck, blocks, per_group = SPECS.get(backbone.name, (False, (2, 2, 2, 2), 64))
 
     def teacher(frozen, image):
@@ -193,7 +197,11 @@ def rd4ad(
         maps = ops.gaussian_blur(maps, sigma) if sigma else maps
         return Prediction(maps.max(axis=(1, 2)), maps)
 
-    return gradient(init_variables, loss, predict, lambda steps: optax.adam(learning_rate, beta1, beta2), epochs=epochs)
+    def optimizer(steps_per_epoch):
+        rate = rate_schedule(schedule, learning_rate, epochs * steps_per_epoch, warmup)
+        return optax.adam(rate, beta1, beta2)
+
+    return gradient(init_variables, loss, predict, optimizer, epochs=epochs)
 
 
 def from_torch(tensors, state: State) -> State:
