@@ -29,6 +29,11 @@ def randomize(module, seed: int = 0) -> None:
                 tensor.copy_(noise / tensor[0].numel() ** 0.5)
 
 
+def features(backbone, variables, image, layers):
+    """`Backbone.features` as one program: call by call, every operation would be compiled on its own."""
+    return jax.jit(backbone.features, static_argnums=2)(variables, image, tuple(layers))
+
+
 def to_torch(x):
     """`[B, H, W, C]` to a torch tensor `[B, C, H, W]`."""
     import torch

@@ -9,6 +9,7 @@ from safetensors.numpy import load_file, save_file
 
 from iadjax import backbones
 from iadjax.errors import UserError
+from tests import parity
 
 KEY = jax.random.key(0)
 
@@ -76,7 +77,7 @@ def test_every_layer_equals_pytorch(name):
     weights = state_dict(backbone, backbone.layers)
     image = np.random.default_rng(1).random((1, 70, 62, 3), np.float32)
     variables = backbones.convert(backbone, weights, backbone.layers)
-    ours = jax.jit(lambda v, x: backbone.features(v, x, backbone.layers))(variables, image)
+    ours = jax.jit(lambda v, x: parity.features(backbone, v, x, backbone.layers))(variables, image)
     theirs = torch_resnet(torch, weights, image, bottleneck, blocks)
     for layer, features in zip(backbone.layers, ours, strict=True):
         close(features, theirs[layer])
@@ -87,7 +88,7 @@ def test_stored_features_without_torch():
     backbone = backbones.backbone("resnet18")
     image = np.random.default_rng(1).random((1, 70, 62, 3), np.float32)
     variables = backbones.convert(backbone, state_dict(backbone, backbone.layers), backbone.layers)
-    ours = backbone.features(variables, image, ("relu", "layer1", "layer2", "layer3", "layer4"))
+    ours = parity.features(backbone, variables, image, ("relu", "layer1", "layer2", "layer3", "layer4"))
     np.testing.assert_allclose([[x.mean(), x.std()] for x in ours], STORED, rtol=1e-4)
 
 
@@ -108,7 +109,7 @@ def test_real_weights_equal_pytorch(shared):
     image = np.random.default_rng(2).random((1, 96, 96, 3), np.float32)
     variables = backbones.load_weights(backbone, str(path), layers, KEY)
     theirs = torch_resnet(torch, load_file(path), image, False, (2, 2, 2))
-    for layer, features in zip(layers, backbone.features(variables, image, layers), strict=True):
+    for layer, features in zip(layers, parity.features(backbone, variables, image, layers), strict=True):
         close(features, theirs[layer])
 
 
@@ -119,7 +120,7 @@ def test_squeezenet_equals_pytorch(size):
     backbone = backbones.backbone("squeezenet1_1")
     weights = state_dict(backbone, backbone.layers)
     image = np.random.default_rng(3).random((1, *size, 3), np.float32)
-    ours = backbone.features(backbones.convert(backbone, weights, backbone.layers), image, backbone.layers)
+    ours = parity.features(backbone, backbones.convert(backbone, weights, backbone.layers), image, backbone.layers)
     w = {key: torch.tensor(value) for key, value in weights.items()}
 
     def conv(x, name, pad=0, stride=1):
@@ -213,11 +214,11 @@ def test_unknown_names():
 def test_filter_bank_features():
     backbone = backbones.backbone("filter_bank")
     image = jnp.asarray(np.random.default_rng(0).random((2, 64, 64, 3), np.float32))
-    features = backbone.features({}, image, ("layer1", "layer2", "layer3"))
+    features = parity.features(backbone, {}, image, ("layer1", "layer2", "layer3"))
     depth = features[0].shape[-1]
     assert [x.shape for x in features] == [(2, 16, 16, depth), (2, 8, 8, depth), (2, 4, 4, depth)]
     # stripes answer in the channel of their own orientation: vertical ones in the first, horizontal ones in the fourth
     stripes = np.tile(0.5 + 0.4 * np.sin(2 * np.pi * np.arange(64) / 4), (64, 1)).astype(np.float32)
     both = np.stack([stripes, stripes.T])[..., None].repeat(3, -1)
-    (answer,) = backbone.features({}, jnp.asarray(both), ("layer1",))
+    (answer,) = parity.features(backbone, {}, jnp.asarray(both), ("layer1",))
     assert answer[0, 8, 8, :6].argmax() == 0 and answer[1, 8, 8, :6].argmax() == 3

@@ -27,7 +27,7 @@ def fitted(images, **options):
 
 
 def units(backbone, images):
-    x = np.asarray(backbone.features({}, images, ("layer2",))[0], np.float64)
+    x = np.asarray(parity.features(backbone, {}, images, ("layer2",))[0], np.float64)
     return x / np.linalg.norm(x, axis=-1, keepdims=True)
 
 
@@ -94,11 +94,11 @@ def test_masked_patches_score_zero_and_leave_the_bank():
     images[:, 50:142, 50:142] = rng.random((2, 92, 92, 3))
     options = {"masking": True, "mask_threshold": 2.0, "rotations": 1, "sigma": 0.0}
     backbone, detector, state = fitted(images, mask_references=True, **options)
-    x = backbone.features({}, images, ("layer2",))[0]
+    x = parity.features(backbone, {}, images, ("layer2",))[0]
     mask = np.asarray(foreground(x, 2.0))
     assert 0 < mask.sum() < mask.size and len(state.features) == mask.sum()
     other = images[:1, ::-1].copy()
-    shown = np.asarray(foreground(backbone.features({}, other, ("layer2",))[0], 2.0))[0]
+    shown = np.asarray(foreground(parity.features(backbone, {}, other, ("layer2",))[0], 2.0))[0]
     prediction = np.asarray(jax.jit(detector.predict)(state, {"backbone": {}}, other).map)[0]
     # a pixel in the middle of four masked patches is made of zeros alone
     corner = ~(shown[:-1, :-1] | shown[1:, :-1] | shown[:-1, 1:] | shown[1:, 1:])

@@ -41,7 +41,7 @@ def test_score_and_map_by_hand():
         return np.einsum("ai,bij...,cj->bac...", weights, x, weights)
 
     for small in (image, image[:, ::2, ::2]):
-        a, b = (np.asarray(x, np.float64) for x in backbone.features(frozen["backbone"], small, layers))
+        a, b = (np.asarray(x, np.float64) for x in parity.features(backbone, frozen["backbone"], small, layers))
         scores = np.abs(np.concatenate([a, upsample(b, a.shape[1])], -1) @ kernel + bias)
         largest = np.sort(scores.reshape(2, -1), axis=1)[:, -int(0.2 * scores[0].size) :]
         score += largest.mean(1) / 2
@@ -60,7 +60,7 @@ def test_head_loss_and_gradient_equal_pytorch():
     zeros = np.zeros(6, np.int32)
     key = jax.random.key(7)
     batch = Batch(image, zeros, label, zeros, zeros, np.array([True] * 5 + [False]))
-    features = parity.to_torch(backbone.features(frozen["backbone"], image, layers)[0])
+    features = parity.to_torch(parity.features(backbone, frozen["backbone"], image, layers)[0])
     conv = torch.nn.Conv2d(features.shape[1], 1, 1)
     params = state.variables["params"]["conv"]
     with torch.no_grad():

@@ -113,7 +113,7 @@ def test_networks_equal_pytorch(official):
     image, target = (rng.random((6, 64, 64, 3)).astype(np.float32) for _ in range(2))
     mask = (rng.random((6, 64, 64)) < 0.3).astype(np.int32)
     module.eval()
-    restored, logits = network.apply(variables, image)
+    restored, logits = jax.jit(network.apply)(variables, image)
     theirs = module(parity.to_torch(image))
     parity.assert_close(restored, parity.from_torch(theirs[0]), 1e-4)
     parity.assert_close(logits, parity.from_torch(theirs[1]), 1e-4)

@@ -8,6 +8,7 @@ from iadjax import backbones
 from iadjax.detector import Batch, DataSpec
 from iadjax.detectors.distribution.padim import padim
 from iadjax.errors import UserError
+from tests import parity
 
 
 def fitted(images, batch_size, **options):
@@ -28,7 +29,7 @@ def fitted(images, batch_size, **options):
 
 
 def features(backbone, frozen, images, channels):
-    levels = [np.asarray(x, np.float64) for x in backbone.features(frozen["backbone"], images, backbone.layers)]
+    levels = [np.asarray(x, np.float64) for x in parity.features(backbone, frozen["backbone"], images, backbone.layers)]
     side = levels[0].shape[1]
     levels = [np.kron(x, np.ones((1, side // x.shape[1], side // x.shape[1], 1))) for x in levels]
     return np.concatenate(levels, -1)[..., channels].reshape(len(images), side * side, -1)

@@ -109,7 +109,7 @@ def test_student_equals_pytorch(width):
     variables = fill(jax.jit(ours.init)(jax.random.key(0), inputs), parity.tensors(module))
     theirs = [parity.to_torch(x) for x in inputs]
     module.eval()
-    for a, b in zip(ours.apply(variables, inputs), module(theirs), strict=True):
+    for a, b in zip(jax.jit(ours.apply)(variables, inputs), module(theirs), strict=True):
         parity.assert_close(a, parity.from_torch(b), 1e-4)
 
     def loss(params, valid):
@@ -156,7 +156,7 @@ def test_map_is_the_sum_of_upsampled_distances():
     backbone, frozen, detector, state = build(sigma=0.0)
     image = np.random.default_rng(0).random((2, 64, 64, 3), np.float32)
     prediction = jax.jit(detector.predict)(state, frozen, image)
-    taught = backbone.features(frozen["backbone"], image, backbone.layers)
+    taught = parity.features(backbone, frozen["backbone"], image, backbone.layers)
     channels = tuple(level.shape[-1] for level in taught)
     restored = Student(channels, (2, 2, 2, 2), 0).apply(state.variables, taught)
     truth = np.zeros((2, 64, 64))
