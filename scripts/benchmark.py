@@ -61,37 +61,37 @@ ENGINES = {
     ),
     "devnet": Engine(
         "supervised/devnet.py",
-        {"detector.layers": ("layer3",), "detector.steps": 90, "detector.decay_every": 60, "data.batch_size": 12},
+        {"detector.layers": ("layer3",), "detector.steps": 60, "detector.decay_every": 40, "data.batch_size": 12},
         {"protocol.num_anomalies": 5},
     ),
     "draem": Engine(
         "unsupervised/draem.py",
         {"detector.width": 16, "detector.segment_width": 16, "detector.learning_rate": 2e-3, "data.batch_size": 8},
-        {"detector.epochs": 50},
-        {"detector.epochs": 8},
+        {"detector.epochs": 20, "data.resize": 128},
+        {"detector.epochs": 4, "data.resize": 128},
         pretrained=False,
     ),
     "efficientad": Engine(
         "unsupervised/efficientad.py",
-        {"detector.steps": 120, "detector.learning_rate": 5e-4, "data.batch_size": 1, "backbone.weights": "random"},
+        {"detector.steps": 60, "detector.learning_rate": 5e-4, "data.batch_size": 1, "backbone.weights": "random"},
         pretrained=False,
     ),
     "fastflow": Engine(
         "unsupervised/fastflow.py",
         {"detector.conv3x3_only": True, "data.batch_size": 8},
-        {"detector.epochs": 30},
-        {"detector.epochs": 5},
+        {"detector.epochs": 12},
+        {"detector.epochs": 3},
     ),
     "padim": Engine("unsupervised/padim.py", {"detector.num_channels": 100, "data.crop": 0}),
     "patchcore": Engine("unsupervised/patchcore.py", {}, {"detector.coreset_ratio": 0.1}, {"detector.coreset_ratio": 0.01}),
     "rd4ad": Engine(
-        "unsupervised/rd4ad.py", {"data.batch_size": 8}, {"detector.epochs": 25}, {"detector.epochs": 5}
+        "unsupervised/rd4ad.py", {"data.batch_size": 8}, {"detector.epochs": 12}, {"detector.epochs": 3}
     ),
     "simplenet": Engine(
         "unsupervised/simplenet.py",
         {"detector.pretrain_dimension": 384, "detector.target_dimension": 384, "data.crop": 0},
-        {"detector.epochs": 40},
-        {"detector.epochs": 8},
+        {"detector.epochs": 20},
+        {"detector.epochs": 4},
     ),
     "uniad": Engine(
         "multi_class/uniad.py",
@@ -101,8 +101,8 @@ ENGINES = {
             "data.batch_size": 8,
             "detector.learning_rate": 4e-4,
         },
-        {"detector.epochs": 75, "data.category": ""},
-        {"detector.epochs": 16},
+        {"detector.epochs": 40, "data.category": ""},
+        {"detector.epochs": 8},
     ),
 }  # fmt: skip
 
