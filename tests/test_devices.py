@@ -67,26 +67,26 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def single(folder):
     """The results of one device, and a run that it leaves in the middle."""
-    return fitted(folder, "one", 1, "ops,patchcore,budget,padim,simplenet,toy,stopped!2")
+    return fitted(folder, "one", 1, "ops,patchcore,budget,padim,fastflow,toy,stopped!2")
 
 
 @pytest.fixture(scope="module")
 def eight(folder, single):
     """The same on eight devices, which take the stopped run a little further."""
     shutil.copytree(folder / "one/stopped", folder / "eight/stopped")
-    return fitted(folder, "eight", 8, "ops,patchcore,budget,padim,simplenet,toy,stopped!4,patchcore@pmap,toy@pmap")
+    return fitted(folder, "eight", 8, "ops,patchcore,budget,padim,fastflow,toy,stopped!4,patchcore@pmap,toy@pmap")
 
 
 @pytest.fixture(scope="module")
 def two(folder, eight):
     """Two processes, which finish the stopped run."""
     shutil.copytree(folder / "eight/stopped", folder / "two/stopped")
-    return fitted(folder, "two", 1, "patchcore,padim,simplenet,stopped", processes=2)
+    return fitted(folder, "two", 1, "patchcore,padim,fastflow,stopped", processes=2)
 
 
 def test_eight_devices_find_what_one_finds(single, eight):
     jit = {key: value for key, value in eight.items() if not key.startswith("pmap")}
-    assert {key.split("/")[0] for key in jit} == {"ops", "gradient", "patchcore", "budget", "padim", "simplenet", "toy"}
+    assert {key.split("/")[0] for key in jit} == {"ops", "norm", "gradient", "patchcore", "budget", "padim", "fastflow", "toy"}
     assert_equal_results(jit, single)
 
 
