@@ -50,9 +50,11 @@ def assert_equal_results(found, single):
     for key, value in found.items():
         truth = single[key]
         assert value.shape == truth.shape, key
-        if "/bank" in key or value.dtype.kind == "i":
-            # the same picks
+        if value.dtype.kind == "i":
             np.testing.assert_array_equal(value, truth, err_msg=key)
+        elif "/bank" in key:
+            # row by row: another pick would be another row
+            np.testing.assert_allclose(value, truth, atol=1e-4, err_msg=key)
         else:
             np.testing.assert_allclose(value, truth, rtol=1e-5, atol=1e-5 * np.abs(truth).max(), err_msg=key)
 
@@ -113,8 +115,13 @@ def test_a_run_goes_from_one_device_to_eight_to_two_processes(single, two, folde
 def test_a_process_that_dies_stops_the_others_and_the_run_goes_on_with_one(tmp_path):
     tree, workdir = draw_tree(tmp_path), tmp_path / "run"
     command = [sys.executable, ROOT / "scripts/train.py", f"--config={ROOT}/configs/unsupervised/simplenet.py:folder"]
-    command += [f"--workdir={workdir}", f"--config.data.root={tree}", "--config.data.resize=32", "--config.data.batch_size=2"]
-    command += ["--config.backbone.name=filter_bank", "--config.detector.layers=('layer1',)", "--config.detector.hidden=8"]
+    command += [f"--workdir={workdir}", f"--config.data.root={tree}", "--config.data.resize=32", "--config.data.crop=0"]
+    command += [
+        "--config.data.batch_size=2",
+        "--config.backbone.name=filter_bank",
+        "--config.detector.layers=('layer1',)",
+        "--config.detector.hidden=8",
+    ]
     command += ["--config.detector.pretrain_dimension=8", "--config.detector.target_dimension=8"]
     command += ["--config.detector.epochs=20", "--config.checkpoint_every=5", "--config.threshold.holdout=0.2", "--resume"]
     command = list(map(str, command))
@@ -128,6 +135,7 @@ def test_a_process_that_dies_stops_the_others_and_the_run_goes_on_with_one(tmp_p
         assert time.monotonic() < deadline and all(process.poll() is None for process in processes)
         time.sleep(0.02)
     processes[1].kill()
+    processes[1].communicate()
     _, said = processes[0].communicate(timeout=100)
     assert processes[0].returncode in (1, 2), said[-2000:]
     sentence = [line for line in said.splitlines() if line.startswith("error: ")]
