@@ -208,7 +208,8 @@ def _on_raw_images(phase: Phase) -> Callable:
     """The phase's update on batches whose images may be uint8."""
 
     def update(key, state, frozen, batch):
-        return phase.update(key, state, frozen, batch._replace(image=unit_range(batch.image)))
+        state, info = phase.update(key, state, frozen, batch._replace(image=unit_range(batch.image)))
+        return sharding.strong(state), info
 
     # its name in profiles and in `run.json`
     update.__name__ = "update_" + re.sub(r"\W+", "_", phase.name)

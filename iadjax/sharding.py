@@ -24,7 +24,7 @@ __all__ = [
     "AXIS", "Devices", "KINDS", "agree", "all_devices", "barrier", "fetch", "is_main", "jit_init", "jit_predict", "jit_update",
     "num_shards", "place",
     "process", "put_batch", "put_rows", "replicate", "start",
-    "state_shardings", "use",
+    "state_shardings", "strong", "use",
 ]  # fmt: skip
 
 AXIS = "data"
@@ -217,11 +217,16 @@ def place(devices: Devices, detector: Detector, state: State) -> State:
     return jax.jit(lambda x: x, out_shardings=shardings)(state) if jax.process_count() > 1 else jax.device_put(state, shardings)
 
 
+def strong(state: State) -> State:
+    """The state without weak types, which would make the first updates change the type and be compiled again."""
+    return jax.tree.map(lambda x: jax.lax.convert_element_type(x, x.dtype) if hasattr(x, "dtype") else x, state)
+
+
 def jit_init(devices: Devices, detector: Detector, spec) -> Callable:
     """`(key, frozen) -> state`, each array made where it will live."""
 
     def init(key, frozen):
-        return detector.init(key, frozen, spec)
+        return strong(detector.init(key, frozen, spec))
 
     if devices.mesh is None or devices.kind == "pmap":
         return jax.jit(init)

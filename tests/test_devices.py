@@ -50,9 +50,11 @@ def assert_equal_results(found, single):
     for key, value in found.items():
         truth = single[key]
         assert value.shape == truth.shape, key
-        if "/bank" in key or value.dtype.kind == "i":
-            # the same picks
+        if value.dtype.kind == "i":
             np.testing.assert_array_equal(value, truth, err_msg=key)
+        elif "/bank" in key:
+            # row by row: another pick would be another row
+            np.testing.assert_allclose(value, truth, atol=1e-4, err_msg=key)
         else:
             np.testing.assert_allclose(value, truth, rtol=1e-5, atol=1e-5 * np.abs(truth).max(), err_msg=key)
 
@@ -67,26 +69,26 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def single(folder):
     """The results of one device, and a run that it leaves in the middle."""
-    return fitted(folder, "one", 1, "ops,patchcore,budget,padim,simplenet,toy,stopped!2")
+    return fitted(folder, "one", 1, "ops,patchcore,budget,padim,fastflow,toy,stopped!2")
 
 
 @pytest.fixture(scope="module")
 def eight(folder, single):
     """The same on eight devices, which take the stopped run a little further."""
     shutil.copytree(folder / "one/stopped", folder / "eight/stopped")
-    return fitted(folder, "eight", 8, "ops,patchcore,budget,padim,simplenet,toy,stopped!4,patchcore@pmap,toy@pmap")
+    return fitted(folder, "eight", 8, "ops,patchcore,budget,padim,fastflow,toy,stopped!4,patchcore@pmap,toy@pmap")
 
 
 @pytest.fixture(scope="module")
 def two(folder, eight):
     """Two processes, which finish the stopped run."""
     shutil.copytree(folder / "eight/stopped", folder / "two/stopped")
-    return fitted(folder, "two", 1, "patchcore,padim,simplenet,stopped", processes=2)
+    return fitted(folder, "two", 1, "patchcore,padim,fastflow,stopped", processes=2)
 
 
 def test_eight_devices_find_what_one_finds(single, eight):
     jit = {key: value for key, value in eight.items() if not key.startswith("pmap")}
-    assert {key.split("/")[0] for key in jit} == {"ops", "gradient", "patchcore", "budget", "padim", "simplenet", "toy"}
+    assert {key.split("/")[0] for key in jit} == {"ops", "norm", "gradient", "patchcore", "budget", "padim", "fastflow", "toy"}
     assert_equal_results(jit, single)
 
 
@@ -113,8 +115,13 @@ def test_a_run_goes_from_one_device_to_eight_to_two_processes(single, two, folde
 def test_a_process_that_dies_stops_the_others_and_the_run_goes_on_with_one(tmp_path):
     tree, workdir = draw_tree(tmp_path), tmp_path / "run"
     command = [sys.executable, ROOT / "scripts/train.py", f"--config={ROOT}/configs/unsupervised/simplenet.py:folder"]
-    command += [f"--workdir={workdir}", f"--config.data.root={tree}", "--config.data.resize=32", "--config.data.batch_size=2"]
-    command += ["--config.backbone.name=filter_bank", "--config.detector.layers=('layer1',)", "--config.detector.hidden=8"]
+    command += [f"--workdir={workdir}", f"--config.data.root={tree}", "--config.data.resize=32", "--config.data.crop=0"]
+    command += [
+        "--config.data.batch_size=2",
+        "--config.backbone.name=filter_bank",
+        "--config.detector.layers=('layer1',)",
+        "--config.detector.hidden=8",
+    ]
     command += ["--config.detector.pretrain_dimension=8", "--config.detector.target_dimension=8"]
     command += ["--config.detector.epochs=20", "--config.checkpoint_every=5", "--config.threshold.holdout=0.2", "--resume"]
     command = list(map(str, command))
@@ -128,6 +135,7 @@ def test_a_process_that_dies_stops_the_others_and_the_run_goes_on_with_one(tmp_p
         assert time.monotonic() < deadline and all(process.poll() is None for process in processes)
         time.sleep(0.02)
     processes[1].kill()
+    processes[1].communicate()
     _, said = processes[0].communicate(timeout=100)
     assert processes[0].returncode in (1, 2), said[-2000:]
     sentence = [line for line in said.splitlines() if line.startswith("error: ")]
