@@ -20,7 +20,7 @@ import jax
 from iadjax import config as configs
 from iadjax import files, sharding
 
-__all__ = ["Clock", "begin", "compilations", "update", "versions"]
+__all__ = ["Clock", "about", "begin", "compilations", "update", "versions"]
 
 _PACKAGES = ("jax", "jaxlib", "flax", "numpy", "scipy", "optax", "orbax-checkpoint", "grain", "pillow", "ml-collections")
 # beginnings of the names of the programs that a run is made of
@@ -153,6 +153,14 @@ def _drawn(config: dict, built: "configs.Data") -> list[str]:
     known = set() if config["protocol"]["name"] == "few_shot" else set(built.dataset.train)
     chosen = config["protocol"]["name"] in ("few_shot", "noisy", "supervised")
     return [item.path for item in built.split.train if item not in known] if chosen else []
+
+
+def about() -> dict[str, Any]:
+    """Date, machine and versions, as they stand beside measured figures."""
+    today = datetime.date.today()
+    python = ".".join(platform.python_version_tuple()[:2])
+    machine = f"{os.cpu_count()} cores, {jax.devices()[0].device_kind}, JAX {jax.__version__}, Python {python}, {today:%B %Y}"
+    return {"date": today.isoformat(), "machine": machine, "versions": versions()}
 
 
 def versions() -> dict[str, str]:

@@ -8,9 +8,7 @@ in --workdir are not fitted again. Latency is measured at the end, for all detec
 days on two cores; the overrides shorten them, and the page says to what.
 """
 
-import datetime
 import json
-import os
 import subprocess
 import sys
 import time
@@ -249,12 +247,7 @@ def main() -> None:
         fit(name, dataset, workdir)
     file = Path(_JSON.value)
     results = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {"engines": {}}
-    results["about"] = {
-        "date": datetime.date.today().isoformat(),
-        "machine": f"{os.cpu_count()} cores of {jax.devices()[0].device_kind}, JAX {jax.__version__}, Python "
-        f"{sys.version_info.major}.{sys.version_info.minor}, {datetime.date.today():%B %Y}",
-        "versions": record.versions(),
-    }
+    results["about"] = record.about()
     for (name, dataset), milliseconds in latencies(runs).items():
         row = figures(name, dataset, runs[name, dataset]) | {"latency_ms": milliseconds}
         results["engines"].setdefault(name, {})[dataset] = row

@@ -8,15 +8,11 @@ layer2 + layer3, the others on layer1 to layer3; synthetic images with `filter_b
 per fit, far fewer than the paper's; its rows show the protocol, not the method. Rows in the JSON file are not run again.
 """
 
-import datetime
 import json
-import os
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from absl import flags
 
@@ -163,12 +159,7 @@ def main() -> None:
         raise iadjax.UserError("--mtd needs --weights=FILE, ResNet-18's safetensors")
     file = Path(_JSON.value)
     results = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {"settings": {}}
-    results["about"] = {
-        "date": datetime.date.today().isoformat(),
-        "machine": f"{os.cpu_count()} cores of {jax.devices()[0].device_kind}, JAX {jax.__version__}, Python "
-        f"{sys.version_info.major}.{sys.version_info.minor}, {datetime.date.today():%B %Y}",
-        "versions": record.versions(),
-    }
+    results["about"] = record.about()
     for dataset in (["mtd_300"] if _MTD.value else []) + ["synthetic"]:
         for name, protocol, seeds in SETTINGS[dataset]:
             for detector in names:
