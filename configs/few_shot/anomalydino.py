@@ -25,7 +25,7 @@ def get_config(arg: str = "smoke"):
     if category or smoke:
         config.data.category = category or "all"
     if smoke:
-        config.protocol.k = 8
+        config.protocol.k = 4
         config.data.update({"resize": 128, "batch_size": 8})
         config.backbone.name = "filter_bank"
         config.detector.update({"layers": ("layer1", "layer2"), "rotations": 1})

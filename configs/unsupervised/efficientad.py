@@ -25,7 +25,7 @@ def get_config(arg: str = "smoke"):
     if category or smoke:
         config.data.category = category or "all"
     if smoke:
-        config.data.update({"resize": 128, "batch_size": 2})
+        config.data.update({"resize": 128, "batch_size": 4})
         config.backbone.update({"name": "pdn_small", "weights": "random"})
-        config.detector.update({"steps": 50, "learning_rate": 5e-4})
+        config.detector.update({"steps": 10, "learning_rate": 5e-4})
     return config

@@ -25,7 +25,7 @@ def get_config(arg: str = "smoke"):
     if category or smoke:
         config.data.category = category or "all"
     if smoke:
-        config.data.update({"resize": 256, "crop": 0, "batch_size": 16})
+        config.data.update({"resize": 128, "crop": 0, "batch_size": 16})
         config.backbone.name = "filter_bank"
         config.detector.num_channels = 0
     if dataset in ("mtd", "mtd_300"):
