@@ -66,24 +66,25 @@ ENGINES = {
         "unsupervised/draem.py",
         {"detector.width": 16, "detector.segment_width": 16, "detector.learning_rate": 2e-3, "data.batch_size": 8},
         {"detector.epochs": 20, "data.resize": 128},
-        {"detector.epochs": 4, "data.resize": 128},
+        {"detector.epochs": 2, "data.resize": 128},
         pretrained=False,
     ),
     "efficientad": Engine(
         "unsupervised/efficientad.py",
         {"detector.steps": 60, "detector.learning_rate": 5e-4, "data.batch_size": 1, "backbone.weights": "random"},
+        mtd={"detector.steps": 30, "data.resize": 128},
         pretrained=False,
     ),
     "fastflow": Engine(
         "unsupervised/fastflow.py",
         {"detector.conv3x3_only": True, "data.batch_size": 8},
         {"detector.epochs": 12},
-        {"detector.epochs": 3},
+        {"detector.epochs": 2},
     ),
     "padim": Engine("unsupervised/padim.py", {"detector.num_channels": 100, "data.crop": 0}),
     "patchcore": Engine("unsupervised/patchcore.py", {}, {"detector.coreset_ratio": 0.1}, {"detector.coreset_ratio": 0.01}),
     "rd4ad": Engine(
-        "unsupervised/rd4ad.py", {"data.batch_size": 8}, {"detector.epochs": 12}, {"detector.epochs": 3}
+        "unsupervised/rd4ad.py", {"data.batch_size": 8}, {"detector.epochs": 12}, {"detector.epochs": 2}
     ),
     "simplenet": Engine(
         "unsupervised/simplenet.py",
@@ -100,7 +101,7 @@ ENGINES = {
             "detector.learning_rate": 4e-4,
         },
         {"detector.epochs": 40, "data.category": ""},
-        {"detector.epochs": 8},
+        {"detector.epochs": 4},
     ),
 }  # fmt: skip
 
