@@ -17,7 +17,7 @@ from iadjax.data.images import unit_range
 from iadjax.detector import Detector, Frozen, Prediction, State
 from iadjax.errors import UserError
 
-__all__ = ["Run", "load"]
+__all__ = ["Run", "load", "predict_images"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,18 +75,7 @@ class Run:
           Prediction of NumPy arrays: score `[N]`, map `[N, h, w]` at the resolution of the network's input.
         """
         batch_size = min(self.config["data"]["batch_size"], max(1, len(images)))
-        scores, maps = [], []
-        for start in range(0, len(images), batch_size):
-            rows = [self.transform.resample(_pixels(image)) for image in images[start : start + batch_size]]
-            if len({row.shape for row in rows}) > 1:
-                raise UserError("the images differ in size after data.resize and data.crop; predict them one at a time")
-            stacked = np.stack(rows + [np.zeros_like(rows[0])] * (batch_size - len(rows)))
-            prediction = jax.device_get(self.predict_batch(stacked))
-            scores.append(prediction.score[: len(rows)])
-            maps.append(prediction.map[: len(rows)])
-        if not scores:
-            raise UserError("there are no images to predict")
-        return Prediction(np.concatenate(scores), np.concatenate(maps))
+        return predict_images(images, self.transform.resample, batch_size, self.predict_batch)
 
     def predict_items(self, items: Sequence[Item], name: str = "predict") -> Iterator[tuple[Item, float, np.ndarray]]:
         """Yields `(item, score, map [h, w])` of a split, in its order, by the input pipeline."""
@@ -121,6 +110,22 @@ def _program(devices: sharding.Devices, predict: Callable) -> Callable:
     # its name in profiles and in `run.json`
     on_raw_images.__name__ = "predict"
     return sharding.jit_predict(devices, on_raw_images)
+
+
+def predict_images(images: Sequence, transform: Callable, batch_size: int, predict: Callable) -> Prediction:
+    """Scores and maps of images as they are, in batches of one size; see `Run.predict`."""
+    scores, maps = [], []
+    for start in range(0, len(images), batch_size):
+        rows = [transform(_pixels(image)) for image in images[start : start + batch_size]]
+        if len({row.shape for row in rows}) > 1:
+            raise UserError("the images differ in size after data.resize and data.crop; predict them one at a time")
+        stacked = np.stack(rows + [np.zeros_like(rows[0])] * (batch_size - len(rows)))
+        prediction = jax.device_get(predict(stacked))
+        scores.append(prediction.score[: len(rows)])
+        maps.append(prediction.map[: len(rows)])
+    if not scores:
+        raise UserError("there are no images to predict")
+    return Prediction(np.concatenate(scores), np.concatenate(maps))
 
 
 def _pixels(image: np.ndarray | str | Path) -> np.ndarray:
