@@ -6,16 +6,17 @@ from iadjax import data, files, progress, report
 from iadjax.data.images import SUFFIXES
 from iadjax.errors import UserError
 from iadjax.evaluate import write_scores
+from iadjax.export import Exported
 from iadjax.run import Run
 
 __all__ = ["predict_files"]
 
 
-def predict_files(run: Run, source: str | Path, output: str | Path) -> int:
+def predict_files(run: Run | Exported, source: str | Path, output: str | Path) -> int:
     """Writes `scores.csv` and one overlay per image to `output`.
 
     Args:
-      run: a fitted run.
+      run: a fitted run, or an exported one.
       source: an image, or a folder that is searched for images.
       output: a directory; overlays go to `overlays/` under it, by the images' relative paths.
 

@@ -17,7 +17,7 @@ from iadjax.data.images import to_float, unit_range
 from iadjax.detector import Detector, Frozen, Prediction, State
 from iadjax.errors import UserError
 
-__all__ = ["Run", "load"]
+__all__ = ["Run", "load", "predict_images"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,13 +82,7 @@ class Run:
                 raise UserError("the images differ in size after data.resize and data.crop; predict them one at a time")
             return Prediction(np.array([each.score for each in whole], np.float32), np.stack([each.map for each in whole]))
         batch_size = min(self.config["data"]["batch_size"], len(images))
-        parts = []
-        for start in range(0, len(images), batch_size):
-            rows = [self.transform.resample(_pixels(image)) for image in images[start : start + batch_size]]
-            if len({row.shape for row in rows}) > 1:
-                raise UserError("the images differ in size after data.resize and data.crop; predict them one at a time")
-            parts.append(self._predict_padded(rows, batch_size))
-        return Prediction(*(np.concatenate(each) for each in zip(*parts, strict=True)))
+        return predict_images(images, self.transform.resample, batch_size, self.predict_batch)
 
     def predict_whole(self, image: np.ndarray) -> Prediction:
         """Score and map of one image `[H, W, 3]` after resize and crop; in tiles where the config says so.
@@ -165,6 +159,22 @@ def _program(devices: sharding.Devices, predict: Callable) -> Callable:
     # its name in profiles and in `run.json`
     on_raw_images.__name__ = "predict"
     return sharding.jit_predict(devices, on_raw_images)
+
+
+def predict_images(images: Sequence, transform: Callable, batch_size: int, predict: Callable) -> Prediction:
+    """Scores and maps of images as they are, in batches of one size; see `Run.predict`."""
+    scores, maps = [], []
+    for start in range(0, len(images), batch_size):
+        rows = [transform(_pixels(image)) for image in images[start : start + batch_size]]
+        if len({row.shape for row in rows}) > 1:
+            raise UserError("the images differ in size after data.resize and data.crop; predict them one at a time")
+        stacked = np.stack(rows + [np.zeros_like(rows[0])] * (batch_size - len(rows)))
+        prediction = jax.device_get(predict(stacked))
+        scores.append(prediction.score[: len(rows)])
+        maps.append(prediction.map[: len(rows)])
+    if not scores:
+        raise UserError("there are no images to predict")
+    return Prediction(np.concatenate(scores), np.concatenate(maps))
 
 
 def _pixels(image: np.ndarray | str | Path) -> np.ndarray:

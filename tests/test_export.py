@@ -1,0 +1,118 @@
+"""Exported files: the same scores without configs, refusals, and the scripts."""
+
+import csv
+import importlib.util
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+import iadjax
+from iadjax import export as exports
+from iadjax.errors import UserError
+from iadjax.export import export, load_exported
+from tests.conftest import draw_tree
+from tests.detectors.test_contract import CASES, config_of
+
+# one of every kind: a bank, Gaussians, a flow, a discriminator; the others take minutes to fit and compile
+QUICK = {"patchcore", "padim", "fastflow", "simplenet"}
+
+
+def row(name):
+    return pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow)
+
+
+@pytest.fixture(scope="module", params=[row(name) for name in sorted(CASES)])
+def fitted(request, tmp_path_factory):
+    """A run of each detector."""
+    root = tmp_path_factory.mktemp(request.param)
+    config = config_of(request.param, draw_tree(root))
+    if request.param == "fastflow":
+        config.detector.update({"flow_steps": 1, "layers": ("layer1",)})
+    return iadjax.fit(config, root / "run")
+
+
+def test_the_file_predicts_what_the_run_predicts(fitted, tmp_path):
+    path = export(fitted, tmp_path)
+    facts = json.loads(path.with_name(path.name + ".json").read_text())
+    assert max(facts["check"]["score_difference"], facts["check"]["map_difference"]) <= exports.TOLERANCE
+    assert facts["threshold"] == fitted.threshold
+    # another folder, and nothing of the run beside it
+    moved = tmp_path / "elsewhere"
+    moved.mkdir()
+    for file in (path, path.with_name(path.name + ".json")):
+        shutil.move(file, moved / file.name)
+    exported = load_exported(moved / path.name)
+    files = [item.file for item in fitted.data.split.test]
+    found, truth = exported.predict(files), fitted.predict(files)
+    np.testing.assert_allclose(found.score, truth.score, atol=1e-4 * np.abs(truth.score).max())
+    np.testing.assert_allclose(found.map, truth.map, atol=1e-4 * np.abs(truth.map).max())
+    # any number of images
+    side = truth.map.shape[1]
+    images = np.random.default_rng(0).random((3, side, side, 3), np.float32)
+    together, alone = exported.predict_batch(images), exported.predict_batch(images[1:2])
+    np.testing.assert_allclose(alone.score[0], together.score[1], rtol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    root = tmp_path_factory.mktemp("export")
+    return iadjax.fit(config_of("patchcore", draw_tree(root)), root / "run")
+
+
+def test_a_fixed_batch(run, tmp_path):
+    exported = load_exported(export(run, tmp_path, batch=2))
+    files = [item.file for item in run.data.split.test][:3]
+    np.testing.assert_allclose(exported.predict(files).score, run.predict(files).score, rtol=1e-5)
+
+
+def test_files_are_scored_by_an_exported_detector(run, tmp_path):
+    path = export(run, tmp_path)
+    root = run.config["data"]["root"]
+    counts = [
+        iadjax.predict_files(each, f"{root}/test", tmp_path / name)
+        for name, each in (("run", run), ("file", load_exported(path)))
+    ]
+    assert counts == [4, 4]
+    rows = [list(csv.DictReader((tmp_path / name / "scores.csv").read_text().splitlines())) for name in ("run", "file")]
+    assert [each["anomalous"] for each in rows[0]] == [each["anomalous"] for each in rows[1]]
+
+
+def test_a_program_that_disagrees_is_not_written(run, tmp_path, monkeypatch):
+    program = exports._program
+
+    def wrong(format, content):
+        right = program(format, content)
+        return lambda image: (right(image)[0] * np.float32(1.001), right(image)[1])
+
+    monkeypatch.setattr(exports, "_program", wrong)
+    with pytest.raises(UserError, match="disagrees with the detector by 0.001"):
+        export(run, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_decision_that_flips_is_not_written(run, tmp_path, monkeypatch):
+    program = exports._program
+
+    def wrong(format, content):
+        right = program(format, content)
+        return lambda image: (right(image)[0] - np.float32(1e-5), right(image)[1])
+
+    monkeypatch.setattr(exports, "_program", wrong)
+    # the threshold is at the score of one of the images
+    score = float(run.predict([run.data.split.test[0].file]).score[0])
+    monkeypatch.setitem(run.threshold, "value", score)
+    with pytest.raises(UserError, match="decides otherwise on 1 of 4 images"):
+        export(run, tmp_path / "out")
+
+
+def test_refusals(run, tmp_path, monkeypatch):
+    with pytest.raises(UserError, match="no export format 'stablehlow'; did you mean 'stablehlo'"):
+        export(run, tmp_path, "stablehlow")
+    with pytest.raises(UserError, match="there is no file .*nowhere.stablehlo"):
+        load_exported(tmp_path / "nowhere.stablehlo")
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "jax2onnx" else find(name))
+    with pytest.raises(UserError, match=r"onnx needs .*jax2onnx.* not installed: python -m pip install"):
+        export(run, tmp_path, "onnx")
