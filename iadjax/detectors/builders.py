@@ -180,7 +180,7 @@ SCHEDULES = ("constant", "cosine", "step")
 _STEPS = 10_000
 
 
-def rate_schedule(kind: str, rate: float, total: jax.Array | float, warmup: float = 0.0) -> optax.Schedule:
+def rate_schedule(kind: str, rate: float, total: jax.Array | float, warmup: float = 0.0) -> optax.ScalarOrSchedule:
     """A learning rate over a whole run, by Optax.
 
     Args:
@@ -197,7 +197,7 @@ def rate_schedule(kind: str, rate: float, total: jax.Array | float, warmup: floa
         raise UserError(f"detector.schedule must be one of {', '.join(SCHEDULES)} and warmup in [0, 1); got {kind!r}, {warmup}")
     rising = round(warmup * _STEPS)
     if kind == "constant" and not rising:
-        return optax.constant_schedule(rate)
+        return rate
     if kind == "cosine":
         after = optax.cosine_decay_schedule(rate, _STEPS - rising)
     elif kind == "step":

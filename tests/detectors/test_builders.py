@@ -13,6 +13,10 @@ TOTAL = 250
 @pytest.mark.parametrize("warmup", [0.0, 0.1])
 @pytest.mark.parametrize("kind", ["constant", "cosine", "step"])
 def test_rates_follow_their_formulas(kind, warmup):
+    if kind == "constant" and not warmup:
+        # a number, so that the optimiser keeps no count for it
+        assert rate_schedule(kind, 0.2, TOTAL) == 0.2
+        return
     # the number of steps is traced, as it is in a run
     rates = jax.jit(lambda total: jax.vmap(rate_schedule(kind, 0.2, total, warmup))(np.arange(TOTAL)))(TOTAL)
     progress = np.arange(TOTAL) / TOTAL
