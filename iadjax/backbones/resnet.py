@@ -80,7 +80,9 @@ class ResNet(nn.Module):
         taps["relu"] = x
         if wanted <= taps.keys():
             return tuple(taps[name] for name in self.layers)
-        x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+        # padded apart: the converter to ONNX does not see an explicit padding
+        padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=-jnp.inf)
+        x = nn.max_pool(padded, window_shape=(3, 3), strides=(2, 2), padding="VALID")
         taps["maxpool"] = x
         for stage, count in enumerate(self.blocks, start=1):
             planes = 64 * 2 ** (stage - 1)
