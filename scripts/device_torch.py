@@ -222,8 +222,8 @@ def aupro(maps, masks, wrap, limit=0.3):
 
 
 def _train(w, loss, image, wrap, **options):
-    """A step of Adam on all of `w` but running statistics and permutations; gives the loss and Adam's first moments."""
-    params = {n: t.requires_grad_() for n, t in w.items() if t.is_floating_point() and ".running_" not in n}
+    """A step of Adam on all of `w` but running statistics; gives the loss and Adam's first moments."""
+    params = {n: t.requires_grad_() for n, t in w.items() if ".running_" not in n}
     optimizer = torch.optim.Adam(params.values(), **options)
     loss = wrap(loss)
 
@@ -281,6 +281,9 @@ def rd4ad(teacher, student, image, blocks, wrap):
 def fastflow(teacher, flows, image, blocks, steps, wrap):
     """Two-dimensional flows per level (Yu et al., 2021): couplings of 3 x 3 convolutions with a norm before each flow."""
     frozen, w = _network(teacher), _network(flows)
+    # as matrices, because the gradient of an index is slow and its result not channels-last; constants, so under no name
+    orders = {name: w.pop(name) for name in list(w) if name.endswith(".permutation")}
+    matrices = {name: torch.eye(len(order), device=DEVICE)[order][:, :, None, None] for name, order in orders.items()}
 
     def loss(image):
         with torch.no_grad():
@@ -298,7 +301,7 @@ def fastflow(teacher, flows, image, blocks, steps, wrap):
                 x = torch.cat([x[:, :half], x[:, half:] * s.exp() + t], 1)
                 scale = 0.1 * functional.softplus(w[f"{name}.global_scale"], beta=0.5)
                 x = x * scale.view(1, -1, 1, 1) + w[f"{name}.global_offset"].view(1, -1, 1, 1)
-                x = x[:, w[f"{name}.permutation"]]
+                x = functional.conv2d(x, matrices[f"{name}.permutation"])
                 log_det = log_det + s.sum((1, 2, 3)) + x.shape[2] * x.shape[3] * scale.log().sum()
             total = total + (0.5 * (x**2).sum((1, 2, 3)) - log_det).mean()
         return total
