@@ -74,15 +74,12 @@ class Run:
         Returns:
           Prediction of NumPy arrays: score `[N]`, map `[N, h, w]` at the resolution of the network's input.
         """
-        if not len(images):
-            raise UserError("there are no images to predict")
-        if self.transform.tile is not None:
-            whole = [self.predict_whole(self.transform.resample(_pixels(image))) for image in images]
-            if len({each.map.shape for each in whole}) > 1:
-                raise UserError("the images differ in size after data.resize and data.crop; predict them one at a time")
-            return Prediction(np.array([each.score for each in whole], np.float32), np.stack([each.map for each in whole]))
-        batch_size = min(self.config["data"]["batch_size"], len(images))
-        return predict_images(images, self.transform.resample, batch_size, self.predict_batch)
+        if self.transform.tile is None:
+            batch_size = min(self.config["data"]["batch_size"], max(1, len(images)))
+            return predict_images(images, self.transform.resample, batch_size, self.predict_batch)
+        return predict_images(
+            images, self.transform.resample, 1, lambda rows: jax.tree.map(lambda x: x[None], self.predict_whole(rows[0]))
+        )
 
     def predict_whole(self, image: np.ndarray) -> Prediction:
         """Score and map of one image `[H, W, 3]` after resize and crop; in tiles where the config says so.
@@ -91,30 +88,26 @@ class Run:
         """
         tile, overlap = self.transform.tile, self.transform.overlap
         if tile is None:
-            return Prediction(*(each[0] for each in self._predict_padded([image], 1)))
+            return jax.tree.map(lambda x: x[0], predict_padded([image], 1, self.predict_batch))
         size = image.shape[:2]
         where = tiling.places(size, tile, overlap)
         batch = self.config["data"]["batch_size"]
         parts = [
-            self._predict_padded([tiling.cut(image, place, tile) for place in where[start : start + batch]], batch)
+            predict_padded(
+                [tiling.cut(image, place, tile) for place in where[start : start + batch]], batch, self.predict_batch
+            )
             for start in range(0, len(where), batch)
         ]
         scores, maps = (np.concatenate(each) for each in zip(*parts, strict=True))
         return Prediction(scores.max(), tiling.blend(maps, size, tile, overlap))
 
-    def _predict_padded(self, rows: Sequence[np.ndarray], batch_size: int) -> Prediction:
-        """Scores and maps of up to `batch_size` images of one shape, as NumPy arrays."""
-        if len({row.dtype for row in rows}) > 1:
-            rows = [to_float(row) for row in rows]
-        stacked = np.stack([*rows, *[np.zeros_like(rows[0])] * (batch_size - len(rows))])
-        return jax.tree.map(lambda x: x[: len(rows)], jax.device_get(self.predict_batch(stacked)))
-
     def predict_items(self, items: Sequence[Item], name: str = "predict") -> Iterator[tuple[Item, float, np.ndarray]]:
         """Yields `(item, score, map [h, w])` of a split, in its order, by the input pipeline."""
         tile, overlap = self.transform.tile, self.transform.overlap
-        seen = data.in_tiles(self.data.dataset, self.transform, items)
-        number = len(seen) // len(items)
-        size = None if tile is None else data.whole_size(self.data.dataset, self.transform, items)
+        seen, number, size = items, 1, None
+        if tile is not None and items:
+            size = data.whole_size(self.data.dataset, self.transform, items)
+            seen, number = tiling.tiled(items, size, tile, overlap), len(tiling.places(size, tile, overlap))
         rows: list[tuple[float, np.ndarray]] = []
         done = 0
         with progress.track(name, len(items), "image") as report:
@@ -163,18 +156,25 @@ def _program(devices: sharding.Devices, predict: Callable) -> Callable:
 
 def predict_images(images: Sequence, transform: Callable, batch_size: int, predict: Callable) -> Prediction:
     """Scores and maps of images as they are, in batches of one size; see `Run.predict`."""
-    scores, maps = [], []
+    parts, shape = [], None
     for start in range(0, len(images), batch_size):
         rows = [transform(_pixels(image)) for image in images[start : start + batch_size]]
-        if len({row.shape for row in rows}) > 1:
+        shape = shape or rows[0].shape
+        if any(row.shape != shape for row in rows):
             raise UserError("the images differ in size after data.resize and data.crop; predict them one at a time")
-        stacked = np.stack(rows + [np.zeros_like(rows[0])] * (batch_size - len(rows)))
-        prediction = jax.device_get(predict(stacked))
-        scores.append(prediction.score[: len(rows)])
-        maps.append(prediction.map[: len(rows)])
-    if not scores:
+        parts.append(predict_padded(rows, batch_size, predict))
+    if not parts:
         raise UserError("there are no images to predict")
-    return Prediction(np.concatenate(scores), np.concatenate(maps))
+    return Prediction(*(np.concatenate(each) for each in zip(*parts, strict=True)))
+
+
+def predict_padded(rows: Sequence[np.ndarray], batch_size: int, predict: Callable) -> Prediction:
+    """Scores and maps of up to `batch_size` images of one shape as NumPy arrays; the batch is filled with zeros."""
+    if len({row.dtype for row in rows}) > 1:
+        # stacked as they are, 8 bits would stand as 0 to 255 beside deeper images in [0, 1]
+        rows = [to_float(row) for row in rows]
+    stacked = np.stack([*rows, *[np.zeros_like(rows[0])] * (batch_size - len(rows))])
+    return jax.tree.map(lambda x: x[: len(rows)], jax.device_get(predict(stacked)))
 
 
 def _pixels(image: np.ndarray | str | Path) -> np.ndarray:

@@ -1,6 +1,7 @@
 """PatchCore from a config to files: the golden run, determinism, batch sizes, loading, predicting."""
 
 import csv
+import dataclasses
 import json
 
 import numpy as np
@@ -126,8 +127,6 @@ def test_pixel_metrics_are_null_without_masks(tree_config, tree, tmp_path):
 
 
 def test_maps_past_the_budget_are_streamed_with_bounds(golden):
-    import dataclasses
-
     run, exact = golden
     small = {**run.config, "evaluate": {**run.config["evaluate"], "byte_budget": 2**20}}
     table = iadjax.evaluate(dataclasses.replace(run, config=small))["fabric"]
@@ -135,3 +134,21 @@ def test_maps_past_the_budget_are_streamed_with_bounds(golden):
     for key, bound in table["pixel_error_bounds"].items():
         assert bound < 1e-4
         assert abs(table[key] - exact["fabric"][key]) <= bound + 1e-9, key
+
+
+def test_a_deeper_image_in_the_batch_changes_no_score(golden):
+    run, _ = golden
+    eight = np.random.default_rng(0).integers(0, 256, (256, 256, 3), np.uint8)
+    deep = eight.astype(np.float32) / np.float32(255)
+    alone, other = (run.predict([image]) for image in (eight, deep))
+    together = run.predict([eight, deep])
+    np.testing.assert_allclose(together.score, [alone.score[0], other.score[0]], rtol=2e-5)
+    np.testing.assert_allclose(together.map, [alone.map[0], other.map[0]], rtol=2e-4, atol=1e-5)
+
+
+def test_sizes_that_differ_between_batches_are_named(golden):
+    run, _ = golden
+    config = {**run.config, "data": {**run.config["data"], "batch_size": 1}}
+    whole = dataclasses.replace(run, config=config, transform=run.transform._replace(resize=0))
+    with pytest.raises(UserError, match="differ in size after data.resize"):
+        whole.predict([np.zeros((64, 64, 3), np.uint8), np.zeros((64, 96, 3), np.uint8)])

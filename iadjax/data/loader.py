@@ -4,6 +4,7 @@ Decoding and resizing run in threads of the loader. The order is a function of (
 asks for the same epoch from a later batch and sees what the uninterrupted run would have seen.
 """
 
+import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 
@@ -19,6 +20,8 @@ from iadjax.errors import UserError
 
 __all__ = ["batches", "in_tiles", "num_batches", "pad_batch", "read_transformed", "whole_size"]
 
+# images that stay decoded while their tiles are cut
+_DECODED = 4
 # salt that keeps the augmentation's random numbers apart from the order's
 _AUGMENT = 1
 
@@ -119,13 +122,20 @@ def batches(
     ]
     shape = []
 
+    def whole(item: Item):
+        image, mask = read(dataset, item)
+        return transform.resample(image), transform.mask(mask)
+
+    if transform.tile is not None:
+        # the tiles of an image follow each other: it is decoded once
+        whole = functools.lru_cache(_DECODED)(whole)
+
     def load(place: int):
         if place < 0:
             return ()
         position = int(order[place])
         item = items[position]
-        image, mask = read(dataset, item)
-        image, mask = transform.resample(image), transform.mask(mask)
+        image, mask = whole(item._replace(tile=None))
         if not shape:
             shape.append(image.shape)
         if image.shape != shape[0]:

@@ -111,3 +111,23 @@ def test_bad_tiles_are_named(large, tmp_path):
     config.data.overlap = 1.0
     with pytest.raises(UserError, match=r"data.overlap is a share of a tile, in \[0, 1\); got 1.0"):
         iadjax.fit(config, tmp_path / "run")
+
+
+def test_an_image_is_decoded_once_for_all_its_tiles(large, tmp_path):
+    config = base_config("padim", "folder")
+    config.data.update({"root": str(large), "resize": 0, "tile": 16, "batch_size": 4, "workers": 0})
+    config.detector.update({"layers": ("layer1",), "num_channels": 0})
+    run = iadjax.fit(config, tmp_path / "run")
+    built = run.data
+    reads = []
+
+    def read(item):
+        reads.append(item.path)
+        return built.dataset.read(item)
+
+    run.__dict__["data"] = built._replace(dataset=built.dataset._replace(read=read))
+    items = built.split.test
+    assert len(list(run.predict_items(items))) == len(items) > 1
+    # and the first one once more, for its size
+    assert len(reads) == len(items) + 1
+    assert list(run.predict_items([])) == []
