@@ -23,7 +23,7 @@ from iadjax.errors import UserError
 from iadjax.log import Log
 from iadjax.run import Run, empty_state
 
-__all__ = ["Stopped", "fit"]
+__all__ = ["Stopped", "check_workdir", "fit"]
 
 # salts that keep the streams of random numbers apart
 _INIT, _UPDATE, _FINALIZE, _BETWEEN = 0, 1, 2, 3
@@ -54,7 +54,7 @@ def fit(config: Mapping[str, Any], workdir: str | Path, resume: bool = False, st
     config = configs.resolve(config)
     workdir = Path(workdir)
     devices = sharding.all_devices(config["parallel"])
-    _check_workdir(workdir, config, resume)
+    check_workdir(workdir, config, resume)
     clock = record.Clock()
     with sharding.use(devices), record.compilations(clock):
         with clock.stage("prepare"):
@@ -77,7 +77,8 @@ def fit(config: Mapping[str, Any], workdir: str | Path, resume: bool = False, st
     return run
 
 
-def _check_workdir(workdir: Path, config: dict, resume: bool) -> None:
+def check_workdir(workdir: Path, config: dict, resume: bool) -> None:
+    """A UserError where a run of this resolved config may not begin, or go on, in `workdir`; nothing is written."""
     file = workdir / "config.json"
     if file.is_file() and not resume:
         raise UserError(f"{workdir} holds another run; continue it with --resume, or give another --workdir")

@@ -17,7 +17,7 @@ from iadjax import data, files, metrics, progress, sharding
 from iadjax.data import SEQUENCES
 from iadjax.errors import UserError, did_you_mean
 from iadjax.evaluate import evaluate
-from iadjax.fit import fit
+from iadjax.fit import check_workdir, fit
 from iadjax.run import Run
 
 __all__ = ["METRICS", "fit_sequence"]
@@ -60,7 +60,11 @@ def fit_sequence(config: Mapping[str, Any], workdir: str | Path, resume: bool = 
     if config["protocol"]["name"] not in SEQUENCES:
         raise UserError(f"the protocol {config['protocol']['name']!r} is one fit; {did_you_mean('continual', SEQUENCES)}")
     steps = _steps(config)
-    _begin(workdir, config, resume)
+    check_workdir(workdir, config, resume)
+    # every process has looked before one writes
+    sharding.barrier("sequence")
+    if sharding.is_main():
+        files.write_json(workdir / "config.json", config)
     run, rows = None, []
     for number, step in enumerate(steps):
         progress.say(f"step {number + 1} of {len(steps)}: {step.name}")
@@ -116,18 +120,3 @@ def _categories(config: dict[str, Any], names: str) -> tuple[str, ...]:
 def _with(config: dict[str, Any], categories: tuple[str, ...], protocol: str) -> dict[str, Any]:
     section = {**config["protocol"], "name": protocol}
     return {**config, "data": {**config["data"], "category": ",".join(categories)}, "protocol": section}
-
-
-def _begin(workdir: Path, config: dict[str, Any], resume: bool) -> None:
-    file = workdir / "config.json"
-    if file.is_file():
-        if not resume:
-            raise UserError(f"{workdir} holds another run; continue it with --resume, or give another --workdir")
-        if configs.fit_keys(json.loads(file.read_text(encoding="utf-8"))) != configs.fit_keys(config):
-            raise UserError(f"{workdir} holds a sequence of another config; give another --workdir")
-    elif workdir.is_dir() and any(workdir.iterdir()):
-        raise UserError(f"{workdir} is not empty and holds no run; give a new directory with --workdir")
-    # every process has looked before one writes
-    sharding.barrier("sequence")
-    if sharding.is_main():
-        files.write_json(file, config)

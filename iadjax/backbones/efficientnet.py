@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from iadjax.backbones.backbone import Backbone, check_layers, normalize
+from iadjax.weights import torch_name
 
 __all__ = ["SPECS", "EfficientNet", "efficientnet"]
 
@@ -165,14 +166,11 @@ def efficientnet(name: str) -> Backbone:
     return backbone
 
 
-_LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
-
-
 def _weight_name(path: tuple[str, ...]) -> str:
     """("params", "blocks_1_0", "se_conv_reduce", "bias") -> "blocks.1.0.se.conv_reduce.bias"."""
-    _, *modules, leaf = path
+    kind, *modules, leaf = path
     modules = [module.replace("_", ".") if module.startswith("blocks_") else module for module in modules]
-    return ".".join([*(module.replace("se_conv", "se.conv") for module in modules), _LEAVES[leaf]])
+    return torch_name((kind, *(module.replace("se_conv", "se.conv") for module in modules), leaf))
 
 
 def _timm_names(tensors: Mapping[str, np.ndarray], counts: Sequence[int]) -> dict[str, np.ndarray]:

@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 
 from iadjax.backbones.backbone import Backbone, check_layers, normalize
+from iadjax.nn.layers import max_pool
+from iadjax.weights import torch_name
 
 __all__ = ["SPECS", "ResNet", "resnet"]
 
@@ -80,9 +82,7 @@ class ResNet(nn.Module):
         taps["relu"] = x
         if wanted <= taps.keys():
             return tuple(taps[name] for name in self.layers)
-        # padded apart: the converter to ONNX does not see an explicit padding
-        padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=-jnp.inf)
-        x = nn.max_pool(padded, window_shape=(3, 3), strides=(2, 2), padding="VALID")
+        x = max_pool(x, ((1, 1), (1, 1)))
         taps["maxpool"] = x
         for stage, count in enumerate(self.blocks, start=1):
             planes = 64 * 2 ** (stage - 1)
@@ -122,17 +122,8 @@ def resnet(name: str) -> Backbone:
         layers=("relu", "maxpool", *stages),
         init=init,
         features=features,
-        weight_name=_weight_name,
+        weight_name=torch_name,
         head=r"fc\.(weight|bias)",
         hub=f"timm/{name}.tv_in1k",
     )
     return backbone
-
-
-_LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
-
-
-def _weight_name(path: tuple[str, ...]) -> str:
-    """("params", "layer1_0", "downsample_0", "kernel") -> "layer1.0.downsample.0.weight"."""
-    _, *modules, leaf = path
-    return ".".join([*(module.replace("_", ".") for module in modules), _LEAVES[leaf]])

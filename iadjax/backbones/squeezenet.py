@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from iadjax.backbones.backbone import Backbone, check_layers, normalize
+from iadjax.nn.layers import max_pool
 
 __all__ = ["SqueezeNet", "squeezenet1_1"]
 
@@ -24,10 +25,7 @@ _POOLS = (2, 5, 8)
 
 def _max_pool(x: jax.Array) -> jax.Array:
     # PyTorch's ceil mode: one more window where it would start inside the image
-    pads = [(0, 0), *((0, (-(size - 3)) % 2) for size in x.shape[1:3]), (0, 0)]
-    # padded apart: the converter to ONNX does not see an explicit padding
-    padded = jnp.pad(x, pads, constant_values=-jnp.inf)
-    return nn.max_pool(padded, window_shape=(3, 3), strides=(2, 2), padding="VALID")
+    return max_pool(x, [(0, (-(size - 3)) % 2) for size in x.shape[1:3]])
 
 
 class Fire(nn.Module):

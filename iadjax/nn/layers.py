@@ -1,7 +1,7 @@
 """Convolutions and norms with PyTorch's conventions, in the forms that are fast to differentiate everywhere."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax.linen.dtypes import promote_dtype
 
-__all__ = ["Conv", "ConvTranspose2x2", "batch_norm", "uniform_fan_in"]
+__all__ = ["Conv", "ConvTranspose2x2", "batch_norm", "max_pool", "uniform_fan_in"]
 
 
 def uniform_fan_in(key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32) -> jax.Array:
@@ -86,3 +86,10 @@ def batch_norm(x: jax.Array, valid: jax.Array | None, name: str, **options) -> j
     """
     mask = None if valid is None else valid.reshape(-1, *[1] * (x.ndim - 1))
     return nn.BatchNorm(valid is None, momentum=0.9, epsilon=1e-5, name=name, **options)(x, mask=mask)
+
+
+def max_pool(x: jax.Array, pads: Sequence[tuple[int, int]]) -> jax.Array:
+    """The largest of every 3 x 3 window at stride 2, `[B, H, W, C]`; `pads`: (before, after) of rows and of columns."""
+    # padded apart: the converter to ONNX does not see an explicit padding of the pooling
+    padded = jnp.pad(x, ((0, 0), *pads, (0, 0)), constant_values=-jnp.inf)
+    return nn.max_pool(padded, window_shape=(3, 3), strides=(2, 2), padding="VALID")
