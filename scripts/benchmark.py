@@ -111,9 +111,7 @@ def overrides(name: str, dataset: str) -> dict[str, Any]:
     engine = ENGINES[name]
     if dataset == "synthetic":
         return {}
-    changed = {**engine.real, **(engine.mtd if dataset == "mtd_300" else engine.hazelnut)}
-    if name not in ("uniad",):
-        changed = {"data.resize": 256, **changed}
+    changed = {"data.resize": 256, **engine.real, **(engine.mtd if dataset == "mtd_300" else engine.hazelnut)}
     if engine.pretrained:
         changed["backbone.name"] = "resnet18"
     return changed

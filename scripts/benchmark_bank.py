@@ -19,7 +19,7 @@ from iadjax.detectors.bank import capacity
 _CATEGORY = flags.DEFINE_string("category", "fabric", "Category of the synthetic set.")
 _SIZE = flags.DEFINE_integer("size", 128, "Side of the images.")
 _RATIO = flags.DEFINE_float("ratio", 0.01, "Share of the patches that the coreset keeps.")
-_PARTS = flags.DEFINE_list("parts", ["2", "4", "8", "16"], "Budgets: this part of what all patches would take.")
+_PARTS = flags.DEFINE_list("parts", ["2", "4", "8"], "Budgets: this part of what all patches would take.")
 
 
 def main() -> None:

@@ -18,6 +18,7 @@ __all__ = [
     "Moments",
     "Trained",
     "carry_variables",
+    "check_schedule",
     "gradient",
     "memory_bank",
     "rate_schedule",
@@ -180,6 +181,12 @@ SCHEDULES = ("constant", "cosine", "step")
 _STEPS = 10_000
 
 
+def check_schedule(kind: str, warmup: float) -> None:
+    """A UserError where `rate_schedule` has no such kind, or the warm-up is outside [0, 1)."""
+    if kind not in SCHEDULES or not 0 <= warmup < 1:
+        raise UserError(f"detector.schedule must be one of {', '.join(SCHEDULES)} and warmup in [0, 1); got {kind!r}, {warmup}")
+
+
 def rate_schedule(kind: str, rate: float, total: jax.Array | float, warmup: float = 0.0) -> optax.ScalarOrSchedule:
     """A learning rate over a whole run, by Optax.
 
@@ -193,8 +200,7 @@ def rate_schedule(kind: str, rate: float, total: jax.Array | float, warmup: floa
     Raises:
       UserError: an unknown kind, or a warm-up outside [0, 1).
     """
-    if kind not in SCHEDULES or not 0 <= warmup < 1:
-        raise UserError(f"detector.schedule must be one of {', '.join(SCHEDULES)} and warmup in [0, 1); got {kind!r}, {warmup}")
+    check_schedule(kind, warmup)
     rising = round(warmup * _STEPS)
     if kind == "constant" and not rising:
         return rate

@@ -14,7 +14,7 @@ import optax
 from iadjax import losses, ops, weights
 from iadjax.backbones import Backbone, check_layers
 from iadjax.detector import Detector, Prediction, State
-from iadjax.detectors.builders import gradient, rate_schedule
+from iadjax.detectors.builders import check_schedule, gradient, rate_schedule
 from iadjax.errors import UserError
 from iadjax.nn.flow import AllInOneBlock
 
@@ -108,7 +108,7 @@ def fastflow(
             "detector: flow_steps, epochs, hidden_ratio, clamp and learning_rate must be positive; got "
             f"{flow_steps}, {epochs}, {hidden_ratio}, {clamp} and {learning_rate}"
         )
-    rate_schedule(schedule, learning_rate, 1, warmup)
+    check_schedule(schedule, warmup)
     flows = Flows((flow_steps, conv3x3_only, hidden_ratio, clamp), layer_norm)
 
     def embed(frozen, image):

@@ -14,7 +14,7 @@ import optax
 from iadjax import losses, ops, weights
 from iadjax.backbones import Backbone, check_layers
 from iadjax.detector import Detector, Prediction, State
-from iadjax.detectors.builders import gradient, rate_schedule
+from iadjax.detectors.builders import check_schedule, gradient, rate_schedule
 from iadjax.errors import UserError
 from iadjax.nn.layers import batch_norm
 from iadjax.synthesis.feature_noise import gaussian_noise
@@ -87,7 +87,7 @@ def simplenet(
         )
     if noise_std <= 0 or th <= 0 or sigma < 0:
         raise UserError(f"detector: noise_std and th must be positive and sigma at least 0; got {noise_std}, {th} and {sigma}")
-    rate_schedule(schedule, adaptor_rate, 1, warmup)
+    check_schedule(schedule, warmup)
     adaptor, discriminator = Adaptor(), Discriminator(hidden)
 
     def embed(frozen, image):

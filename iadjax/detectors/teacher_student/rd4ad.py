@@ -15,7 +15,7 @@ from iadjax import losses, ops, weights
 from iadjax.backbones import Backbone, check_layers
 from iadjax.backbones.resnet import SPECS
 from iadjax.detector import Detector, Prediction, State
-from iadjax.detectors.builders import gradient, rate_schedule
+from iadjax.detectors.builders import check_schedule, gradient, rate_schedule
 from iadjax.errors import UserError
 from iadjax.nn.layers import Conv, ConvTranspose2x2, batch_norm
 
@@ -157,7 +157,7 @@ def rd4ad(
         raise UserError(
             f"detector: epochs and learning_rate must be positive and sigma at least 0; got {epochs}, {learning_rate}, {sigma}"
         )
-    rate_schedule(schedule, learning_rate, 1, warmup)
+    check_schedule(schedule, warmup)
     bottleneck, blocks, per_group = SPECS.get(backbone.name, (False, (2, 2, 2, 2), 64))
 
     def teacher(frozen, image):
