@@ -62,6 +62,8 @@ def fit(config: Mapping[str, Any], workdir: str | Path, resume: bool = False, st
             built = configs.build_data(config)
             spec = configs.spec_of(config, built, model.transform)
             _check_phases(model.detector.phases, spec, built.split, config["data"]["batch_size"])
+            # what `init` refuses (sizes, budgets) is said before anything is written
+            like = empty_state(model, spec)
             model = model._replace(frozen=sharding.replicate(devices, model.frozen))
         # every process has looked at the workdir before one writes to it
         sharding.barrier("prepared")
@@ -69,7 +71,7 @@ def fit(config: Mapping[str, Any], workdir: str | Path, resume: bool = False, st
             files.write_json(workdir / "config.json", config)
             record.begin(workdir, config, model, built)
         with clock.stage("fit"):
-            state = _fit_phases(config, workdir, model, built, spec, devices, clock, start)
+            state = _fit_phases(config, workdir, model, built, spec, like, devices, clock, start)
         run = Run(config, workdir, model.detector, state, model.frozen, model.transform, model.weights, devices=devices)
         with clock.stage("threshold"):
             run = _fit_threshold(run, built.split.validation)
@@ -110,7 +112,7 @@ def _check_phases(phases, spec: DataSpec, split: data.Split, batch_size: int) ->
             )
 
 
-def _fit_phases(config, workdir, model, built, spec: DataSpec, devices: sharding.Devices, clock, start: Run | None) -> State:
+def _fit_phases(config, workdir, model, built, spec, like: State, devices: sharding.Devices, clock, start) -> State:
     detector, directory = model.detector, workdir / "checkpoints"
     phases = detector.phases
     key = sharding.replicate(devices, jax.random.key(config["seed"]))
@@ -124,7 +126,7 @@ def _fit_phases(config, workdir, model, built, spec: DataSpec, devices: sharding
     else:
         position = checkpoint.read(path)["position"]
         place = functools.partial(sharding.state_shardings, devices, detector)
-        state = checkpoint.restore(path, empty_state(model, spec), identity, place)
+        state = checkpoint.restore(path, like, identity, place)
         progress.say(f"continuing from step {position.step} ({path.name})")
 
     def save(state: State, position: Position) -> None:

@@ -22,6 +22,22 @@ def test_an_empty_folder(tree_config, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("name", "options", "sentence"),
+    [
+        ("patchcore", {"bank_bytes": 1000}, "detector.bank_bytes=1000 holds . patches, fewer than the"),
+        ("draem", {}, "draem needs sides that are multiples of 32, got"),
+    ],
+)
+def test_what_a_detector_refuses_at_its_start_leaves_nothing(name, options, sentence, tree, tmp_path):
+    config = configs.base_config(name, "folder")
+    config.data.update({"root": str(tree), "resize": 40})
+    config.detector.update(options)
+    config.threshold.holdout = 0.2
+    refuse(config, tmp_path, sentence)
+    assert not (tmp_path / "run").exists()
+
+
 def test_no_good_images(tree_config, tree, tmp_path):
     for path in (tree / "train/good").iterdir():
         path.unlink()
