@@ -20,6 +20,7 @@ from iadjax import files
 from iadjax.data import Transform
 from iadjax.detector import Prediction
 from iadjax.errors import UserError, did_you_mean
+from iadjax.nn.convolution import plain
 from iadjax.run import Run, predict_images
 
 __all__ = ["FORMATS", "TOLERANCE", "Exported", "export", "load_exported"]
@@ -29,6 +30,8 @@ TOLERANCE = 1e-4
 """Largest difference of a score or of a map's value, as a share of the largest one of the check images."""
 
 _PLATFORMS = ("cpu", "cuda", "tpu")
+# of flatbuffers and protocol buffers; the program itself is small
+_LARGEST = 2**31 - 2**24
 _EXTRA = {
     "stablehlo": (("flatbuffers",), "python -m pip install flatbuffers"),
     # its metadata asks for an old Orbax that it does not use here
@@ -81,8 +84,8 @@ def export(run: Run, output: str | Path, format: str = "stablehlo", batch: int =
       The file.
 
     Raises:
-      UserError: an unknown format, a package that is missing, an operation that has no form in ONNX, or a disagreement: a score
-        or map by more than `TOLERANCE`, or a decision.
+      UserError: an unknown format, a package that is missing, an operation that has no form in ONNX, 2 GiB or more to hold, or
+        a disagreement: a score or map by more than `TOLERANCE`, or a decision.
     """
     if format not in FORMATS:
         raise UserError(f"there is no export format {format!r}; {did_you_mean(format, FORMATS)}")
@@ -93,6 +96,12 @@ def export(run: Run, output: str | Path, format: str = "stablehlo", batch: int =
     chosen = [items[i] for i in np.unique(np.linspace(0, len(items) - 1, check).round().astype(int))]
     images = np.stack([run.transform.image(run.data.dataset.read(item)[0]) for item in chosen])
     state, frozen = jax.device_get((run.state, run.frozen))
+    held = sum(leaf.nbytes for leaf in jax.tree.leaves((state, frozen)))
+    if held >= _LARGEST:
+        raise UserError(
+            f"the fitted detector holds {held / 2**30:.1f} GiB and a file of either format at most 2; fit a smaller one "
+            "(patchcore: detector.coreset_ratio; padim: detector.num_channels; or fewer layers)"
+        )
     shape, size = images.shape[1:], batch or 1
 
     def predict(image):
@@ -185,10 +194,10 @@ def _program(format: str, content: bytes) -> Callable:
 def _to_onnx(predict: Callable, shape: tuple[int, ...]) -> bytes:
     import jax2onnx
 
+    argument = jax.ShapeDtypeStruct(shape, jnp.float32)
     try:
-        model = jax2onnx.to_onnx(
-            predict, [jax.ShapeDtypeStruct(shape, jnp.float32)], input_names=["image"], output_names=["score", "map"]
-        )
+        with plain():
+            model = jax2onnx.to_onnx(predict, [argument], input_names=["image"], output_names=["score", "map"])
     except Exception as error:  # the converter raises whatever its handlers raise
         reason = (str(error).strip().splitlines() or [""])[0]
         raise UserError(

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from iadjax.backbones.backbone import Backbone, check_layers, normalize
-from iadjax.nn.layers import max_pool
+from iadjax.nn.layers import Conv, max_pool
 from iadjax.weights import torch_name
 
 __all__ = ["SPECS", "ResNet", "resnet"]
@@ -26,9 +26,8 @@ SPECS = {
 }
 
 
-def _conv(features: int, kernel: int, stride: int, name: str) -> nn.Conv:
-    pad = kernel // 2
-    return nn.Conv(features, (kernel, kernel), (stride, stride), padding=((pad, pad), (pad, pad)), use_bias=False, name=name)
+def _conv(features: int, kernel: int, stride: int, name: str) -> Conv:
+    return Conv(features, kernel, stride, bias=False, kernel_init=nn.initializers.lecun_normal(), name=name)
 
 
 def _norm(name: str) -> nn.BatchNorm:

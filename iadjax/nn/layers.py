@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 from flax.linen.dtypes import promote_dtype
 
+from iadjax.nn.convolution import convolve
+
 __all__ = ["Conv", "ConvTranspose2x2", "batch_norm", "max_pool", "uniform_fan_in"]
 
 
@@ -45,12 +47,7 @@ class Conv(nn.Module):
         kernel = self.param("kernel", self.kernel_init, (*sides, x.shape[-1], self.features))
         part = slice(*self.part) if self.part else slice(None)
         x, kernel = promote_dtype(x, kernel[..., part], dtype=self.dtype)
-        if sides == (1, 1) and self.stride == 1 and not pad:
-            y = x @ kernel[0, 0]
-        else:
-            y = jax.lax.conv_general_dilated(
-                x, kernel, (self.stride, self.stride), ((pad, pad), (pad, pad)), dimension_numbers=("NHWC", "HWIO", "NHWC")
-            )
+        y = convolve(x, kernel, self.stride, pad)
         if self.bias:
             bound = (sides[0] * sides[1] * x.shape[-1]) ** -0.5
             init = functools.partial(jax.random.uniform, minval=-bound, maxval=bound)

@@ -1,0 +1,133 @@
+"""Convolutions in the form that is fastest on the platform, all exact; for `nn.layers.Conv`.
+
+XLA:CPU convolves at the speed of its matrix products while a network is small, but neither wide kernels over small maps nor
+the gradient with respect to a kernel. Where that is so, one of two forms made of products takes its place on CPUs.
+"""
+
+import contextlib
+import contextvars
+import functools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+__all__ = ["by_platform", "convolve", "direct", "patch_product", "plain", "winograd"]
+
+# measured on two cores with JAX 0.10 and 0.12 (docs/scaling.md); sizes of one image, so that no score depends on the batch
+_CHANNELS = (64, 128)
+_POSITIONS = 256
+_BYTES = 2**28
+_POINTS = {3: (0, 1, -1), 4: (0, 1, -1, 2)}
+
+_PLAIN = contextvars.ContextVar("plain", default=False)
+
+
+@contextlib.contextmanager
+def plain() -> Iterator[None]:
+    """What is traced inside has XLA's own convolutions on every platform, for converters that read a program."""
+    token = _PLAIN.set(True)
+    try:
+        yield
+    finally:
+        _PLAIN.reset(token)
+
+
+def by_platform(x: jax.Array, kernel: jax.Array, cpu: Callable, default: Callable) -> jax.Array:
+    """One of two forms of the same function of `x` and `kernel`, chosen when the program is lowered."""
+    return default(x, kernel) if _PLAIN.get() else jax.lax.platform_dependent(x, kernel, cpu=cpu, default=default)
+
+
+def convolve(x: jax.Array, kernel: jax.Array, stride: int = 1, pad: int = 0) -> jax.Array:
+    """A convolution, `[B, H, W, C]` and `[h, w, C, O]` to `[B, H', W', O]`, as PyTorch counts `stride` and `pad`."""
+    if kernel.shape[:2] == (1, 1) and not pad:
+        return x[:, ::stride, ::stride] @ kernel[0, 0]
+    default = functools.partial(direct, stride=stride, pad=pad)
+    sides = [(side + 2 * pad - size) // stride + 1 for side, size in zip(x.shape[1:3], kernel.shape[:2], strict=True)]
+    positions, (depth, features) = math.prod(sides), kernel.shape[2:]
+    if stride == 1 and x.dtype == jnp.float32 and _worth_winograd(kernel.shape, positions):
+        # its tiles and products are ten times the input: computed again for the gradient rather than kept
+        return by_platform(x, kernel, jax.checkpoint(functools.partial(winograd, pad=pad)), default)
+    if positions <= _POSITIONS and depth >= _CHANNELS[1] and features >= 2 * _CHANNELS[1]:
+        return by_platform(x, kernel, functools.partial(patch_product, stride=stride, pad=pad), default)
+    return default(x, kernel)
+
+
+def _worth_winograd(shape: Sequence[int], positions: int) -> bool:
+    height, width, depth, features = shape
+    if height != width or height not in _POINTS or positions < _POSITIONS:
+        return False
+    wide = depth >= _CHANNELS[0] and features >= _CHANNELS[1]
+    return wide and positions * (height + 1) ** 2 * (depth + features) <= _BYTES
+
+
+def direct(x: jax.Array, kernel: jax.Array, stride: int = 1, pad: int = 0) -> jax.Array:
+    """The convolution of XLA."""
+    return jax.lax.conv_general_dilated(
+        x, kernel, (stride, stride), ((pad, pad), (pad, pad)), dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+
+
+def patch_product(x: jax.Array, kernel: jax.Array, stride: int = 1, pad: int = 0) -> jax.Array:
+    """One product with the neighbourhoods of all positions."""
+    height, width, _, features = kernel.shape
+    x = jnp.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
+    bottom, right = x.shape[1] - height + 1, x.shape[2] - width + 1
+    shifted = [x[:, i : i + bottom : stride, j : j + right : stride] for i in range(height) for j in range(width)]
+    return jnp.concatenate(shifted, axis=-1) @ kernel.reshape(-1, features)
+
+
+def winograd(x: jax.Array, kernel: jax.Array, pad: int = 0) -> jax.Array:
+    """Winograd's minimal filtering F(2 x 2, r x r) (Lavin & Gray, CVPR 2016, eq. 8) for kernels of 3 x 3 or 4 x 4 at stride 1.
+
+    Every tile of 2 x 2 outputs takes (r + 1)^2 products of channels instead of 4 r^2: 2.25 times fewer for 3 x 3 and 2.56
+    times for 4 x 4, forward and in both gradients. Rounding in float32: that of the direct form for 3 x 3, ten times it for
+    4 x 4 (4e-6 of the largest output).
+    """
+    r, (batch, height, width, depth) = len(kernel), x.shape
+    a, g, b = transforms(r)
+    sides = height + 2 * pad - r + 1, width + 2 * pad - r + 1
+    rows, columns = (-(-side // 2) for side in sides)
+    # tiles overlap by r - 1 pixels; as 2 x 2 blocks each of their pixels is a plain slice
+    blocks = rows + r // 2, columns + r // 2
+    after = [2 * number - side - pad for number, side in zip(blocks, (height, width), strict=True)]
+    x = jnp.pad(x, ((0, 0), (pad, after[0]), (pad, after[1]), (0, 0))).reshape(batch, blocks[0], 2, blocks[1], 2, depth)
+    pixel = [
+        [x[:, i // 2 : i // 2 + rows, i % 2, j // 2 : j // 2 + columns, j % 2] for j in range(r + 1)] for i in range(r + 1)
+    ]
+    tiles = _both_sides(b, pixel)
+    kernels = _both_sides(g, [[kernel[i, j] for j in range(r)] for i in range(r)])
+    products = [[v @ u for v, u in zip(*pair, strict=True)] for pair in zip(tiles, kernels, strict=True)]
+    y = jnp.stack([jnp.stack(row, axis=3) for row in _both_sides(a, products)], axis=2)
+    return y.reshape(batch, 2 * rows, 2 * columns, -1)[:, : sides[0], : sides[1]]
+
+
+@functools.cache
+def transforms(r: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A^T `[2, r + 1]`, G `[r + 1, r]` and B^T `[r + 1, r + 1]` of F(2, r): A^T [(G g) * (B^T d)] is a filter g over d.
+
+    Toom and Cook's scheme: polynomials are multiplied by their values at r small numbers and at infinity.
+    """
+    points = np.array(_POINTS[r], np.float64)
+    a, g, b = np.zeros((2, r + 1)), np.zeros((r + 1, r)), np.zeros((r + 1, r + 1))
+    a[0, :r], a[1, :r], a[1, r] = 1, points, 1
+    for i, point in enumerate(points):
+        others = np.delete(points, i)
+        g[i] = point ** np.arange(r) / np.prod(point - others)
+        b[i, :r] = np.poly(others)[::-1]
+    g[r, r - 1], b[r] = 1, np.poly(points)[::-1]
+    return a, g, b
+
+
+def _both_sides(matrix: np.ndarray, grid: list[list[jax.Array]]) -> list[list[jax.Array]]:
+    """M X M^T, the elements of X being arrays; written out, because XLA fuses sums but not products with a small matrix."""
+    half = [[_combine(row, column) for column in zip(*grid, strict=True)] for row in matrix]
+    return [[_combine(row, line) for row in matrix] for line in half]
+
+
+def _combine(coefficients: np.ndarray, arrays: Sequence[jax.Array]) -> Any:
+    terms = [(float(c), x) for c, x in zip(coefficients, arrays, strict=True) if c]
+    return sum((x if c == 1 else -x if c == -1 else c * x) for c, x in terms)

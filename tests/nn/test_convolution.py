@@ -1,0 +1,87 @@
+"""Every form of a convolution against its definition in float64, and the choice between them."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from iadjax.nn.convolution import convolve, direct, patch_product, plain, transforms, winograd
+
+
+def definition(x, kernel, stride, pad):
+    """Sums of products over windows, in float64."""
+    x = np.pad(x.astype(np.float64), ((0, 0), (pad, pad), (pad, pad), (0, 0)))
+    windows = np.lib.stride_tricks.sliding_window_view(x, kernel.shape[:2], (1, 2))[:, ::stride, ::stride]
+    return np.einsum("bhwcij,ijco->bhwo", windows, kernel.astype(np.float64), optimize=True)
+
+
+def drawn(size, side, depth, features):
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((2, *size, depth)).astype(np.float32)
+    return x, rng.standard_normal((side, side, depth, features)).astype(np.float32)
+
+
+def assert_close(found, truth, rounding=1e-5):
+    assert found.shape == truth.shape
+    np.testing.assert_allclose(found, truth, rtol=0, atol=rounding * np.abs(truth).max())
+
+
+@pytest.mark.parametrize("side", [3, 4])
+def test_one_tile_of_winograd_is_a_filter(side):
+    a, g, b = transforms(side)
+    data, taps = np.arange(1.0, side + 2) ** 2, np.arange(side) - 1.5
+    found = a @ ((g @ taps) * (b @ data))
+    np.testing.assert_allclose(found, [data[:side] @ taps, data[1:] @ taps], rtol=1e-13)
+
+
+@pytest.mark.parametrize("side,pad,size", [(3, 1, (8, 8)), (3, 0, (7, 10)), (3, 1, (5, 3)), (4, 0, (9, 8)), (4, 3, (6, 7))])
+def test_winograd_is_the_convolution_and_so_are_its_gradients(side, pad, size):
+    x, kernel = drawn(size, side, 5, 7)
+    truth = definition(x, kernel, 1, pad)
+    assert_close(winograd(x, kernel, pad), truth)
+    weight = np.random.default_rng(1).standard_normal(truth.shape).astype(np.float32)
+    forms = (winograd, direct)
+    found, truth = (jax.grad(lambda *xk, f=f: jnp.sum(weight * f(*xk, pad=pad)), (0, 1))(x, kernel) for f in forms)
+    for each, other in zip(found, truth, strict=True):
+        assert_close(each, np.asarray(other))
+
+
+@pytest.mark.parametrize("stride,pad", [(1, 0), (1, 1), (2, 1), (3, 2)])
+def test_a_product_of_patches_is_the_convolution(stride, pad):
+    x, kernel = drawn((9, 8), 3, 4, 6)
+    assert_close(patch_product(x, kernel, stride, pad), definition(x, kernel, stride, pad))
+
+
+@pytest.mark.parametrize(
+    "side,size,depth,features,stride,form",
+    [
+        (1, 8, 4, 5, 2, "dot_general"),
+        (3, 8, 4, 5, 1, "conv_general_dilated"),
+        (3, 16, 64, 128, 1, "platform_index"),
+        (4, 20, 64, 128, 1, "platform_index"),
+        (3, 8, 128, 256, 2, "platform_index"),
+        (3, 16, 64, 128, 2, "conv_general_dilated"),
+    ],
+)
+def test_whatever_form_is_chosen_it_is_the_convolution(side, size, depth, features, stride, form):
+    x, kernel = drawn((size, size), side, depth, features)
+    pad = 0 if side == 1 else 1
+    program = jax.jit(lambda x, kernel: convolve(x, kernel, stride, pad))
+    text = str(jax.make_jaxpr(program)(x, kernel))
+    assert form in text and (form == "platform_index") == ("platform_index" in text)
+    together = program(x, kernel)
+    assert_close(together, definition(x, kernel, stride, pad))
+    # the choice looks at one image: the same form, and so the same rounding, in any batch
+    assert_close(program(x[:1], kernel), np.asarray(together)[:1], 1e-6)
+
+
+def test_bfloat16_has_no_winograd():
+    x, kernel = (each.astype(jnp.bfloat16) for each in drawn((18, 18), 3, 64, 128))
+    assert "platform_index" not in str(jax.make_jaxpr(lambda x, k: convolve(x, k, 1, 1))(x, kernel))
+
+
+def test_a_program_for_a_converter_has_plain_convolutions():
+    x, kernel = drawn((16, 16), 3, 64, 128)
+    with plain():
+        text = str(jax.make_jaxpr(lambda x, k: convolve(x, k, 1, 1))(x, kernel))
+    assert "platform_index" not in text and "conv_general_dilated" in text
