@@ -116,3 +116,25 @@ def test_refusals(run, tmp_path, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "jax2onnx" else find(name))
     with pytest.raises(UserError, match=r"onnx needs .*jax2onnx.* not installed: python -m pip install"):
         export(run, tmp_path, "onnx")
+
+
+def test_nothing_larger_than_a_file_may_be(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(exports, "_LARGEST", 1000)
+    with pytest.raises(UserError, match="holds .* GiB and a file of either format at most 2"):
+        export(run, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_onnx_file_predicts_what_the_run_predicts(tmp_path):
+    pytest.importorskip("jax2onnx", reason="needs jax2onnx, which docs/export.md says how to install")
+    pytest.importorskip("onnxruntime", reason="needs onnxruntime")
+    config = config_of("padim", draw_tree(tmp_path))
+    # a 16 x 16 map of 128 channels: a convolution that CPUs compute in a form of their own
+    config.backbone.update({"name": "resnet18", "weights": "random"})
+    config.data.resize = 128
+    run = iadjax.fit(config, tmp_path / "run")
+    exported = load_exported(export(run, tmp_path / "out", "onnx"))
+    files = [item.file for item in run.data.split.test]
+    found, truth = exported.predict(files), run.predict(files)
+    np.testing.assert_allclose(found.score, truth.score, rtol=1e-4)
+    np.testing.assert_allclose(found.map, truth.map, atol=1e-4 * np.abs(truth.map).max())

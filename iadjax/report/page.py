@@ -101,6 +101,12 @@ def _mistakes(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return wrong
 
 
+def _worst_first(scores: np.ndarray, labels: np.ndarray, wrong: np.ndarray, threshold: float | None) -> np.ndarray:
+    """Order of the gallery: by `wrong`, then those that the threshold decides wrongly, then by how far on that side."""
+    right = np.ones(len(scores)) if threshold is None else (scores >= threshold) == (labels == 1)
+    return np.lexsort((np.where(labels == 1, scores, -scores), right, -wrong))
+
+
 def _section(directory: Path, category: str, run, rows: list, row_metrics: dict, low_high: tuple[float, float]) -> str:
     directory.mkdir()
     scores = np.array([row.score for row in rows])
@@ -113,7 +119,7 @@ def _section(directory: Path, category: str, run, rows: list, row_metrics: dict,
         plots.append(charts.curve("Precision and recall, images", "recall", "precision", pr.recall, pr.precision))
     plots.append(charts.histogram(scores, labels, threshold))
     wrong = _mistakes(scores, labels)
-    order = np.lexsort((np.where(labels == 1, scores, -scores), -wrong))[:GALLERY]
+    order = _worst_first(scores, labels, wrong, threshold)[:GALLERY]
     cards = [_card(directory, rank, run, rows[i], wrong[i], threshold, low_high) for rank, i in enumerate(order)]
     report = row_metrics.get("threshold")
     rule = ""
