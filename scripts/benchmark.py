@@ -121,7 +121,7 @@ def fit(name: str, dataset: str, workdir: Path) -> None:
     """One run of `scripts/train.py`, unless it is there."""
     if (workdir / "metrics.json").is_file():
         return
-    argument = {"synthetic": "synthetic" if name == "patchcore" else "smoke", "hazelnut_toy": "folder", "mtd_300": "mtd_300"}
+    argument = {"synthetic": "synthetic" if name == "patchcore" else "smoke:all", "hazelnut_toy": "folder", "mtd_300": "mtd_300"}
     command = [sys.executable, str(ROOT / "scripts/train.py"), f"--workdir={workdir}"]
     command.append(f"--config={ROOT / 'configs' / ENGINES[name].config}:{argument[dataset]}")
     command += [f"--config.{key}={value}" for key, value in overrides(name, dataset).items()]

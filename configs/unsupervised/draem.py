@@ -24,5 +24,5 @@ def get_config(arg: str = "smoke"):
         config.data.category = category or "all"
     if smoke:
         config.data.update({"resize": 64, "batch_size": 8})
-        config.detector.update({"width": 16, "segment_width": 16, "epochs": 4, "learning_rate": 2e-3, "pool_size": 5})
+        config.detector.update({"width": 16, "segment_width": 16, "epochs": 2, "learning_rate": 2e-3, "pool_size": 5})
     return config

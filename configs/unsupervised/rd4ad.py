@@ -26,7 +26,7 @@ def get_config(arg: str = "smoke"):
     if smoke:
         config.data.update({"resize": 128, "batch_size": 8})
         config.backbone.name = "filter_bank"
-        config.detector.epochs = 6
+        config.detector.epochs = 10
     if dataset in ("mtd", "mtd_300"):
         config.backbone.name = "resnet18"
         config.data.batch_size = 8

@@ -27,7 +27,7 @@ def get_config(arg: str = "smoke"):
         config.data.update({"resize": 128, "crop": 0, "batch_size": 8})
         config.backbone.name = "filter_bank"
         config.detector.update({"layers": ("layer1", "layer2"), "pretrain_dimension": 96, "target_dimension": 96})
-        config.detector.update({"hidden": 256, "epochs": 4, "adaptor_rate": 1e-3, "discriminator_rate": 1e-3, "noise_std": 0.1})
+        config.detector.update({"hidden": 256, "epochs": 9, "adaptor_rate": 1e-3, "discriminator_rate": 1e-3, "noise_std": 0.1})
     if dataset in ("mtd", "mtd_300"):
         config.data.update({"resize": 256, "crop": 0})
         config.backbone.name = "resnet18"

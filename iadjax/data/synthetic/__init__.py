@@ -34,7 +34,8 @@ def synthetic(category: str = "all") -> Dataset:
     return Dataset("synthetic", names, tuple(train), tuple(test), lambda item: render(item.path), has_masks=True)
 
 
-@lru_cache(maxsize=256)
+# more than there are, or a pass in order would find none of them again; 180 MB
+@lru_cache(maxsize=1024)
 def render(path: str) -> tuple[np.ndarray, np.ndarray]:
     """The image `[256, 256, 3]` uint8 and mask `[256, 256]` uint8 of a path like "wood/test/scratch/003.png"."""
     name, _, defect, _ = path.split("/")
