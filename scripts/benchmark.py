@@ -187,7 +187,7 @@ def page(results: dict[str, Any]) -> str:
         "Every detector under one protocol; made by `python scripts/benchmark.py`, not by hand. " + about["machine"] + ".",
         "",
         "Synthetic images: the `smoke` variant of each config, one model over all six categories, means over categories.",
-        "hazelnut_toy and MTD-300: 256 x 256 without crop (UniAD 224), ResNet-18 with torchvision's IMAGENET1K_V1 weights up",
+        "hazelnut_toy and MTD-300: 256 x 256 without crop (UniAD 224, DRAEM and on MTD-300 EfficientAD 128), ResNet-18 with torchvision's IMAGENET1K_V1 weights up",
         "to layer3; DRAEM starts from random weights and EfficientAD from a random teacher. Schedules are shortened to",
         "minutes, by the overrides below: these figures compare code paths, not papers. AnomalyDINO sees 4 normal images,",
         "DevNet labelled anomalies that leave the test set. Pixel metrics at the resolution of the masks. Latency: one image,",

@@ -17,7 +17,7 @@ import numpy as np
 
 __all__ = ["by_platform", "convolve", "direct", "patch_product", "plain", "winograd"]
 
-# measured on two cores with JAX 0.10 and 0.12 (docs/scaling.md); sizes of one image, so that no score depends on the batch
+# measured on two cores with JAX 0.10 and 0.12 (docs/speed.md); sizes of one image, so that no score depends on the batch
 _CHANNELS = (64, 128)
 _POSITIONS = 256
 _BYTES = 2**28
