@@ -121,7 +121,8 @@ def fit(name: str, dataset: str, workdir: Path) -> None:
     """One run of `scripts/train.py`, unless it is there."""
     if (workdir / "metrics.json").is_file():
         return
-    argument = {"synthetic": "synthetic" if name == "patchcore" else "smoke:all", "hazelnut_toy": "folder", "mtd_300": "mtd_300"}
+    synthetic = "synthetic" if name == "patchcore" else "smoke:all"
+    argument = {"synthetic": synthetic, "hazelnut_toy": "folder", "mtd_300": "mtd_300"}
     command = [sys.executable, str(ROOT / "scripts/train.py"), f"--workdir={workdir}"]
     command.append(f"--config={ROOT / 'configs' / ENGINES[name].config}:{argument[dataset]}")
     command += [f"--config.{key}={value}" for key, value in overrides(name, dataset).items()]
@@ -187,8 +188,8 @@ def page(results: dict[str, Any]) -> str:
         "Every detector under one protocol; made by `python scripts/benchmark.py`, not by hand. " + about["machine"] + ".",
         "",
         "Synthetic images: the `smoke` variant of each config, one model over all six categories, means over categories.",
-        "hazelnut_toy and MTD-300: 256 x 256 without crop (UniAD 224, DRAEM and on MTD-300 EfficientAD 128), ResNet-18 with torchvision's IMAGENET1K_V1 weights up",
-        "to layer3; DRAEM starts from random weights and EfficientAD from a random teacher. Schedules are shortened to",
+        "hazelnut_toy and MTD-300: 256 x 256 without crop (UniAD 224, DRAEM and on MTD-300 EfficientAD 128), ResNet-18",
+        "with torchvision's IMAGENET1K_V1 weights up to layer3; DRAEM starts from random weights and EfficientAD from a random teacher. Schedules are shortened to",
         "minutes, by the overrides below: these figures compare code paths, not papers. AnomalyDINO sees 4 normal images,",
         "DevNet labelled anomalies that leave the test set. Pixel metrics at the resolution of the masks. Latency: one image,",
         "host to host, after a warm-up, right after the fit; peak memory: of the whole process, fit and evaluation.",
