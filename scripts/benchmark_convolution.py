@@ -10,7 +10,6 @@ table, on a CPU; elsewhere XLA's own is chosen always.
 import functools
 import importlib
 import importlib.util
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import flags
+from timing import fastest
 
 from iadjax import cli, files, record
 from iadjax.nn.convolution import convolve, direct, patch_product, winograd
@@ -44,22 +44,6 @@ SHAPES = (
     (1, 126, 128, 256, 4, 1, 0),
     (1, 59, 256, 384, 4, 1, 0),
 )
-
-
-def fastest(sides: dict[str, Callable[[], Any]]) -> dict[str, float]:
-    """Seconds of a call in the fastest round of each side."""
-    best = dict.fromkeys(sides, float("inf"))
-    for side in sides.values():
-        side()
-    for _ in range(_ROUNDS.value):
-        for name, side in sides.items():
-            side()
-            began, calls = time.perf_counter(), 0
-            while time.perf_counter() - began < 0.1:
-                side()
-                calls += 1
-            best[name] = min(best[name], (time.perf_counter() - began) / calls)
-    return best
 
 
 def forms(kernel: int, stride: int, pad: int) -> dict[str, Callable]:
@@ -97,9 +81,11 @@ def main() -> None:
                 program = form if what == "forward" else jax.grad(lambda *xk, form=form: jnp.sum(form(*xk) ** 2), (0, 1))
                 call = functools.partial(jax.jit(program), jnp.asarray(x), jnp.asarray(kernel))
                 sides[name] = lambda call=call: jax.block_until_ready(call())
+                # compiles
+                sides[name]()
             if torch:
                 sides["pytorch"] = torch_form(torch, x, kernel, stride, pad, what != "forward")
-            seconds = fastest(sides)
+            seconds = fastest(sides, _ROUNDS.value)
             row[what] = {"seconds": seconds, "ratio": seconds["xla"] / seconds["chosen"]}
             text = ", ".join(f"{name} {1e3 * value:.2f}" for name, value in seconds.items())
             print(f"{shape} {what}, ms: {text}; ratio {row[what]['ratio']:.2f}", flush=True)

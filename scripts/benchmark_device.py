@@ -19,7 +19,7 @@ import importlib.util
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ import jax
 import jax.numpy as jnp
 from absl import flags
 from device_cases import ACCELERATOR, CASES, CPU, SMALL, Case, Sizes, largest_difference
+from timing import fastest
 
 from iadjax import UserError, cli, files, record
 from iadjax.errors import did_you_mean
@@ -35,28 +36,6 @@ _STAGES = flags.DEFINE_list("stages", [], "Stages to run; all by default.")
 _SMALL = flags.DEFINE_bool("small", False, "Tiny sizes: whether it runs, not how fast.")
 _ROUNDS = flags.DEFINE_integer("rounds", 5, "Rounds per measurement.", lower_bound=1)
 _JSON = flags.DEFINE_string("json", None, "File for the figures.")
-
-# a round repeats a short call for so many seconds
-ROUND_SECONDS = 0.1
-
-
-def fastest(sides: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
-    """Seconds of a call in the fastest round of each side."""
-    repeats, best = {}, dict.fromkeys(sides, float("inf"))
-    for name, side in sides.items():
-        began = time.perf_counter()
-        side()
-        repeats[name] = max(1, int(ROUND_SECONDS / (time.perf_counter() - began)))
-    for _ in range(rounds):
-        for name, side in sides.items():
-            if repeats[name] > 1:
-                # threads of the other side may still be spinning
-                side()
-            began = time.perf_counter()
-            for _ in range(repeats[name]):
-                side()
-            best[name] = min(best[name], (time.perf_counter() - began) / repeats[name])
-    return best
 
 
 def ceilings(size: Sizes) -> dict[str, float]:

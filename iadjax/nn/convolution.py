@@ -61,6 +61,7 @@ def _worth_winograd(shape: Sequence[int], positions: int) -> bool:
     if height != width or height not in _POINTS or positions < _POSITIONS:
         return False
     wide = depth >= _CHANNELS[0] and features >= _CHANNELS[1]
+    # of tiles and products: a tile per four positions, four bytes per number
     return wide and positions * (height + 1) ** 2 * (depth + features) <= _BYTES
 
 
