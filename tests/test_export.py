@@ -129,7 +129,7 @@ def test_an_onnx_file_predicts_what_the_run_predicts(tmp_path):
     pytest.importorskip("jax2onnx", reason="needs jax2onnx, which docs/export.md says how to install")
     pytest.importorskip("onnxruntime", reason="needs onnxruntime")
     config = config_of("padim", draw_tree(tmp_path))
-    # a 16 x 16 map of 128 channels: a convolution that CPUs compute in a form of their own
+    # an 8 x 8 map of 256 channels: a convolution that CPUs compute in a form of their own
     config.backbone.update({"name": "resnet18", "weights": "random"})
     config.data.resize = 128
     run = iadjax.fit(config, tmp_path / "run")

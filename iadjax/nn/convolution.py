@@ -20,7 +20,7 @@ __all__ = ["by_platform", "convolve", "direct", "patch_product", "plain", "winog
 # measured on two cores with JAX 0.10 and 0.12 (docs/speed.md); sizes of one image, so that no score depends on the batch
 _CHANNELS = (64, 128)
 _POSITIONS = 256
-_BYTES = 2**28
+_PRODUCTS, _BYTES = 2**26, 2**28
 _POINTS = {3: (0, 1, -1), 4: (0, 1, -1, 2)}
 
 _PLAIN = contextvars.ContextVar("plain", default=False)
@@ -59,6 +59,9 @@ def convolve(x: jax.Array, kernel: jax.Array, stride: int = 1, pad: int = 0) -> 
 def _worth_winograd(shape: Sequence[int], positions: int) -> bool:
     height, width, depth, features = shape
     if height != width or height not in _POINTS or positions < _POSITIONS:
+        return False
+    # a smaller one saves less than 0.2 ms a call, and its hundred small programs take a second or two to compile
+    if positions * height * width * depth * features < _PRODUCTS:
         return False
     wide = depth >= _CHANNELS[0] and features >= _CHANNELS[1]
     # of tiles and products: a tile per four positions, four bytes per number
