@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-__all__ = ["by_platform", "convolve", "direct", "patch_product", "plain", "winograd"]
+__all__ = ["by_platform", "convolve", "direct", "patch_product", "plain", "product", "winograd"]
 
 # measured on two cores with JAX 0.10 and 0.12 (docs/speed.md); sizes of one image, so that no score depends on the batch
 _CHANNELS = (64, 128)
@@ -44,7 +44,7 @@ def by_platform(x: jax.Array, kernel: jax.Array, cpu: Callable, default: Callabl
 def convolve(x: jax.Array, kernel: jax.Array, stride: int = 1, pad: int = 0) -> jax.Array:
     """A convolution, `[B, H, W, C]` and `[h, w, C, O]` to `[B, H', W', O]`, as PyTorch counts `stride` and `pad`."""
     if kernel.shape[:2] == (1, 1) and not pad:
-        return x[:, ::stride, ::stride] @ kernel[0, 0]
+        return product(x[:, ::stride, ::stride], kernel[0, 0])
     default = functools.partial(direct, stride=stride, pad=pad)
     sides = [(side + 2 * pad - size) // stride + 1 for side, size in zip(x.shape[1:3], kernel.shape[:2], strict=True)]
     positions, (depth, features) = math.prod(sides), kernel.shape[2:]
@@ -81,7 +81,12 @@ def patch_product(x: jax.Array, kernel: jax.Array, stride: int = 1, pad: int = 0
     x = jnp.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
     bottom, right = x.shape[1] - height + 1, x.shape[2] - width + 1
     shifted = [x[:, i : i + bottom : stride, j : j + right : stride] for i in range(height) for j in range(width)]
-    return jnp.concatenate(shifted, axis=-1) @ kernel.reshape(-1, features)
+    return product(jnp.concatenate(shifted, axis=-1), kernel.reshape(-1, features))
+
+
+def product(x: jax.Array, matrix: jax.Array) -> jax.Array:
+    """`[..., C]` times `[C, O]`; of two axes, because XLA:CPU takes two or three times as long for a gradient over more."""
+    return (x.reshape(-1, x.shape[-1]) @ matrix).reshape(*x.shape[:-1], matrix.shape[-1])
 
 
 def winograd(x: jax.Array, kernel: jax.Array, pad: int = 0) -> jax.Array:
@@ -104,7 +109,7 @@ def winograd(x: jax.Array, kernel: jax.Array, pad: int = 0) -> jax.Array:
     ]
     tiles = _both_sides(b, pixel)
     kernels = _both_sides(g, [[kernel[i, j] for j in range(r)] for i in range(r)])
-    products = [[v @ u for v, u in zip(*pair, strict=True)] for pair in zip(tiles, kernels, strict=True)]
+    products = [[product(v, u) for v, u in zip(*pair, strict=True)] for pair in zip(tiles, kernels, strict=True)]
     y = jnp.stack([jnp.stack(row, axis=3) for row in _both_sides(a, products)], axis=2)
     return y.reshape(batch, 2 * rows, 2 * columns, -1)[:, : sides[0], : sides[1]]
 

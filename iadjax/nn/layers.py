@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax.linen.dtypes import promote_dtype
 
-from iadjax.nn.convolution import convolve
+from iadjax.nn.convolution import convolve, product
 
 __all__ = ["Conv", "ConvTranspose2x2", "batch_norm", "max_pool", "uniform_fan_in"]
 
@@ -67,7 +67,8 @@ class ConvTranspose2x2(nn.Module):
         batch, height, width, depth = x.shape
         kernel = self.param("transposed_kernel", self.kernel_init, (2, 2, depth, self.features))
         x, kernel = promote_dtype(x, kernel, dtype=self.dtype)
-        y = jnp.einsum("bhwc,pqco->bhpwqo", x, kernel)
+        y = product(x, kernel.transpose(2, 0, 1, 3).reshape(depth, -1))
+        y = y.reshape(batch, height, width, 2, 2, self.features).swapaxes(2, 3)
         return y.reshape(batch, 2 * height, 2 * width, self.features)
 
 
