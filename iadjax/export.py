@@ -20,7 +20,7 @@ from iadjax import files
 from iadjax.data import Transform
 from iadjax.detector import Prediction
 from iadjax.errors import UserError, did_you_mean
-from iadjax.nn.convolution import plain
+from iadjax.platforms import plain
 from iadjax.run import Run, predict_images
 
 __all__ = ["FORMATS", "TOLERANCE", "Exported", "export", "load_exported"]

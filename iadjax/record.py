@@ -20,7 +20,7 @@ import jax
 from iadjax import config as configs
 from iadjax import files, sharding
 
-__all__ = ["Clock", "about", "begin", "compilations", "update", "versions"]
+__all__ = ["Clock", "about", "begin", "compilations", "processor", "update", "versions"]
 
 _PACKAGES = ("jax", "jaxlib", "flax", "numpy", "scipy", "optax", "orbax-checkpoint", "grain", "pillow", "ml-collections")
 # beginnings of the names of the programs that a run is made of
@@ -117,6 +117,7 @@ def begin(workdir: Path, config: dict, model: "configs.Model", built: "configs.D
             "processes": jax.process_count(),
             "parallel": config["parallel"],
             "cpu_count": os.cpu_count(),
+            "processor": processor(),
             "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         },
     )
@@ -160,7 +161,15 @@ def about() -> dict[str, Any]:
     today = datetime.date.today()
     python = ".".join(platform.python_version_tuple()[:2])
     machine = f"{os.cpu_count()} cores, {jax.devices()[0].device_kind}, JAX {jax.__version__}, Python {python}, {today:%B %Y}"
-    return {"date": today.isoformat(), "machine": machine, "versions": versions()}
+    return {"date": today.isoformat(), "machine": machine, "processor": processor(), "versions": versions()}
+
+
+def processor() -> str:
+    """The model of the CPU as far as the system tells it."""
+    information = Path("/proc/cpuinfo")
+    lines = information.read_text(encoding="utf-8").splitlines() if information.exists() else []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.processor() or platform.machine()
 
 
 def versions() -> dict[str, str]:

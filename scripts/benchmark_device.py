@@ -172,7 +172,8 @@ def main() -> None:
     forms, version = torch_side()
     device = jax.devices()[0]
     print(
-        f"{device.device_kind}, {threads()} cores, JAX {jax.__version__}, PyTorch {version}; fastest of {_ROUNDS.value} rounds"
+        f"{device.device_kind} ({record.processor()}), {threads()} cores, JAX {jax.__version__}, PyTorch {version}; "
+        f"fastest of {_ROUNDS.value} rounds"
     )
     ceiling = ceilings(size)
     print("; ".join(f"{name} {value / 1e9:.1f} G{'B' if name == 'copy' else 'FLOP'}/s" for name, value in ceiling.items()))
@@ -191,6 +192,7 @@ def main() -> None:
         about = {
             "date": datetime.date.today().isoformat(),
             "device": {"kind": device.device_kind, "platform": device.platform, "threads": threads()},
+            "processor": record.processor(),
             "versions": record.versions() | {"torch": version},
             "rounds": _ROUNDS.value,
             "small": _SMALL.value,

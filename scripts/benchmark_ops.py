@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import app, flags
 
-from iadjax import ops
+from iadjax import ops, record
 
 _ROUNDS = flags.DEFINE_integer("rounds", 5, "Rounds per measurement.")
 _JSON = flags.DEFINE_string("json", None, "File to write the results to.")
@@ -139,6 +139,7 @@ def main(_) -> None:
             "date": datetime.date.today().isoformat(),
             "device": jax.devices()[0].device_kind,
             "cpu_count": os.cpu_count(),
+            "processor": record.processor(),
             "versions": {name: _version(name) for name in packages},
             "rounds": _ROUNDS.value,
         }

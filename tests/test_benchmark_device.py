@@ -20,7 +20,7 @@ def test_the_file_has_every_figure_and_both_sides_agree(tmp_path):
     done = call("--small", "--stages=knn,blur", "--rounds=1", f"--json={file}")
     assert done.returncode == 0, done.stderr
     found = json.loads(file.read_text())
-    assert {"date", "device", "versions", "rounds", "small", "ceilings_per_second", "stages"} <= found.keys()
+    assert {"date", "device", "processor", "versions", "rounds", "small", "ceilings_per_second", "stages"} <= found.keys()
     assert found["versions"].keys() >= {"jax", "jaxlib", "numpy", "python", "torch"}
     assert all(value > 0 for value in found["ceilings_per_second"].values())
     stages = found["stages"]

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from iadjax.backbones.backbone import Backbone, check_layers, normalize
-from iadjax.nn.convolution import by_platform
+from iadjax.platforms import by_platform
 from iadjax.weights import torch_name
 
 __all__ = ["SPECS", "EfficientNet", "efficientnet"]
@@ -71,7 +71,7 @@ class Depthwise(nn.Module):
             )
 
         # XLA on a CPU takes ten times as long for the grouped form
-        return by_platform(x, kernel, self._shifted, grouped)
+        return by_platform(x, kernel, cpu=self._shifted, default=grouped)
 
     def _shifted(self, x, kernel):
         sizes = [-(-side // self.stride) for side in x.shape[1:3]]

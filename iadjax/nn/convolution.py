@@ -4,41 +4,24 @@ XLA:CPU convolves at the speed of its matrix products while a network is small, 
 the gradient with respect to a kernel. Where that is so, one of two forms made of products takes its place on CPUs.
 """
 
-import contextlib
-import contextvars
 import functools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-__all__ = ["by_platform", "convolve", "direct", "patch_product", "plain", "product", "winograd"]
+from iadjax.platforms import by_platform
+
+__all__ = ["convolve", "direct", "patch_product", "product", "winograd"]
 
 # measured on two cores with JAX 0.10 and 0.12 (docs/speed.md); sizes of one image, so that no score depends on the batch
 _CHANNELS = (64, 128)
 _POSITIONS = 256
 _PRODUCTS, _BYTES = 2**26, 2**28
 _POINTS = {3: (0, 1, -1), 4: (0, 1, -1, 2)}
-
-_PLAIN = contextvars.ContextVar("plain", default=False)
-
-
-@contextlib.contextmanager
-def plain() -> Iterator[None]:
-    """What is traced inside has XLA's own convolutions on every platform, for converters that read a program."""
-    token = _PLAIN.set(True)
-    try:
-        yield
-    finally:
-        _PLAIN.reset(token)
-
-
-def by_platform(x: jax.Array, kernel: jax.Array, cpu: Callable, default: Callable) -> jax.Array:
-    """One of two forms of the same function of `x` and `kernel`, chosen when the program is lowered."""
-    return default(x, kernel) if _PLAIN.get() else jax.lax.platform_dependent(x, kernel, cpu=cpu, default=default)
 
 
 def convolve(x: jax.Array, kernel: jax.Array, stride: int = 1, pad: int = 0) -> jax.Array:
@@ -50,9 +33,9 @@ def convolve(x: jax.Array, kernel: jax.Array, stride: int = 1, pad: int = 0) -> 
     positions, (depth, features) = math.prod(sides), kernel.shape[2:]
     if stride == 1 and x.dtype == jnp.float32 and _worth_winograd(kernel.shape, positions):
         # its tiles and products are ten times the input: computed again for the gradient rather than kept
-        return by_platform(x, kernel, jax.checkpoint(functools.partial(winograd, pad=pad)), default)
+        return by_platform(x, kernel, cpu=jax.checkpoint(functools.partial(winograd, pad=pad)), default=default)
     if positions <= _POSITIONS and depth >= _CHANNELS[1] and features >= 2 * _CHANNELS[1]:
-        return by_platform(x, kernel, functools.partial(patch_product, stride=stride, pad=pad), default)
+        return by_platform(x, kernel, cpu=functools.partial(patch_product, stride=stride, pad=pad), default=default)
     return default(x, kernel)
 
 

@@ -1,20 +1,25 @@
 """Exact nearest neighbours in matrix products, in tiles of bounded size."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
 from iadjax.errors import UserError
 from iadjax.ops.rows import FAR
+from iadjax.platforms import by_platform
 from iadjax.sharding import AXIS, num_shards
 
 __all__ = ["BYTE_BUDGET", "nearest_neighbors"]
 
 BYTE_BUDGET = 256 * 2**20
-"""Default bound on the tile of distances that exists at a time."""
+"""Default bound on the distances and the part of the bank that exist at a time."""
 
 _QUERIES = 2048
-_GROUP = 128
+_GROUP, _NARROW = 128, 16
+# on CPUs a step stays within what malloc keeps: of a larger request every page is new at every call (docs/speed.md)
+_CPU_QUERIES, _CPU_BYTES = 1024, 24 * 2**20
 
 
 def nearest_neighbors(
@@ -22,9 +27,10 @@ def nearest_neighbors(
 ) -> tuple[jax.Array, jax.Array]:
     """The k nearest rows of a bank for every query, by Euclidean distance; exact search, usable inside `jax.jit`.
 
-    The search compares |b|^2 - 2 q.b tile by tile: a tile is at most `byte_budget` bytes, and a step holds at most two of its
-    size. The distances that are returned are computed from the differences q - b, so those of near-duplicates are accurate;
-    which of two neighbours is taken is decided to a few units of float32 rounding of |q|^2 + |b|^2.
+    The search compares |b|^2 - 2 q.b tile by tile; the distances and the part of the bank that a step holds are together at
+    most `byte_budget` bytes, or what 128 or k rows of the bank take. The distances that are returned are computed from the
+    differences q - b, so those of near-duplicates are accurate; which of two neighbours is taken is decided to a few units of
+    float32 rounding of |q|^2 + |b|^2.
 
     Where there is a mesh (`sharding.use`), every device searches its part of the bank: the queries are gathered, or, where
     they and the candidates would be more than `byte_budget`, sent round the ring of devices with the best they have met.
@@ -33,7 +39,7 @@ def nearest_neighbors(
       queries: `[Q, D]` float32.
       bank: `[N, D]` float32.
       k: neighbours per query, at most N; static.
-      byte_budget: bytes of a tile of distances; static.
+      byte_budget: bytes of distances and of parts of the bank that exist at a time; static.
 
     Returns:
       distances `[Q, k]` float32, ascending, and indices `[Q, k]` int32; equal distances by the lower index.
@@ -43,6 +49,7 @@ def nearest_neighbors(
     """
     if queries.ndim != 2 or bank.ndim != 2 or queries.shape[1] != bank.shape[1]:
         raise UserError(f"queries [Q, D] and bank [N, D] must have one D, got {queries.shape} and {bank.shape}")
+    queries, bank = jnp.asarray(queries), jnp.asarray(bank)
     size = len(bank)
     if not 1 <= k <= size:
         raise UserError(f"k must be from 1 to the {size} rows of the bank, got {k}")
@@ -57,34 +64,38 @@ def nearest_neighbors(
 
 def _search(queries: jax.Array, bank: jax.Array, k: int, byte_budget: int) -> tuple[jax.Array, jax.Array, jax.Array]:
     """The k nearest by |b|^2 - 2 q.b: these values, distances and indices, `[Q, k]` each."""
+    on_cpu = functools.partial(_tiled, k=k, rows=_CPU_QUERIES, byte_budget=min(byte_budget, _CPU_BYTES))
+    default = functools.partial(_tiled, k=k, rows=_QUERIES, byte_budget=byte_budget)
+    return by_platform(queries, bank, cpu=on_cpu, default=default)
+
+
+def _tiled(queries: jax.Array, bank: jax.Array, k: int, rows: int, byte_budget: int) -> tuple[jax.Array, jax.Array, jax.Array]:
     num_queries, size = len(queries), len(bank)
-    rows = min(_QUERIES, num_queries)
-    columns = max(k, _GROUP, byte_budget // (4 * max(1, rows)) // _GROUP * _GROUP)
-    columns = min(columns, -(-size // _GROUP) * _GROUP)
-    blocks = jnp.pad(bank, [(0, -size % columns), (0, 0)]).reshape(-1, columns, bank.shape[1])
-    # padded rows are infinitely far
-    # as a product: XLA:CPU fuses a plain sum into the search and takes a third longer
-    squares = jnp.matmul(blocks**2, jnp.ones(blocks.shape[-1], bank.dtype), precision="highest")
-    norms = squares + jnp.where(jnp.arange(blocks.shape[0] * columns) < size, 0, jnp.inf).reshape(-1, columns)
+    rows = min(rows, num_queries)
+    # two tiles of distances and two blocks of the bank exist at a time
+    columns = min(size, max(k, _GROUP, byte_budget // (8 * (rows + queries.shape[1])) // _GROUP * _GROUP))
+    offsets = jnp.arange(0, size, columns, dtype=jnp.int32)
+
+    def tile(query, offset):
+        # the last tile ends where the bank does; what it shares with the one before is infinitely far
+        start = jnp.minimum(offset, size - columns)
+        block = bank if columns == size else jax.lax.dynamic_slice_in_dim(bank, start, columns)
+        # as a product: XLA:CPU fuses a plain sum into the search and takes a third longer
+        norm = jnp.matmul(block**2, jnp.ones(block.shape[1], bank.dtype), precision="highest")
+        norm = jnp.where(start + jnp.arange(columns) < offset, jnp.inf, norm)
+        values, found = _smallest(norm - 2 * jnp.matmul(query, block.T, precision="highest"), k)
+        return values, found + start
 
     def search(query):
-        def tile(block, norm):
-            return _smallest(norm - 2 * jnp.matmul(query, block.T, precision="highest"), k)
+        def step(best, offset):
+            candidates = [jnp.concatenate(pair, axis=1) for pair in zip(best, tile(query, offset), strict=True)]
+            order = jax.lax.top_k(-candidates[0], k)[1]
+            return tuple(jnp.take_along_axis(each, order, axis=1) for each in candidates), None
 
-        if len(blocks) == 1:
-            values, indices = tile(blocks[0], norms[0])
-        else:
-
-            def step(best, block):
-                offset, values, norm = block
-                near, where = tile(values, norm)
-                candidates = jnp.concatenate([best[0], near], axis=1), jnp.concatenate([best[1], where + offset], axis=1)
-                order = jax.lax.top_k(-candidates[0], k)[1]
-                return tuple(jnp.take_along_axis(each, order, axis=1) for each in candidates), None
-
-            start = jnp.full((len(query), k), jnp.inf, query.dtype), jnp.zeros((len(query), k), jnp.int32)
-            offsets = columns * jnp.arange(len(blocks), dtype=jnp.int32)
-            values, indices = jax.lax.scan(step, start, (offsets, blocks, norms))[0]
+        best = tile(query, offsets[0])
+        if len(offsets) > 1:
+            best, _ = jax.lax.scan(step, best, offsets[1:])
+        values, indices = best
         return values, jnp.linalg.norm(query[:, None] - bank[indices], axis=-1), indices
 
     if num_queries == rows:
@@ -136,12 +147,22 @@ def _sharded(queries: jax.Array, bank: jax.Array, k: int, byte_budget: int) -> t
 
 def _smallest(distances: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
     """The k smallest of each row `[Q, C]` and their columns; the lower column where equal."""
-    if k > 1:
+    width = _GROUP if k == 1 else _NARROW
+    if k > 1 and distances.shape[1] < 4 * k * width:
         values, columns = jax.lax.top_k(-distances, k)
         return -values, columns.astype(jnp.int32)
-    # minima of groups vectorise, an arg-minimum over the whole row does not; so find the group, then the column in it
-    groups = distances.reshape(len(distances), -1, _GROUP)
+    # minima of groups vectorise, a selection from the whole row does not; and the k smallest are in the k groups with the
+    # smallest minima
+    groups = jnp.pad(distances, [(0, 0), (0, -distances.shape[1] % width)], constant_values=jnp.inf)
+    groups = groups.reshape(len(distances), -1, width)
     minima = jnp.min(groups, axis=-1)
-    group = jnp.argmin(minima, axis=-1)
-    inside = jnp.argmin(jnp.take_along_axis(groups, group[:, None, None], axis=1)[:, 0], axis=-1)
-    return jnp.min(minima, axis=-1, keepdims=True), (group * _GROUP + inside).astype(jnp.int32)[:, None]
+    if k == 1:
+        group = jnp.argmin(minima, axis=-1)
+        inside = jnp.argmin(jnp.take_along_axis(groups, group[:, None, None], axis=1)[:, 0], axis=-1)
+        return jnp.min(minima, axis=-1, keepdims=True), (group * width + inside).astype(jnp.int32)[:, None]
+    # in the order of the columns, so that of equal ones the lower is taken
+    chosen = jnp.sort(jax.lax.top_k(-minima, k)[1], axis=1)
+    near = jnp.take_along_axis(groups, chosen[:, :, None], axis=1).reshape(len(distances), -1)
+    values, inside = jax.lax.top_k(-near, k)
+    columns = jnp.take_along_axis(chosen, inside // width, axis=1) * width + inside % width
+    return -values, columns.astype(jnp.int32)

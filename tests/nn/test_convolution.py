@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from iadjax.nn.convolution import convolve, direct, patch_product, plain, transforms, winograd
+from iadjax.nn.convolution import convolve, direct, patch_product, transforms, winograd
+from iadjax.platforms import plain
 
 
 def definition(x, kernel, stride, pad):
