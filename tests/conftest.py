@@ -1,6 +1,7 @@
 """Shared fixtures: small configs, image trees, and the place of real images and weights if there is one."""
 
 import os
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,15 @@ import pytest
 from PIL import Image
 
 from iadjax.config import base_config
+
+
+def pytest_configure(config):
+    """Workers, and processes that tests start, share what one of them has compiled, unless the caller has a place for it."""
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        folder = tempfile.TemporaryDirectory(prefix="iadjax-tests-", ignore_cleanup_errors=True)
+        config.add_cleanup(folder.cleanup)
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = folder.name
+        os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 
 @pytest.fixture
