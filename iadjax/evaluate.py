@@ -16,7 +16,7 @@ from iadjax import data, files, metrics, record, report, sharding
 from iadjax.data import Item
 from iadjax.data.images import resize_map
 from iadjax.errors import UserError, did_you_mean
-from iadjax.metrics.protocol import mean_over_categories, pixel_metrics_within, resize_mask
+from iadjax.metrics.protocol import loco_metrics_within, mean_over_categories, pixel_metrics_within, resize_mask
 from iadjax.run import Run
 
 __all__ = ["Result", "evaluate", "write_scores"]
@@ -93,6 +93,11 @@ def _category(run: Run, results: Sequence[Result], category: str) -> dict[str, A
         pilot = np.stack([row.map for row in rows[:: max(1, len(rows) // 64)]])
         pairs = _at_evaluation_size(run, rows, size)
         pixel |= pixel_metrics_within(run.config["evaluate"]["byte_budget"], pairs, pilot)
+        # saturation areas are pixels of the whole original
+        if run.data.dataset.defects and not size and not run.config["data"]["crop"]:
+            kinds = [row.item.defect for row in rows]
+            pixel |= {f"image_auroc_{kind}": value for kind, value in metrics.loco_image_auroc(scores, kinds).items()}
+            pixel |= loco_metrics_within(run.config["evaluate"]["byte_budget"], _with_defects(run, rows), pilot)
     found |= pixel | {"resolution": f"{size}x{size}" if size else "original", "images": len(rows)}
     if run.threshold is not None and rows:
         found["threshold"] = {"value": run.threshold["value"]} | metrics.threshold_report(
@@ -114,6 +119,18 @@ def _at_evaluation_size(run: Run, rows: Sequence[Result], size: int) -> Iterator
     with ThreadPoolExecutor() as pool:
         for start in range(0, len(rows), _READ_AHEAD):
             yield from pool.map(pair, rows[start : start + _READ_AHEAD])
+
+
+def _with_defects(run: Run, rows: Sequence[Result]) -> Iterator[tuple[np.ndarray, list[metrics.Defect], str]]:
+    """Map, defects and kind of each image at its own resolution; few at a time."""
+
+    def image(row: Result) -> tuple[np.ndarray, list[metrics.Defect], str]:
+        height, width = data.read(run.data.dataset, row.item)[1].shape
+        return run.transform.map_back(row.map, height, width), run.data.dataset.defects(row.item), row.item.defect
+
+    with ThreadPoolExecutor() as pool:
+        for start in range(0, len(rows), _READ_AHEAD):
+            yield from pool.map(image, rows[start : start + _READ_AHEAD])
 
 
 def _has_mask(item: Item) -> bool:

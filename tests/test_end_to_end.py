@@ -9,8 +9,9 @@ import pytest
 from PIL import Image
 
 import iadjax
-from iadjax import data
+from iadjax import data, metrics
 from iadjax.errors import UserError
+from tests.data import trees
 
 
 @pytest.fixture(scope="module")
@@ -134,6 +135,44 @@ def test_maps_past_the_budget_are_streamed_with_bounds(golden):
     for key, bound in table["pixel_error_bounds"].items():
         assert bound < 1e-4
         assert abs(table[key] - exact["fabric"][key]) <= bound + 1e-9, key
+
+
+def test_loco_has_saturated_overlap_by_kind(tmp_path):
+    from iadjax.config import base_config
+
+    trees.draw("mvtec_loco", tmp_path / "loco")
+    config = base_config("patchcore", "mvtec_loco")
+    config.data.update({"root": str(tmp_path / "loco"), "category": "pushpins", "resize": 32, "crop": 0, "batch_size": 4})
+    config.detector.update({"layers": ("layer1", "layer2"), "coreset_ratio": 0.5})
+    run = iadjax.fit(config, tmp_path / "run")
+    table = iadjax.evaluate(run, output=tmp_path / "run")
+    maps, defects, kinds = [], [], []
+    for item, _, small in run.predict_items(run.data.split.test):
+        maps.append(run.transform.map_back(small, *trees.SIZE))
+        kinds.append(item.defect)
+        found = []
+        for file in sorted((tmp_path / "loco" / item.path.replace("/test/", "/ground_truth/")).with_suffix("").glob("*.png")):
+            pixels = np.asarray(Image.open(file))
+            # the rules of the tree: 255 saturates at 10 pixels, 254 at half of the defect
+            found.append(metrics.Defect(pixels > 0, 10 if pixels.max() == 255 else (pixels > 0).sum() / 2))
+        defects.append(found)
+    assert [len(some) for some in defects] == [0, 0, 1, 2, 1, 2]
+    for kind, value in metrics.loco_au_spro(maps, defects, kinds).items():
+        key = "au_spro" if kind == "mean" else f"au_spro_{kind}"
+        assert table["pushpins"][key] == table["mean"][key] == pytest.approx(value, abs=1e-12)
+    scores = {kind: [run_score for run_score, each in _scores(tmp_path / "run") if each == kind] for kind in set(kinds)}
+    for kind in ("logical", "structural"):
+        above = np.subtract.outer(scores[f"{kind}_anomalies"], scores["good"])
+        assert table["pushpins"][f"image_auroc_{kind}"] == np.mean((above > 0) + (above == 0) / 2)
+    assert "AU-sPRO .05 logical" in (tmp_path / "run/report/index.html").read_text()
+    # saturation areas are pixels of the original
+    resized = {**run.config, "evaluate": {**run.config["evaluate"], "eval_size": 16}}
+    assert "au_spro" not in iadjax.evaluate(dataclasses.replace(run, config=resized), speed=False)["pushpins"]
+
+
+def _scores(workdir):
+    rows = csv.DictReader((workdir / "scores.csv").read_text().splitlines())
+    return [(float(row["score"]), row["path"].split("/")[-2]) for row in rows]
 
 
 def test_a_deeper_image_in_the_batch_changes_no_score(golden):

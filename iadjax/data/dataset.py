@@ -7,6 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy import ndimage
 
+from iadjax.metrics.loco import Defect
+
 __all__ = ["Dataset", "Item", "read"]
 
 
@@ -54,6 +56,8 @@ class Dataset(NamedTuple):
       validation: normal images that the published split holds out; empty where it holds out none.
       anomalies: labelled anomalous images of the published training part (supervised splits); they are not in `test`.
       points: `item -> xyz [H, W, 3]` float32 in millimetres, 0 where nothing was measured; None for plain images.
+      defects: `item -> list of Defect`, the single defects of an image with their saturation areas, for sPRO; empty for a
+        good image. None where the data set does not tell defects apart.
     """
 
     name: str
@@ -65,6 +69,7 @@ class Dataset(NamedTuple):
     validation: tuple[Item, ...] = ()
     anomalies: tuple[Item, ...] = ()
     points: Callable[[Item], np.ndarray] | None = None
+    defects: Callable[[Item], list[Defect]] | None = None
 
 
 def read(dataset: Dataset, item: Item) -> tuple[np.ndarray, np.ndarray]:

@@ -88,8 +88,10 @@ def load_prepared(directory: Path, name: str, category: str) -> Dataset:
         record = functools.lru_cache(_CACHED)(functools.partial(_record, source, directory))
         parts[part] = tuple(_item(record, i, row) for i, row in enumerate(rows) if row["category"] in categories)
     test, train = parts.get("test", ()), parts.get("train", ())
-    points = getattr(module, "points", None)
     rest = {part: parts.get(part, ()) for part in ("validation", "anomalies")}
+    if hasattr(module, "defects"):
+        rest["defects"] = functools.partial(module.defects, directory)
+    points = getattr(module, "points", None)
     return Dataset(name, categories, train, test, module.read, index["has_masks"], points=points, **rest)
 
 

@@ -1,15 +1,16 @@
 """What every evaluation shares: masks at another resolution, exact or streamed pixel metrics, the mean over categories."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from iadjax.metrics import streaming
+from iadjax.metrics.loco import KINDS, Defect, loco_au_spro
 from iadjax.metrics.pixel import pixel_metrics
 
-__all__ = ["mean_over_categories", "pixel_metrics_within", "resize_mask"]
+__all__ = ["loco_metrics_within", "mean_over_categories", "pixel_metrics_within", "resize_mask"]
 
 
 def resize_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -31,18 +32,53 @@ def pixel_metrics_within(byte_budget: int, pairs: Iterable[tuple[np.ndarray, np.
     Returns:
       The keys of `pixel_metrics` and `pixel_exact`; and `pixel_error_bounds`, by the same keys, where it is False.
     """
-    maps, masks, held, state = [], [], 0, None
-    for each, mask in pairs:
-        maps.append(each)
-        masks.append(mask)
-        held += 4 * each.size
-        if held > byte_budget:
-            state = streaming.update(streaming.init(pilot) if state is None else state, maps, masks)
-            maps, masks, held = [], [], 0
-    if state is None:
-        return pixel_metrics(maps, masks) | {"pixel_exact": True}
-    found, bounds = streaming.compute(streaming.update(state, maps, masks))
+    state = None
+    for (maps, masks), more in _parts(byte_budget, pairs, 2):
+        if state is None and not more:
+            return pixel_metrics(maps, masks) | {"pixel_exact": True}
+        state = streaming.update(streaming.init(pilot) if state is None else state, maps, masks)
+    found, bounds = streaming.compute(state)
     return found | {"pixel_exact": False, "pixel_error_bounds": bounds}
+
+
+def loco_metrics_within(
+    byte_budget: int, images: Iterable[tuple[np.ndarray, Sequence[Defect], str]], pilot: Any = None
+) -> dict[str, Any]:
+    """`loco_au_spro` while the maps fit the budget; else from a stream, with its error bounds.
+
+    Args:
+      byte_budget, pilot: as in `pixel_metrics_within`.
+      images: map `[H, W]`, defects and kind of each image, as `loco_au_spro` takes them; read once.
+
+    Returns:
+      `au_spro` (the mean of the two), `au_spro_structural`, `au_spro_logical`, `au_spro_exact`; and `au_spro_error_bounds`
+      where that is False.
+    """
+
+    def named(found):
+        return {"au_spro": found["mean"]} | {f"au_spro_{kind}": found[kind] for kind in KINDS}
+
+    state = None
+    for (maps, defects, kinds), more in _parts(byte_budget, images, 3):
+        if state is None and not more:
+            return named(loco_au_spro(maps, defects, kinds)) | {"au_spro_exact": True}
+        state = streaming.update_spro(streaming.init_spro(pilot) if state is None else state, maps, defects, kinds)
+    found = streaming.au_spro(state)
+    values, bounds = ({key: each[i] for key, each in found.items()} for i in range(2))
+    return named(values) | {"au_spro_exact": False, "au_spro_error_bounds": named(bounds)}
+
+
+def _parts(byte_budget: int, rows: Iterable[tuple], width: int) -> Iterator[tuple[list[list], bool]]:
+    """The columns of as many rows as go past the budget with their first, float32, and whether more may follow."""
+    columns, held = [[] for _ in range(width)], 0
+    for row in rows:
+        for column, each in zip(columns, row, strict=True):
+            column.append(each)
+        held += 4 * row[0].size
+        if held > byte_budget:
+            yield columns, True
+            columns, held = [[] for _ in range(width)], 0
+    yield columns, False
 
 
 def mean_over_categories(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -3,9 +3,9 @@
 from rich.console import Console
 from rich.table import Table
 
-__all__ = ["COLUMNS", "number", "print_metrics"]
+__all__ = ["columns", "number", "print_metrics"]
 
-COLUMNS = {
+_COLUMNS = {
     "image_auroc": "image AUROC",
     "image_ap": "image AP",
     "image_f1max": "image F1-max",
@@ -17,6 +17,19 @@ COLUMNS = {
     "latency_ms": "ms/image",
     "throughput_ips": "images/s",
 }
+# of data sets with logical anomalies alone
+_LOCO = {
+    "image_auroc_logical": "AUROC logical",
+    "image_auroc_structural": "AUROC structural",
+    "au_spro_logical": "AU-sPRO .05 logical",
+    "au_spro_structural": "AU-sPRO .05 structural",
+    "au_spro": "AU-sPRO .05",
+}
+
+
+def columns(table: dict[str, dict]) -> dict[str, str]:
+    """Keys and titles of what a table of metrics shows: the usual ones, and those that some of its rows have beside them."""
+    return _COLUMNS | {key: title for key, title in _LOCO.items() if any(key in row for row in table.values())}
 
 
 def number(key: str, value: float) -> str:
@@ -31,9 +44,10 @@ def print_metrics(table: dict[str, dict]) -> None:
     rows = {key: row for key, row in table.items() if key != "mean" or len(table) > 2}
     grid = Table()
     grid.add_column("category")
-    for title in COLUMNS.values():
+    shown = columns(table)
+    for title in shown.values():
         grid.add_column(title, justify="right")
     for name, row in rows.items():
-        grid.add_row(name, *(number(key, row.get(key, float("nan"))) for key in COLUMNS), end_section=name == "mean")
+        grid.add_row(name, *(number(key, row.get(key, float("nan"))) for key in shown), end_section=name == "mean")
     # a narrow or redirected terminal must not cut the numbers off
     Console(width=max(Console().width, 132)).print(grid)

@@ -13,7 +13,7 @@ from PIL import Image
 
 from iadjax import data, metrics
 from iadjax.report import charts
-from iadjax.report.console import COLUMNS, number
+from iadjax.report.console import columns, number
 from iadjax.report.pictures import color_range, colorize, outline, overlay, picture
 
 __all__ = ["write_report"]
@@ -82,10 +82,11 @@ def _facts(run, count: int) -> str:
 
 def _summary(table: dict[str, dict]) -> str:
     names = [name for name in table if name != "mean" or len(table) > 2]
-    head = "".join(f"<th>{title}</th>" for title in COLUMNS.values())
+    shown = columns(table)
+    head = "".join(f"<th>{title}</th>" for title in shown.values())
     rows = []
     for name in names:
-        cells = "".join(f"<td>{number(key, table[name].get(key, float('nan')))}</td>" for key in COLUMNS)
+        cells = "".join(f"<td>{number(key, table[name].get(key, float('nan')))}</td>" for key in shown)
         link = html.escape(name) if name == "mean" else f'<a href="#{html.escape(name)}">{html.escape(name)}</a>'
         rows.append(f'<tr class="{"mean" if name == "mean" else ""}"><th>{link}</th>{cells}</tr>')
     return f"<table><thead><tr><th>category</th>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"

@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 
 import iadjax
-from iadjax import data, metrics, record
+from iadjax import data, record
 from iadjax.config import base_config, build_data, resolve
 from iadjax.data import builders, prepared, records
 from iadjax.data.builders.common import PARTS, count
-from iadjax.data.builders.mvtec_loco import defects
 from iadjax.data.images import Transform
 from iadjax.data.prepare import describe, differences, prepare
 from iadjax.errors import UserError
@@ -230,12 +229,11 @@ def test_loco_defects_saturate_as_configured(tmp_path):
     found = data.load("mvtec_loco", root=str(tmp_path), category="pushpins")
     folder, _ = prepare("mvtec_loco", tmp_path, tmp_path / "prepared", allow_incomplete=True)
     stored = data.load("mvtec_loco", root=str(folder), category="pushpins")
-    for base, dataset in ((tmp_path, found), (folder, stored)):
-        config = metrics.read_defects_config(base / "pushpins/defects_config.json")
+    for dataset in (found, stored):
         good, two = dataset.test[0], next(item for item in dataset.test if len(item.masks) == 2)
-        assert defects(good, config) == []
+        assert dataset.defects(good) == []
         # both areas are 35: the first saturates at 10 pixels, the second at half of its area
-        assert [(int(each.mask.sum()), each.saturation) for each in defects(two, config)] == [(35, 10), (35, 17.5)]
+        assert [(int(each.mask.sum()), each.saturation) for each in dataset.defects(two)] == [(35, 10), (35, 17.5)]
 
 
 def test_points_are_in_millimetres(tmp_path):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from iadjax import metrics
-from iadjax.metrics.protocol import mean_over_categories, pixel_metrics_within, resize_mask
+from iadjax.metrics.protocol import loco_metrics_within, mean_over_categories, pixel_metrics_within, resize_mask
 
 
 def example():
@@ -32,6 +32,21 @@ def test_past_the_budget_maps_are_streamed_and_read_once(pilot):
     assert past["pixel_exact"] is False and read == 2 * [*range(10)]
     for key, value in exact.items():
         assert abs(past[key] - value) <= past["pixel_error_bounds"][key] + 1e-12 < 1e-3
+
+
+def test_maps_of_loco_are_streamed_past_the_budget():
+    maps, masks = example()
+    defects = [[metrics.Defect(mask, 40.0 + i)] if mask.any() else [] for i, mask in enumerate(masks)]
+    kinds = ["good"] * 3 + ["structural_anomalies", "logical_anomalies"] * 3 + ["logical_anomalies"]
+    exact = metrics.loco_au_spro(maps, defects, kinds)
+    expected = {"au_spro": exact["mean"], "au_spro_structural": exact["structural"], "au_spro_logical": exact["logical"]}
+    images = list(zip(maps, defects, kinds, strict=True))
+    within = loco_metrics_within(maps.nbytes, iter(images))
+    assert within.pop("au_spro_exact") is True and within == expected
+    past = loco_metrics_within(3 * maps[0].nbytes - 1, iter(images))
+    assert past["au_spro_exact"] is False and past["au_spro_error_bounds"].keys() == expected.keys()
+    for key, value in expected.items():
+        assert abs(past[key] - value) <= past["au_spro_error_bounds"][key] + 1e-12 < 1e-3
 
 
 def test_masks_by_nearest_neighbour():

@@ -19,7 +19,7 @@ from iadjax.data.builders.common import chosen, items_in, root_of, table
 from iadjax.data.dataset import Dataset, Item
 from iadjax.data.images import read_coded_mask, read_item, read_values
 from iadjax.errors import UserError
-from iadjax.metrics.loco import Defect, Saturation, loco_defects
+from iadjax.metrics.loco import Defect, loco_defects, read_defects_config
 
 __all__ = ["CATEGORIES", "COUNTS", "SIDE_FILES", "defects", "index", "read"]
 
@@ -54,7 +54,9 @@ def index(name: str, root: str | Path, category: str) -> Dataset:
             for item in items_in(base, base / each / "test" / kind, each, kind):
                 masks = _masks(base / each / "ground_truth" / kind / item.file.stem, item.file)
                 test.append(item._replace(mask=masks[0], masks=masks))
-    return Dataset(name, categories, tuple(train), tuple(test), read, True, tuple(validation))
+    return Dataset(
+        name, categories, tuple(train), tuple(test), read, True, tuple(validation), defects=functools.partial(defects, base)
+    )
 
 
 def _masks(directory: Path, image: Path) -> tuple[Path, ...]:
@@ -64,9 +66,13 @@ def _masks(directory: Path, image: Path) -> tuple[Path, ...]:
     return masks
 
 
-def defects(item: Item, config: dict[int, Saturation]) -> list[Defect]:
-    """The single defects of an image with their saturation areas; none for a good one.
+def defects(root: Path, item: Item) -> list[Defect]:
+    """The single defects of an image of the data set in `root`, with their saturation areas; none for a good one.
 
-    `config` is `iadjax.metrics.read_defects_config(root / item.category / "defects_config.json")`.
+    Raises:
+      UserError: `defects_config.json` of the category or a mask cannot be read, or they do not fit.
     """
+    if not item.masks:
+        return []
+    config = read_defects_config(root / SIDE_FILES[0].format(category=item.category))
     return loco_defects([read_values(file) for file in item.masks], config)
