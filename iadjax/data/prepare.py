@@ -18,7 +18,8 @@ def describe(name: str) -> str:
     parts = [part for part in PARTS if any(part in row for row in counts.values())]
     lines = [module.__doc__.strip(), ""]
     if not parts:
-        return "\n".join([*lines, f"{len(counts)} categories (no counts to compare with): {', '.join(counts)}"])
+        sums = ", ".join(f"{part} {number}" for part, number in _totals(name).items())
+        return "\n".join([*lines, f"{len(counts)} categories: {', '.join(counts)}", f"sum: {sums}"])
     width = max(len(each) for each in (*counts, "category"))
     lines.append("  ".join([f"{'category':<{width}}", *(f"{part:>14}" for part in parts)]))
     for category, row in counts.items():
@@ -27,6 +28,11 @@ def describe(name: str) -> str:
     if all(part in row for row in counts.values() for part in parts):
         lines.append("  ".join([f"{'sum':<{width}}", *(f"{each:>14}" for each in totals)]))
     return "\n".join(lines)
+
+
+def _totals(name: str) -> dict[str, int]:
+    """Published sums of a data set whose counts by category are not known."""
+    return getattr(builders.module(name), "TOTALS", {}).get(name, {})
 
 
 def differences(dataset: Dataset, name: str) -> list[str]:
@@ -39,6 +45,12 @@ def differences(dataset: Dataset, name: str) -> list[str]:
         for part, expected in published[category].items()
         if found[category][part] != expected
     ]
+
+
+def _differing_sums(dataset: Dataset, name: str) -> list[str]:
+    found = count(dataset).values()
+    sums = {part: sum(row[part] for row in found) for part in PARTS}
+    return [f"sum/{part}: {sums[part]} of {each} images" for part, each in _totals(name).items() if sums[part] != each]
 
 
 def prepare(name: str, manual_dir: str | Path, output: str | Path, allow_incomplete: bool = False) -> tuple[Path, list[str]]:
@@ -73,9 +85,11 @@ def prepare(name: str, manual_dir: str | Path, output: str | Path, allow_incompl
         found += differences(dataset, name)
     if not indices:
         raise UserError(f"{base} holds nothing of {name}; {found[0].partition('because ')[2]}")
+    whole = _united(indices)
+    if len(indices) == len(module.COUNTS[name]):
+        found += _differing_sums(whole, name)
     if found and not allow_incomplete:
         raise UserError(f"{base} is not {name} as published: {'; '.join(found)}. Complete it, or add --allow_incomplete")
-    whole = _united(indices)
     side_files = [each.format(category=some) for each in getattr(module, "SIDE_FILES", ()) for some in whole.categories]
     for each in side_files:
         if not (base / each).is_file():

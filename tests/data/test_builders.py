@@ -154,7 +154,11 @@ def test_the_card_says_everything(name):
         ("mvtec_ad", {"train": 3629, "test_good": 467, "test_anomalous": 1258}),
         ("mvtec_loco", {"train": 1772, "validation": 304, "test_good": 575, "test_anomalous": 993}),
         ("mvtec_3d_ad", {"train": 2656, "validation": 294, "test_good": 249, "test_anomalous": 948}),
+        ("mvtec_ad_2", {"train": 2528, "validation": 302, "test_good": 379, "test_anomalous": 705}),
+        ("mvtec_ad_2_private", {"train": 2528, "validation": 302, "test_good": 2 * 2045}),
         ("visa", {"train": 8659, "test_good": 962, "test_anomalous": 1200}),
+        ("visa_2cls_highshot", {"train": 5773, "anomalies": 720, "test_good": 3848, "test_anomalous": 480}),
+        ("visa_2cls_fewshot", {"train": 1924, "anomalies": 240, "test_good": 7697, "test_anomalous": 960}),
         ("btad", {"train": 1799, "test_good": 451, "test_anomalous": 290}),
         ("mpdd", {"train": 888, "test_good": 176, "test_anomalous": 282}),
         ("kolektor_sdd", {"train": 277, "test_good": 70, "test_anomalous": 52}),
@@ -173,6 +177,25 @@ def test_counts_add_up_to_the_published_totals(name, published):
 def test_the_docs_list_every_name():
     text = (Path(__file__).parents[2] / "docs/data.md").read_text()
     assert [name for name in data.NAMES if f"`{name}`" not in text] == []
+
+
+def test_visa_splits_hold_the_same_images():
+    counts = builders.module("visa").COUNTS
+    for category, row in counts["visa"].items():
+        for name in ("visa_2cls_highshot", "visa_2cls_fewshot"):
+            split = counts[name][category]
+            assert split["train"] + split["test_good"] == row["train"] + row["test_good"]
+            assert split["anomalies"] + split["test_anomalous"] == row["test_anomalous"] == 100
+
+
+def test_sums_are_compared_where_counts_by_category_are_not_known(tmp_path, monkeypatch):
+    module = builders.module("real_iad")
+    assert sum(module.TOTALS["real_iad"].values()) == 151050
+    assert "sum: train 36465, test_good 63256, test_anomalous 51329" in describe("real_iad")
+    _, categories = draw("real_iad", tmp_path)
+    monkeypatch.setitem(module.COUNTS, "real_iad", {category: {} for category in categories.split(",")})
+    with pytest.raises(UserError, match=r"not real_iad as published: sum/train: \d of 36465 images; sum/test_good: \d of"):
+        prepare("real_iad", tmp_path, tmp_path / "out")
 
 
 def test_elpv_counts_every_cell():

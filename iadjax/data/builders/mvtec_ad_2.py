@@ -11,20 +11,40 @@ Licence: CC BY-NC-SA 4.0.
 Citation: Heckler-Kram, Neudeck, Scheler, Koenig, Steger: The MVTec AD 2 Dataset: Advanced Scenarios for Unsupervised Anomaly
   Detection, arXiv 2503.21622, 2025.
 Address: https://www.mvtec.com/company/research/datasets/mvtec-ad-2 ; server: https://benchmark.mvtec.com
-Unchecked: the counts of each category are not known here, so none are compared.
+Unchecked: the counts of each category are those of a public listing of the files, 8,004 in all; the images themselves were
+  not at hand.
 """
 
 from pathlib import Path
 
-from iadjax.data.builders.common import chosen, items_in, one_file, root_of
+from iadjax.data.builders.common import chosen, items_in, one_file, root_of, table
 from iadjax.data.dataset import Dataset
 from iadjax.data.images import read_item
 
 __all__ = ["CATEGORIES", "COUNTS", "index", "read"]
 
 read = read_item
-CATEGORIES = ("can", "fabric", "fruit_jelly", "rice", "sheet_metal", "vial", "wallplugs", "walnuts")
-COUNTS = {name: {category: {} for category in CATEGORIES} for name in ("mvtec_ad_2", "mvtec_ad_2_private")}
+# train, validation, good and bad of the public test, each of the private tests
+_IMAGES = {
+    "can": (412, 46, 72, 90, 321),
+    "fabric": (387, 43, 66, 90, 314),
+    "fruit_jelly": (263, 37, 20, 60, 255),
+    "rice": (313, 35, 42, 90, 277),
+    "sheet_metal": (137, 19, 24, 90, 142),
+    "vial": (291, 41, 35, 105, 276),
+    "wallplugs": (293, 33, 60, 90, 232),
+    "walnuts": (432, 48, 60, 90, 228),
+}
+CATEGORIES = tuple(_IMAGES)
+COUNTS = {
+    "mvtec_ad_2": table(
+        ("train", "validation", "test_good", "test_anomalous"), {name: row[:4] for name, row in _IMAGES.items()}
+    ),
+    # unlabelled, which counts as good
+    "mvtec_ad_2_private": table(
+        ("train", "validation", "test_good"), {name: (*row[:2], 2 * row[4]) for name, row in _IMAGES.items()}
+    ),
+}
 PRIVATE = ("test_private", "test_private_mixed")
 
 

@@ -10,8 +10,8 @@ Licence: CC BY-NC-SA 4.0; the download asks for a registration.
 Citation: Wang et al.: Real-IAD: A Real-World Multi-View Dataset for Benchmarking Versatile Industrial Anomaly Detection,
   CVPR 2024.
 Address: https://huggingface.co/datasets/Real-IAD/Real-IAD
-Unchecked: the counts of each category are not known here, so none are compared: the JSON files name every image instead, and a
-  missing one is an error. The images themselves were not at hand.
+Unchecked: the counts of each category are not known here: their sums are compared, and the JSON files name every image, so that
+  a missing one is an error. The images themselves were not at hand.
 """
 
 import functools
@@ -23,7 +23,7 @@ from iadjax.data.dataset import Dataset, Item
 from iadjax.data.images import read_coded_mask, read_item
 from iadjax.errors import UserError
 
-__all__ = ["CATEGORIES", "COUNTS", "index", "read"]
+__all__ = ["CATEGORIES", "COUNTS", "TOTALS", "index", "read"]
 
 CATEGORIES = (
     "audiojack", "bottle_cap", "button_battery", "end_cap", "eraser", "fire_hood", "mint", "mounts", "pcb", "phone_battery",
@@ -32,6 +32,7 @@ CATEGORIES = (
     "wooden_beads", "woodstick", "zipper",
 )  # fmt: skip
 COUNTS = {name: {category: {} for category in CATEGORIES} for name in ("real_iad", "real_iad_256", "real_iad_512")}
+TOTALS = {name: {"train": 36465, "test_good": 63256, "test_anomalous": 51329} for name in COUNTS}
 read = functools.partial(read_item, read=read_coded_mask)
 
 
