@@ -19,7 +19,7 @@ BYTE_BUDGET = 256 * 2**20
 _QUERIES = 2048
 _GROUP, _NARROW = 128, 16
 # on CPUs a step stays within what malloc keeps: of a larger request every page is new at every call (docs/speed.md)
-_CPU_QUERIES, _CPU_BYTES = 1024, 24 * 2**20
+_CPU_QUERIES, _CPU_BYTES = 1024, 12 * 2**20
 
 
 def nearest_neighbors(
