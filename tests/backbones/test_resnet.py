@@ -69,7 +69,13 @@ def torch_resnet(torch, weights, image, bottleneck, blocks):
     return {key: value.permute(0, 2, 3, 1).numpy() for key, value in out.items()}
 
 
-@pytest.mark.parametrize("name", ["resnet18", "resnet34", "resnet50", "wide_resnet50_2", "resnet101", "wide_resnet101_2"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("resnet18", "resnet34", "resnet50", "wide_resnet50_2"),
+        *(pytest.param(each, marks=pytest.mark.slow) for each in ("resnet101", "wide_resnet101_2")),
+    ],
+)
 def test_every_layer_equals_pytorch(name):
     torch = pytest.importorskip("torch")
     backbone = backbones.backbone(name)

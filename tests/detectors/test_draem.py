@@ -102,24 +102,32 @@ def built(size=64, **options):
     return detector, jax.jit(detector.init, static_argnums=2)(jax.random.key(1), {}, DataSpec(4, (size, size, 3), ("a",)))
 
 
-@pytest.mark.parametrize("official", [True, False])
-def test_networks_equal_pytorch(official):
-    torch = pytest.importorskip("torch")
-    module = torch_draem(bgr=official)
-    _, state = built()
-    variables = from_torch("draem", named(module, official), state).variables
-    network = Draem(WIDTH, SEGMENT)
+def example():
     rng = np.random.default_rng(0)
     image, target = (rng.random((6, 64, 64, 3)).astype(np.float32) for _ in range(2))
-    mask = (rng.random((6, 64, 64)) < 0.3).astype(np.int32)
-    module.eval()
-    restored, logits = jax.jit(network.apply)(variables, image)
+    return image, target, (rng.random((6, 64, 64)) < 0.3).astype(np.int32)
+
+
+@pytest.mark.parametrize("official", [True, False])
+def test_networks_equal_pytorch(official):
+    pytest.importorskip("torch")
+    module = torch_draem(bgr=official).eval()
+    _, state = built()
+    variables = from_torch("draem", named(module, official), state).variables
+    image = example()[0]
+    restored, logits = jax.jit(Draem(WIDTH, SEGMENT).apply)(variables, image)
     theirs = module(parity.to_torch(image))
     parity.assert_close(restored, parity.from_torch(theirs[0]), 1e-4)
     parity.assert_close(logits, parity.from_torch(theirs[1]), 1e-4)
-    if not official:
-        return
 
+
+@pytest.mark.slow
+def test_gradients_equal_pytorch():
+    torch = pytest.importorskip("torch")
+    module = torch_draem(bgr=True)
+    _, state = built()
+    variables = from_torch("draem", named(module, True), state).variables
+    network, (image, target, mask) = Draem(WIDTH, SEGMENT), example()
     # in float64: twenty norms in a row make a float32 gradient a matter of rounding
     module.double().train()
     restored, logits = module(parity.to_torch(image).double())
