@@ -130,7 +130,7 @@ def main(_) -> None:
         }
         print(
             f"  temporary memory {memory.temp_size_in_bytes / 2**20:.0f} MiB, "
-            f"budget of a tile {ops.BYTE_BUDGET / 2**20:.0f} MiB"
+            f"budget {ops.BYTE_BUDGET / 2**20:.0f} MiB"
         )
 
     if _JSON.value:
