@@ -128,10 +128,7 @@ def main(_) -> None:
             "temporary_bytes": memory.temp_size_in_bytes,
             "byte_budget": ops.BYTE_BUDGET,
         }
-        print(
-            f"  temporary memory {memory.temp_size_in_bytes / 2**20:.0f} MiB, "
-            f"budget {ops.BYTE_BUDGET / 2**20:.0f} MiB"
-        )
+        print(f"  temporary memory {memory.temp_size_in_bytes / 2**20:.0f} MiB, budget {ops.BYTE_BUDGET / 2**20:.0f} MiB")
 
     if _JSON.value:
         packages = [name for name in ("jax", "jaxlib", "numpy", "torch", "scikit-learn") if _version(name)]
