@@ -116,9 +116,7 @@ def _at_evaluation_size(run: Run, rows: Sequence[Result], size: int) -> Iterator
             return run.transform.map_back(row.map, *mask.shape), visible
         return resize_map(row.map, (size, size)), resize_mask(visible, (size, size))
 
-    with ThreadPoolExecutor() as pool:
-        for start in range(0, len(rows), _READ_AHEAD):
-            yield from pool.map(pair, rows[start : start + _READ_AHEAD])
+    return _few_at_a_time(pair, rows)
 
 
 def _with_defects(run: Run, rows: Sequence[Result]) -> Iterator[tuple[np.ndarray, list[metrics.Defect], str]]:
@@ -128,9 +126,14 @@ def _with_defects(run: Run, rows: Sequence[Result]) -> Iterator[tuple[np.ndarray
         height, width = data.read(run.data.dataset, row.item)[1].shape
         return run.transform.map_back(row.map, height, width), run.data.dataset.defects(row.item), row.item.defect
 
+    return _few_at_a_time(image, rows)
+
+
+def _few_at_a_time(function: Callable, rows: Sequence[Result]) -> Iterator[tuple]:
+    """The function of every row in order, computed by threads that are only so far ahead."""
     with ThreadPoolExecutor() as pool:
         for start in range(0, len(rows), _READ_AHEAD):
-            yield from pool.map(image, rows[start : start + _READ_AHEAD])
+            yield from pool.map(function, rows[start : start + _READ_AHEAD])
 
 
 def _has_mask(item: Item) -> bool:

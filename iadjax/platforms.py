@@ -14,8 +14,7 @@ _PLAIN = contextvars.ContextVar("plain", default=False)
 
 @contextlib.contextmanager
 def plain() -> Iterator[None]:
-    """What is traced inside has the forms for accelerators, XLA's own convolutions among them, on every platform: for
-    converters that read a program."""
+    """What is traced inside has the forms for accelerators on every platform, for converters that read a program."""
     token = _PLAIN.set(True)
     try:
         yield

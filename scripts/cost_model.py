@@ -7,7 +7,6 @@ XLA counts the body of a loop once, so the operations of the search are those of
 
 import functools
 import time
-from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +24,7 @@ _ROWS = flags.DEFINE_list("rows", ["8192", "16384", "32768"], "Rows of the bank,
 def main() -> None:
     devices = sharding.all_devices()
     count, queries, depth = devices.count, _QUERIES.value, _DEPTH.value
+    search, in_one_tile = ops.nearest_neighbors, functools.partial(ops.nearest_neighbors, byte_budget=2**40)
     rng = np.random.default_rng(0)
     query = rng.standard_normal((queries, depth)).astype(np.float32)
     print(f"{count} devices, {queries} queries of {depth} numbers; k-NN, then one pass of the coreset with 512 centres")
@@ -34,13 +34,15 @@ def main() -> None:
         with sharding.use(devices):
             split = sharding.put_rows(devices, bank)
             batch = sharding.put_rows(devices, query)
-            for name, program, arguments, work, held in (
+            for name, program, counted, arguments, work, held in (
                 # per device: every query against its part; its part and its queries
-                ("k-NN", ops.nearest_neighbors, (batch, split), 2 * queries * rows * depth, rows + queries),
+                ("k-NN", search, in_one_tile, (batch, split), 2 * queries * rows * depth, rows + queries),
                 # its part against the centres, which are gathered
-                ("coreset", _pass, (split,), 2 * 512 * rows * depth + count * 2 * 512**2 * depth, rows),
+                ("coreset", _pass, None, (split,), 2 * 512 * rows * depth + count * 2 * 512**2 * depth, rows),
             ):
-                compiled, whole = jax.jit(program).lower(*arguments).compile(), compiled_in_one_tile(program, arguments)
+                compiled = jax.jit(program).lower(*arguments).compile()
+                with plain():
+                    whole = jax.jit(counted).lower(*arguments).compile() if counted else compiled
                 jax.block_until_ready(compiled(*arguments))
                 began = time.process_time()
                 for _ in range(3):
@@ -52,13 +54,6 @@ def main() -> None:
                     f"{memory.argument_size_in_bytes / 1e6:8.2f} {1e3 * seconds:8.1f} {work / seconds / 1e9:12.1f}",
                     flush=True,
                 )
-
-
-def compiled_in_one_tile(program: Callable, arguments: Sequence[jax.Array]) -> jax.stages.Compiled:
-    """The search without its loop; any other program as it is."""
-    whole = functools.partial(program, byte_budget=2**40) if program is ops.nearest_neighbors else program
-    with plain():
-        return jax.jit(whole).lower(*arguments).compile()
 
 
 def _pass(points: jax.Array) -> jax.Array:

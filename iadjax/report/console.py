@@ -43,11 +43,11 @@ def print_metrics(table: dict[str, dict]) -> None:
     """Prints one row per category and the mean."""
     rows = {key: row for key, row in table.items() if key != "mean" or len(table) > 2}
     grid = Table()
-    grid.add_column("category")
+    grid.add_column("category", no_wrap=True)
     shown = columns(table)
     for title in shown.values():
         grid.add_column(title, justify="right")
     for name, row in rows.items():
         grid.add_row(name, *(number(key, row.get(key, float("nan"))) for key in shown), end_section=name == "mean")
     # a narrow or redirected terminal must not cut the numbers off
-    Console(width=max(Console().width, 132)).print(grid)
+    Console(width=max(Console().width, 132 + 16 * (len(shown) - len(_COLUMNS)))).print(grid)
