@@ -12,7 +12,7 @@ import jax
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from iadjax import sharding
+from iadjax import malloc, sharding
 from iadjax.config import load_config
 from iadjax.errors import UserError, did_you_mean
 from iadjax.fit import Stopped
@@ -64,6 +64,7 @@ def run(main: Callable[..., None], config: Path | None = None, arguments: Sequen
 def _guard(main: Callable[[], None]) -> None:
     # Orbax writes thirty lines about every checkpoint
     logging.set_verbosity(logging.WARNING)
+    malloc.keep_freed()
     _set_compile_cache()
     try:
         main()

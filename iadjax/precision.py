@@ -15,7 +15,8 @@ __all__ = ["PRECISIONS", "mixed_precision"]
 
 PRECISIONS = ("float32", "bfloat16")
 
-_PRODUCTS = (nn.Conv, nn.Dense, Conv, ConvTranspose2x2)
+_FLAX = (nn.Conv, nn.Dense)
+_OURS = (Conv, ConvTranspose2x2)
 
 
 def mixed_precision(detector: Detector, precision: str) -> Detector:
@@ -50,8 +51,11 @@ def _mixed(function: Callable) -> Callable:
 
 def _in_bfloat16(call, args, kwargs, context):
     module = context.module
-    if not isinstance(module, _PRODUCTS) or context.method_name != "__call__":
+    if not isinstance(module, _FLAX + _OURS) or context.method_name != "__call__":
         return call(*args, **kwargs)
     # a bound module is frozen, and one with another dtype would be another module with other parameters
+    if isinstance(module, _OURS):
+        object.__setattr__(module, "rounded", True)
+        return call(*args, **kwargs)
     object.__setattr__(module, "dtype", jnp.bfloat16)
     return jax.tree.map(lambda x: x.astype(jnp.float32), call(*args, **kwargs))

@@ -7,23 +7,26 @@ from typing import Any
 __all__ = ["fastest"]
 
 # a round repeats a short call for so many seconds
-ROUND_SECONDS = 0.1
+ROUND_SECONDS = 0.2
+# a longer call is not disturbed by what the other side left behind
+LONG_SECONDS = 2.0
 
 
 def fastest(sides: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
     """Seconds of a call in the fastest round of each side."""
-    repeats, best = {}, dict.fromkeys(sides, float("inf"))
+    first, best = {}, dict.fromkeys(sides, float("inf"))
     for name, side in sides.items():
         began = time.perf_counter()
         side()
-        repeats[name] = max(1, int(ROUND_SECONDS / (time.perf_counter() - began)))
+        first[name] = time.perf_counter() - began
     for _ in range(rounds):
         for name, side in sides.items():
-            if repeats[name] > 1:
-                # threads of the other side may still be spinning
+            if first[name] < LONG_SECONDS:
+                # threads of the other side may still be spinning, and its memory lie where this side's did
                 side()
+            repeats = max(1, int(ROUND_SECONDS / first[name]))
             began = time.perf_counter()
-            for _ in range(repeats[name]):
+            for _ in range(repeats):
                 side()
-            best[name] = min(best[name], (time.perf_counter() - began) / repeats[name])
+            best[name] = min(best[name], (time.perf_counter() - began) / repeats)
     return best

@@ -20,64 +20,118 @@ __all__ = ["convolve", "direct", "patch_product", "product", "winograd"]
 # measured on two cores with JAX 0.10 and 0.12 (docs/speed.md); sizes of one image, so that no score depends on the batch
 _CHANNELS = (64, 128)
 _POSITIONS = 256
+# products in bfloat16 take half as long, but XLA:CPU convolves no faster in it
+_ROUNDED_CHANNELS = (64, 64)
+_ROUNDED_POSITIONS = 1024
 _PRODUCTS, _BYTES = 2**26, 2**28
 _POINTS = {3: (0, 1, -1), 4: (0, 1, -1, 2)}
 
 
-def convolve(x: jax.Array, kernel: jax.Array, stride: int = 1, pad: int = 0) -> jax.Array:
-    """A convolution, `[B, H, W, C]` and `[h, w, C, O]` to `[B, H', W', O]`, as PyTorch counts `stride` and `pad`."""
+def convolve(x: jax.Array, kernel: jax.Array, stride: int = 1, pad: int = 0, rounded: bool = False) -> jax.Array:
+    """A convolution, `[B, H, W, C]` and `[h, w, C, O]` to `[B, H', W', O]`, as PyTorch counts `stride` and `pad`.
+
+    Args:
+      x, kernel: of one dtype, which is that of the result.
+      stride, pad: of rows and columns.
+      rounded: products may be of factors rounded to bfloat16. On CPUs they are where that is faster, with sums in float32;
+        elsewhere always, and the result is rounded as well.
+    """
     if kernel.shape[:2] == (1, 1) and not pad:
-        return product(x[:, ::stride, ::stride], kernel[0, 0])
-    default = functools.partial(direct, stride=stride, pad=pad)
+        return product(x[:, ::stride, ::stride], kernel[0, 0], rounded)
+    default = functools.partial(direct, stride=stride, pad=pad, rounded=rounded)
     sides = [(side + 2 * pad - size) // stride + 1 for side, size in zip(x.shape[1:3], kernel.shape[:2], strict=True)]
     positions, (depth, features) = math.prod(sides), kernel.shape[2:]
-    if stride == 1 and x.dtype == jnp.float32 and _worth_winograd(kernel.shape, positions):
+    if stride == 1 and x.dtype == jnp.float32 and _worth_winograd(kernel.shape, positions, rounded):
         # its tiles and products are ten times the input: computed again for the gradient rather than kept
-        return by_platform(x, kernel, cpu=jax.checkpoint(functools.partial(winograd, pad=pad)), default=default)
-    if positions <= _POSITIONS and depth >= _CHANNELS[1] and features >= 2 * _CHANNELS[1]:
-        return by_platform(x, kernel, cpu=functools.partial(patch_product, stride=stride, pad=pad), default=default)
-    return default(x, kernel)
+        cpu = jax.checkpoint(functools.partial(winograd, pad=pad, rounded=rounded))
+    elif _worth_patches(depth, features, positions, rounded):
+        cpu = functools.partial(patch_product, stride=stride, pad=pad, rounded=rounded)
+    elif rounded:
+        cpu = functools.partial(direct, stride=stride, pad=pad)
+    else:
+        return default(x, kernel)
+    return by_platform(x, kernel, cpu=cpu, default=default)
 
 
-def _worth_winograd(shape: Sequence[int], positions: int) -> bool:
+def _worth_winograd(shape: Sequence[int], positions: int, rounded: bool) -> bool:
     height, width, depth, features = shape
     if height != width or height not in _POINTS or positions < _POSITIONS:
         return False
     # a smaller one saves less than 0.2 ms a call, and its hundred small programs take a second or two to compile
     if positions * height * width * depth * features < _PRODUCTS:
         return False
-    wide = depth >= _CHANNELS[0] and features >= _CHANNELS[1]
+    least = _ROUNDED_CHANNELS if rounded else _CHANNELS
+    wide = depth >= least[0] and features >= least[1]
     # of tiles and products: a tile per four positions, four bytes per number
     return wide and positions * (height + 1) ** 2 * (depth + features) <= _BYTES
 
 
-def direct(x: jax.Array, kernel: jax.Array, stride: int = 1, pad: int = 0) -> jax.Array:
+def _worth_patches(depth: int, features: int, positions: int, rounded: bool) -> bool:
+    if rounded:
+        return positions <= _ROUNDED_POSITIONS and depth >= _CHANNELS[0] and features >= _CHANNELS[1]
+    return positions <= _POSITIONS and depth >= _CHANNELS[1] and features >= 2 * _CHANNELS[1]
+
+
+def direct(x: jax.Array, kernel: jax.Array, stride: int = 1, pad: int = 0, rounded: bool = False) -> jax.Array:
     """The convolution of XLA."""
-    return jax.lax.conv_general_dilated(
-        x, kernel, (stride, stride), ((pad, pad), (pad, pad)), dimension_numbers=("NHWC", "HWIO", "NHWC")
+    factors = (x.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16)) if rounded else (x, kernel)
+    y = jax.lax.conv_general_dilated(
+        *factors, (stride, stride), ((pad, pad), (pad, pad)), dimension_numbers=("NHWC", "HWIO", "NHWC")
     )
+    return y.astype(x.dtype)
 
 
-def patch_product(x: jax.Array, kernel: jax.Array, stride: int = 1, pad: int = 0) -> jax.Array:
-    """One product with the neighbourhoods of all positions."""
+def patch_product(x: jax.Array, kernel: jax.Array, stride: int = 1, pad: int = 0, rounded: bool = False) -> jax.Array:
+    """One product with the neighbourhoods of all positions; `rounded`: with sums in float32."""
     height, width, _, features = kernel.shape
-    x = jnp.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
+    # before the neighbourhoods are written: half as many bytes
+    x = jnp.pad(x.astype(jnp.bfloat16) if rounded else x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
     bottom, right = x.shape[1] - height + 1, x.shape[2] - width + 1
     shifted = [x[:, i : i + bottom : stride, j : j + right : stride] for i in range(height) for j in range(width)]
-    return product(jnp.concatenate(shifted, axis=-1), kernel.reshape(-1, features))
+    return _multiply(jnp.concatenate(shifted, axis=-1), kernel.reshape(-1, features), rounded)
 
 
-def product(x: jax.Array, matrix: jax.Array) -> jax.Array:
-    """`[..., C]` times `[C, O]`; of two axes, because XLA:CPU takes two or three times as long for a gradient over more."""
-    return (x.reshape(-1, x.shape[-1]) @ matrix).reshape(*x.shape[:-1], matrix.shape[-1])
+def product(x: jax.Array, matrix: jax.Array, rounded: bool = False) -> jax.Array:
+    """`[..., C]` times `[C, O]`; `rounded` as in `convolve`."""
+    if not rounded:
+        return _multiply(x, matrix)
+    half = jnp.bfloat16
+    default = lambda x, matrix: _multiply(x.astype(half), matrix.astype(half)).astype(x.dtype)  # noqa: E731
+    return by_platform(x, matrix, cpu=functools.partial(_multiply, rounded=True), default=default)
 
 
-def winograd(x: jax.Array, kernel: jax.Array, pad: int = 0) -> jax.Array:
+def _multiply(x: jax.Array, matrix: jax.Array, rounded: bool = False) -> jax.Array:
+    """Of two axes, because XLA:CPU takes two or three times as long for a gradient over more."""
+    rows = x.reshape(-1, x.shape[-1])
+    rows = _rounded_product(rows, matrix) if rounded else rows @ matrix
+    return rows.reshape(*x.shape[:-1], matrix.shape[-1])
+
+
+@jax.custom_vjp
+def _rounded_product(x: jax.Array, matrix: jax.Array) -> jax.Array:
+    """x `[N, C]` times `[C, O]`, factors rounded to bfloat16, sums in float32, and so in both gradients."""
+    x, matrix = x.astype(jnp.bfloat16), matrix.astype(jnp.bfloat16)
+    return jnp.matmul(x, matrix, preferred_element_type=jnp.float32)
+
+
+def _rounded_forward(x: jax.Array, matrix: jax.Array) -> tuple[jax.Array, tuple]:
+    return _rounded_product(x, matrix), (x, matrix)
+
+
+def _rounded_backward(factors: tuple, y: jax.Array) -> tuple[jax.Array, jax.Array]:
+    x, matrix = factors
+    return _rounded_product(y, matrix.T).astype(x.dtype), _rounded_product(x.T, y).astype(matrix.dtype)
+
+
+_rounded_product.defvjp(_rounded_forward, _rounded_backward)
+
+
+def winograd(x: jax.Array, kernel: jax.Array, pad: int = 0, rounded: bool = False) -> jax.Array:
     """Winograd's minimal filtering F(2 x 2, r x r) (Lavin & Gray, CVPR 2016, eq. 8) for kernels of 3 x 3 or 4 x 4 at stride 1.
 
     Every tile of 2 x 2 outputs takes (r + 1)^2 products of channels instead of 4 r^2: 2.25 times fewer for 3 x 3 and 2.56
     times for 4 x 4, forward and in both gradients. Rounding in float32: that of the direct form for 3 x 3, ten times it for
-    4 x 4 (4e-6 of the largest output).
+    4 x 4 (4e-6 of the largest output). `rounded`: the transformed tiles and kernels are, and only they.
     """
     r, (batch, height, width, depth) = len(kernel), x.shape
     a, g, b = transforms(r)
@@ -92,7 +146,7 @@ def winograd(x: jax.Array, kernel: jax.Array, pad: int = 0) -> jax.Array:
     ]
     tiles = _both_sides(b, pixel)
     kernels = _both_sides(g, [[kernel[i, j] for j in range(r)] for i in range(r)])
-    products = [[product(v, u) for v, u in zip(*pair, strict=True)] for pair in zip(tiles, kernels, strict=True)]
+    products = [[_multiply(v, u, rounded) for v, u in zip(*pair, strict=True)] for pair in zip(tiles, kernels, strict=True)]
     y = jnp.stack([jnp.stack(row, axis=3) for row in _both_sides(a, products)], axis=2)
     return y.reshape(batch, 2 * rows, 2 * columns, -1)[:, : sides[0], : sides[1]]
 

@@ -2,7 +2,6 @@
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import flax.linen as nn
 import jax
@@ -10,6 +9,7 @@ import jax.numpy as jnp
 from flax.linen.dtypes import promote_dtype
 
 from iadjax.nn.convolution import convolve, product
+from iadjax.platforms import by_platform
 
 __all__ = ["Conv", "ConvTranspose2x2", "batch_norm", "max_pool", "uniform_fan_in"]
 
@@ -28,7 +28,7 @@ class Conv(nn.Module):
       stride, padding, bias: as in PyTorch; padding None: half the kernel.
       kernel_init: draws the kernel.
       part: (first, end): compute only these channels of the output.
-      dtype: of the product; None: that of the input and the parameters.
+      rounded: round the factors of products to bfloat16 (`nn.convolution.convolve`).
     """
 
     features: int
@@ -38,7 +38,7 @@ class Conv(nn.Module):
     bias: bool = True
     kernel_init: Callable = uniform_fan_in
     part: tuple[int, int] | None = None
-    dtype: Any = None
+    rounded: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -46,8 +46,8 @@ class Conv(nn.Module):
         pad = sides[0] // 2 if self.padding is None else self.padding
         kernel = self.param("kernel", self.kernel_init, (*sides, x.shape[-1], self.features))
         part = slice(*self.part) if self.part else slice(None)
-        x, kernel = promote_dtype(x, kernel[..., part], dtype=self.dtype)
-        y = convolve(x, kernel, self.stride, pad)
+        x, kernel = promote_dtype(x, kernel[..., part])
+        y = convolve(x, kernel, self.stride, pad, self.rounded)
         if self.bias:
             bound = (sides[0] * sides[1] * x.shape[-1]) ** -0.5
             init = functools.partial(jax.random.uniform, minval=-bound, maxval=bound)
@@ -60,14 +60,14 @@ class ConvTranspose2x2(nn.Module):
 
     features: int
     kernel_init: Callable = uniform_fan_in
-    dtype: Any = None
+    rounded: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         batch, height, width, depth = x.shape
         kernel = self.param("transposed_kernel", self.kernel_init, (2, 2, depth, self.features))
-        x, kernel = promote_dtype(x, kernel, dtype=self.dtype)
-        y = product(x, kernel.transpose(2, 0, 1, 3).reshape(depth, -1))
+        x, kernel = promote_dtype(x, kernel)
+        y = product(x, kernel.transpose(2, 0, 1, 3).reshape(depth, -1), self.rounded)
         y = y.reshape(batch, height, width, 2, 2, self.features).swapaxes(2, 3)
         return y.reshape(batch, 2 * height, 2 * width, self.features)
 
@@ -87,7 +87,19 @@ def batch_norm(x: jax.Array, valid: jax.Array | None, name: str, **options) -> j
 
 
 def max_pool(x: jax.Array, pads: Sequence[tuple[int, int]]) -> jax.Array:
-    """The largest of every 3 x 3 window at stride 2, `[B, H, W, C]`; `pads`: (before, after) of rows and of columns."""
+    """The largest of every 3 x 3 window at stride 2, `[B, H, W, C]`; `pads`: (before, after) of rows and of columns.
+
+    Where several numbers of a window are the largest, their gradient is shared on CPUs, and elsewhere the first one's.
+    """
     # padded apart: the converter to ONNX does not see an explicit padding of the pooling
     padded = jnp.pad(x, ((0, 0), *pads, (0, 0)), constant_values=-jnp.inf)
-    return nn.max_pool(padded, window_shape=(3, 3), strides=(2, 2), padding="VALID")
+    window = functools.partial(nn.max_pool, window_shape=(3, 3), strides=(2, 2), padding="VALID")
+    # XLA:CPU takes a window number by number
+    return by_platform(padded, cpu=lambda x: _largest_of_three(_largest_of_three(x, 1), 2), default=window)
+
+
+def _largest_of_three(x: jax.Array, axis: int) -> jax.Array:
+    """Of windows of 3 at stride 2 along one axis."""
+    last = x.shape[axis] - 2
+    first, second, third = (jax.lax.slice_in_dim(x, i, last + i, 2, axis) for i in range(3))
+    return jnp.maximum(jnp.maximum(first, second), third)

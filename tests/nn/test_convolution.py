@@ -1,5 +1,7 @@
 """Every form of a convolution against its definition in float64, and the choice between them."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -77,9 +79,58 @@ def test_whatever_form_is_chosen_it_is_the_convolution(side, size, depth, featur
     assert_close(program(x[:1], kernel), np.asarray(together)[:1], 1e-6)
 
 
-def test_bfloat16_has_no_winograd():
-    x, kernel = (each.astype(jnp.bfloat16) for each in drawn((34, 34), 3, 64, 128))
-    assert "platform_index" not in str(jax.make_jaxpr(lambda x, k: convolve(x, k, 1, 1))(x, kernel))
+def in_bfloat16(x):
+    return np.asarray(jnp.asarray(x, jnp.bfloat16), np.float64)
+
+
+def test_a_rounded_product_of_patches_sums_products_of_rounded_factors():
+    x, kernel = drawn((9, 8), 3, 4, 6)
+    assert_close(patch_product(x, kernel, 2, 1, rounded=True), definition(in_bfloat16(x), in_bfloat16(kernel), 2, 1))
+
+
+def test_rounded_winograd_rounds_tiles_and_nothing_else():
+    x, kernel = drawn((2, 2), 3, 5, 7)
+    a, g, b = transforms(3)
+    # one tile of 4 x 4 pixels gives the whole 2 x 2 output
+    tile = np.einsum("ip,jq,bpqc->bijc", b, b, np.pad(x.astype(np.float64), ((0, 0), (1, 1), (1, 1), (0, 0))))
+    taps = np.einsum("ip,jq,pqco->ijco", g, g, kernel.astype(np.float64))
+    truth = np.einsum("ui,vj,bijc,ijco->buvo", a, a, in_bfloat16(tile), in_bfloat16(taps))
+    assert_close(winograd(x, kernel, 1, rounded=True), truth)
+    assert np.abs(truth - definition(x, kernel, 1, 1)).max() > 1e-4
+
+
+@pytest.mark.parametrize(
+    "side,size,depth,features,stride,form",
+    [
+        (1, 8, 4, 5, 2, "dot_general"),
+        (3, 8, 4, 5, 1, "conv_general_dilated"),
+        (3, 46, 64, 64, 1, "platform_index"),
+        (3, 16, 64, 128, 2, "concatenate"),
+    ],
+)
+def test_rounded_convolutions_stay_within_the_rounding_of_bfloat16(side, size, depth, features, stride, form):
+    x, kernel = drawn((size, size), side, depth, features)
+    pad = 0 if side == 1 else 1
+    program = lambda x, kernel: convolve(x, kernel, stride, pad, rounded=True)  # noqa: E731
+    assert form in str(jax.make_jaxpr(program)(x, kernel))
+    found, truth = jax.jit(program)(x, kernel), definition(x, kernel, stride, pad)
+    assert found.dtype == jnp.float32
+    assert_close(found, truth, 2**-7)
+    with plain():
+        assert "bf16" in str(jax.make_jaxpr(program)(x, kernel))
+
+
+@pytest.mark.parametrize("form", [patch_product, winograd])
+def test_gradients_of_rounded_forms_are_near_those_of_the_convolution(form):
+    x, kernel = drawn((8, 8), 3, 5, 7)
+    weight = np.random.default_rng(1).standard_normal((2, 8, 8, 7)).astype(np.float32)
+    rounded = functools.partial(form, pad=1, rounded=True)
+    forms = (rounded, functools.partial(direct, pad=1))
+    found, truth = (jax.grad(lambda *xk, f=f: jnp.sum(weight * f(*xk)), (0, 1))(x, kernel) for f in forms)
+    for each, other in zip(found, truth, strict=True):
+        assert each.dtype == jnp.float32
+        assert_close(each, np.asarray(other), 2**-6)
+        assert np.abs(each - other).max() > 0
 
 
 def test_a_program_for_a_converter_has_plain_convolutions():
