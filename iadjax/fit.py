@@ -58,8 +58,9 @@ def fit(config: Mapping[str, Any], workdir: str | Path, resume: bool = False, st
     clock = record.Clock()
     with sharding.use(devices), record.compilations(clock):
         with clock.stage("prepare"):
-            model = configs.build_model(config)
+            # first what costs nothing to look at: weights may have to be fetched
             built = configs.build_data(config)
+            model = configs.build_model(config)
             spec = configs.spec_of(config, built, model.transform)
             _check_phases(model.detector.phases, spec, built.split, config["data"]["batch_size"])
             # what `init` refuses (sizes, budgets) is said before anything is written

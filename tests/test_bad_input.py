@@ -22,6 +22,12 @@ def test_an_empty_folder(tree_config, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_data_are_looked_at_before_weights_which_may_have_to_be_fetched(tree_config, tmp_path):
+    tree_config.data.root = str(tmp_path / "nowhere")
+    tree_config.backbone.update({"name": "resnet18", "weights": str(tmp_path / "absent.safetensors")})
+    refuse(tree_config, tmp_path, "nowhere")
+
+
 @pytest.mark.parametrize(
     ("name", "options", "sentence"),
     [
