@@ -2,9 +2,9 @@
 
     python scripts/benchmark_convolution.py [--rounds=3] [--json=results/convolution_cpu.json]
 
-Shapes are those of ResNet-18, Wide ResNet-50-2 and EfficientAD's networks. Rounds alternate between the forms; the fastest
-round of each counts. `ratio`: XLA's own convolution over the form that is chosen on this device. The choice was made by this
-table, on a CPU; elsewhere XLA's own is chosen always.
+Shapes are those of ResNet-18, Wide ResNet-50-2 and EfficientAD's networks; "rounded" forms may round to bfloat16, see
+`convolve`. Rounds alternate between the forms; the fastest round of each counts. `ratio`: XLA's own convolution over the form
+that is chosen on this device. The choice was made by this table, on a CPU; elsewhere XLA's own is chosen always.
 """
 
 import functools
@@ -47,7 +47,9 @@ SHAPES = (
 
 
 def forms(kernel: int, stride: int, pad: int) -> dict[str, Callable]:
+    rounded = {"chosen, rounded": convolve, "xla, rounded": direct}
     found = {"chosen": convolve, "xla": direct, "patch product": patch_product}
+    found |= {name: functools.partial(form, rounded=True) for name, form in rounded.items()}
     found = {name: functools.partial(form, stride=stride, pad=pad) for name, form in found.items()}
     return found | ({"winograd": functools.partial(winograd, pad=pad)} if kernel > 1 and stride == 1 else {})
 
