@@ -1,5 +1,6 @@
 """What holds for every detector: one parametrised test file, and a row for each detector."""
 
+import contextlib
 import os
 import signal
 
@@ -13,6 +14,7 @@ from iadjax.config import base_config
 from iadjax.detector import Batch
 from iadjax.fit import Stopped
 from iadjax.log import Log
+from iadjax.platforms import plain
 
 # the smallest setting that goes through every branch of a detector, on 5 + 1 images in batches of 2
 CASES = {
@@ -62,13 +64,24 @@ def config_of(name, tree):
     return config
 
 
+# half of whose time goes into compiling Winograd's form, which tests/nn/test_convolution.py holds to the same
+PLAIN = {"efficientad"}
+
+
 @pytest.fixture(scope="module", params=sorted(CASES))
-def fitted(request, tmp_path_factory):
+def forms(request):
+    """The name of a detector, whose programs have convolutions in the fast forms or, for those in `PLAIN`, in XLA's own."""
+    with plain() if request.param in PLAIN else contextlib.nullcontext():
+        yield request.param
+
+
+@pytest.fixture(scope="module")
+def fitted(forms, tmp_path_factory):
     """The name, a run, and one of the same config that was stopped in the middle of its first epoch and resumed."""
     from tests.conftest import draw_tree
 
-    root = tmp_path_factory.mktemp(request.param)
-    config = config_of(request.param, draw_tree(root))
+    root = tmp_path_factory.mktemp(forms)
+    config = config_of(forms, draw_tree(root))
     whole = iadjax.fit(config, root / "whole")
     write = Log.write
 
@@ -82,7 +95,7 @@ def fitted(request, tmp_path_factory):
         with pytest.raises(Stopped, match="step 2"):
             iadjax.fit(config, root / "parts")
     parts = iadjax.fit(config, root / "parts", resume=True)
-    return request.param, whole, parts
+    return forms, whole, parts
 
 
 def images(run, count=5, seed=0):
