@@ -1,4 +1,7 @@
-"""Mixed precision: products of convolutions and linear layers in bfloat16, everything else in float32."""
+"""Mixed precision: products of convolutions and linear layers in bfloat16, everything else in float32.
+
+On CPUs a convolution that bfloat16 makes no faster stays in float32 (`nn.convolution.convolve`).
+"""
 
 import functools
 from collections.abc import Callable

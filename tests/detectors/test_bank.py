@@ -121,7 +121,7 @@ class Images:
 before = peak()
 filled(Images(2000), budget, 16)
 few = peak()
-filled(Images(8000), budget, 16)
+filled(Images(12_000), budget, 16)
 many = peak()
 print(few - before, many - few)
 """
@@ -139,5 +139,6 @@ def test_memory_does_not_grow_with_the_number_of_images():
     )
     assert done.returncode == 0, done.stderr[-2000:]
     first, more = map(int, done.stdout.split())
-    # all patches of 8,000 images are 31 MiB; what the first ones take beside the budget are compiled programs
-    assert more < 8 * 2**20 < first < 256 * 2**20, done.stdout
+    # the patches of the 10,000 images more are 39 MiB, what an allocator keeps is up to 9; beside the budget the first
+    # images take compiled programs
+    assert more < 16 * 2**20 < first < 256 * 2**20, done.stdout
