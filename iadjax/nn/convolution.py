@@ -18,11 +18,11 @@ from iadjax.platforms import by_platform
 __all__ = ["convolve", "direct", "patch_product", "product", "winograd"]
 
 # measured on two cores with JAX 0.10 and 0.12 (docs/speed.md); sizes of one image, so that no score depends on the batch
-_CHANNELS = (64, 128)
 _POSITIONS = 256
-# products in bfloat16 take half as long, but XLA:CPU convolves no faster in it
-_ROUNDED_CHANNELS = (64, 64)
-_ROUNDED_POSITIONS = 1024
+# by whether products are rounded: in bfloat16 they take half as long, but XLA:CPU convolves no faster in it
+_WINOGRAD_CHANNELS = {False: (64, 128), True: (64, 64)}
+_PATCH_POSITIONS = {False: _POSITIONS, True: 1024}
+_PATCH_CHANNELS = {False: (128, 256), True: (64, 128)}
 _PRODUCTS, _BYTES = 2**26, 2**28
 _POINTS = {3: (0, 1, -1), 4: (0, 1, -1, 2)}
 
@@ -31,7 +31,7 @@ def convolve(x: jax.Array, kernel: jax.Array, stride: int = 1, pad: int = 0, rou
     """A convolution, `[B, H, W, C]` and `[h, w, C, O]` to `[B, H', W', O]`, as PyTorch counts `stride` and `pad`.
 
     Args:
-      x, kernel: of one dtype, which is that of the result.
+      x, kernel: of one dtype, which is that of the result; float32 where `rounded`.
       stride, pad: of rows and columns.
       rounded: products may be of factors rounded to bfloat16. On CPUs they are where that is faster, with sums in float32;
         elsewhere always, and the result is rounded as well.
@@ -40,11 +40,11 @@ def convolve(x: jax.Array, kernel: jax.Array, stride: int = 1, pad: int = 0, rou
         return product(x[:, ::stride, ::stride], kernel[0, 0], rounded)
     default = functools.partial(direct, stride=stride, pad=pad, rounded=rounded)
     sides = [(side + 2 * pad - size) // stride + 1 for side, size in zip(x.shape[1:3], kernel.shape[:2], strict=True)]
-    positions, (depth, features) = math.prod(sides), kernel.shape[2:]
+    positions = math.prod(sides)
     if stride == 1 and x.dtype == jnp.float32 and _worth_winograd(kernel.shape, positions, rounded):
         # its tiles and products are ten times the input: computed again for the gradient rather than kept
         cpu = jax.checkpoint(functools.partial(winograd, pad=pad, rounded=rounded))
-    elif _worth_patches(depth, features, positions, rounded):
+    elif _worth_patches(kernel.shape, positions, rounded):
         cpu = functools.partial(patch_product, stride=stride, pad=pad, rounded=rounded)
     elif rounded:
         cpu = functools.partial(direct, stride=stride, pad=pad)
@@ -60,16 +60,17 @@ def _worth_winograd(shape: Sequence[int], positions: int, rounded: bool) -> bool
     # a smaller one saves less than 0.2 ms a call, and its hundred small programs take a second or two to compile
     if positions * height * width * depth * features < _PRODUCTS:
         return False
-    least = _ROUNDED_CHANNELS if rounded else _CHANNELS
-    wide = depth >= least[0] and features >= least[1]
     # of tiles and products: a tile per four positions, four bytes per number
-    return wide and positions * (height + 1) ** 2 * (depth + features) <= _BYTES
+    little = positions * (height + 1) ** 2 * (depth + features) <= _BYTES
+    return little and _wide(shape, _WINOGRAD_CHANNELS[rounded])
 
 
-def _worth_patches(depth: int, features: int, positions: int, rounded: bool) -> bool:
-    if rounded:
-        return positions <= _ROUNDED_POSITIONS and depth >= _CHANNELS[0] and features >= _CHANNELS[1]
-    return positions <= _POSITIONS and depth >= _CHANNELS[1] and features >= 2 * _CHANNELS[1]
+def _worth_patches(shape: Sequence[int], positions: int, rounded: bool) -> bool:
+    return positions <= _PATCH_POSITIONS[rounded] and _wide(shape, _PATCH_CHANNELS[rounded])
+
+
+def _wide(shape: Sequence[int], least: tuple[int, int]) -> bool:
+    return shape[2] >= least[0] and shape[3] >= least[1]
 
 
 def direct(x: jax.Array, kernel: jax.Array, stride: int = 1, pad: int = 0, rounded: bool = False) -> jax.Array:
@@ -82,7 +83,10 @@ def direct(x: jax.Array, kernel: jax.Array, stride: int = 1, pad: int = 0, round
 
 
 def patch_product(x: jax.Array, kernel: jax.Array, stride: int = 1, pad: int = 0, rounded: bool = False) -> jax.Array:
-    """One product with the neighbourhoods of all positions; `rounded`: with sums in float32."""
+    """One product with the neighbourhoods of all positions.
+
+    `rounded`: with sums in float32, but for the gradient with respect to x, which adds up neighbourhoods in bfloat16.
+    """
     height, width, _, features = kernel.shape
     # before the neighbourhoods are written: half as many bytes
     x = jnp.pad(x.astype(jnp.bfloat16) if rounded else x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))

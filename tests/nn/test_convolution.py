@@ -29,6 +29,14 @@ def assert_close(found, truth, rounding=1e-5):
     np.testing.assert_allclose(found, truth, rtol=0, atol=rounding * np.abs(truth).max())
 
 
+def chosen(side, size, depth, features, stride, rounded=False):
+    """The convolution in the form that is chosen, its arguments and what it has to be."""
+    x, kernel = drawn((size, size), side, depth, features)
+    pad = 0 if side == 1 else 1
+    program = functools.partial(convolve, stride=stride, pad=pad, rounded=rounded)
+    return program, (x, kernel), definition(x, kernel, stride, pad)
+
+
 @pytest.mark.parametrize("side", [3, 4])
 def test_one_tile_of_winograd_is_a_filter(side):
     a, g, b = transforms(side)
@@ -68,13 +76,12 @@ def test_a_product_of_patches_is_the_convolution(stride, pad):
     ],
 )
 def test_whatever_form_is_chosen_it_is_the_convolution(side, size, depth, features, stride, form):
-    x, kernel = drawn((size, size), side, depth, features)
-    pad = 0 if side == 1 else 1
-    program = jax.jit(lambda x, kernel: convolve(x, kernel, stride, pad))
+    program, (x, kernel), truth = chosen(side, size, depth, features, stride)
     text = str(jax.make_jaxpr(program)(x, kernel))
     assert form in text and (form == "platform_index") == ("platform_index" in text)
+    program = jax.jit(program)
     together = program(x, kernel)
-    assert_close(together, definition(x, kernel, stride, pad))
+    assert_close(together, truth)
     # the choice looks at one image: the same form, and so the same rounding, in any batch
     assert_close(program(x[:1], kernel), np.asarray(together)[:1], 1e-6)
 
@@ -109,15 +116,13 @@ def test_rounded_winograd_rounds_tiles_and_nothing_else():
     ],
 )
 def test_rounded_convolutions_stay_within_the_rounding_of_bfloat16(side, size, depth, features, stride, form):
-    x, kernel = drawn((size, size), side, depth, features)
-    pad = 0 if side == 1 else 1
-    program = lambda x, kernel: convolve(x, kernel, stride, pad, rounded=True)  # noqa: E731
-    assert form in str(jax.make_jaxpr(program)(x, kernel))
-    found, truth = jax.jit(program)(x, kernel), definition(x, kernel, stride, pad)
+    program, arguments, truth = chosen(side, size, depth, features, stride, rounded=True)
+    assert form in str(jax.make_jaxpr(program)(*arguments))
+    found = jax.jit(program)(*arguments)
     assert found.dtype == jnp.float32
     assert_close(found, truth, 2**-7)
     with plain():
-        assert "bf16" in str(jax.make_jaxpr(program)(x, kernel))
+        assert "bf16" in str(jax.make_jaxpr(program)(*arguments))
 
 
 @pytest.mark.parametrize("form", [patch_product, winograd])
