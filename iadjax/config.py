@@ -15,6 +15,7 @@ from iadjax import backbones, data, detectors, metrics
 from iadjax.data import Dataset, Split, Transform
 from iadjax.detector import DataSpec, Detector, Frozen
 from iadjax.errors import UserError, did_you_mean
+from iadjax.frozen import precompute
 from iadjax.precision import mixed_precision
 
 __all__ = [
@@ -169,12 +170,14 @@ class Model(NamedTuple):
     Attributes:
       detector: the pure functions.
       frozen: variables of the backbone.
+      ready: the same for updates and predictions, see `frozen.precompute`.
       transform: resize and crop.
       weights: {"name", "weights", "hash"} of the backbone, as recorded beside every number.
     """
 
     detector: Detector
     frozen: Frozen
+    ready: Frozen
     transform: Transform
     weights: dict[str, str]
 
@@ -191,7 +194,8 @@ def build_model(config: Mapping[str, Any]) -> Model:
     variables = backbones.load_weights(backbone, config["backbone"]["weights"], layers, jax.random.key(config["seed"]))
     weights = config["backbone"]["weights"] or backbone.hub or ""
     record = {"name": backbone.name, "weights": weights, "hash": backbones.content_hash(variables)}
-    return Model(detector, {"backbone": variables}, _transform(config), record)
+    frozen = {"backbone": variables}
+    return Model(detector, frozen, precompute(frozen, config["precision"]), _transform(config), record)
 
 
 def _transform(config: Mapping[str, Any]) -> Transform:

@@ -14,6 +14,7 @@ from iadjax.backbones import Backbone, check_layers
 from iadjax.backbones.backbone import normalize
 from iadjax.backbones.pdn import pdn
 from iadjax.detector import Frozen
+from iadjax.frozen import precompute
 from iadjax.nn.pdn import PDN
 from iadjax.synthesis.source import Source
 
@@ -56,6 +57,7 @@ def distill_pdn(
       The PDN's variables, for the backbone `name`.
     """
     layers = check_layers(backbone, layers)
+    frozen = precompute(frozen, "float32")
     module = PDN(name, CHANNELS, padding=True)
     grey = np.array([0.299, 0.587, 0.114], np.float32)
 

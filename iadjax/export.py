@@ -95,7 +95,7 @@ def export(run: Run, output: str | Path, format: str = "stablehlo", batch: int =
     items = run.data.split.test
     chosen = [items[i] for i in np.unique(np.linspace(0, len(items) - 1, check).round().astype(int))]
     images = np.stack([run.transform.image(run.data.dataset.read(item)[0]) for item in chosen])
-    state, frozen = jax.device_get((run.state, run.frozen))
+    state, frozen = jax.device_get((run.state, run.ready))
     held = sum(leaf.nbytes for leaf in jax.tree.leaves((state, frozen)))
     if held >= _LARGEST:
         raise UserError(

@@ -65,7 +65,8 @@ def fit(config: Mapping[str, Any], workdir: str | Path, resume: bool = False, st
             _check_phases(model.detector.phases, spec, built.split, config["data"]["batch_size"])
             # what `init` refuses (sizes, budgets) is said before anything is written
             like = empty_state(model, spec)
-            model = model._replace(frozen=sharding.replicate(devices, model.frozen))
+            frozen, ready = (sharding.replicate(devices, each) for each in (model.frozen, model.ready))
+            model = model._replace(frozen=frozen, ready=ready)
         # every process has looked at the workdir before one writes to it
         sharding.barrier("prepared")
         if sharding.is_main():
@@ -73,7 +74,7 @@ def fit(config: Mapping[str, Any], workdir: str | Path, resume: bool = False, st
             record.begin(workdir, config, model, built)
         with clock.stage("fit"):
             state = _fit_phases(config, workdir, model, built, spec, like, devices, clock, start)
-        run = Run(config, workdir, model.detector, state, model.frozen, model.transform, model.weights, devices=devices)
+        run = Run(config, workdir, model.detector, state, frozen, ready, model.transform, model.weights, devices=devices)
         with clock.stage("threshold"):
             run = _fit_threshold(run, built.split.validation)
     record.update(workdir, clock)
@@ -179,7 +180,7 @@ def _run_phase(config, model, built, devices, clock, index, key, state, position
                 anomaly_share=phase.anomaly_share,
             )
             for number, batch in enumerate(clock.waiting(loader), start=start + 1):
-                state, info = update(_fold(key, _UPDATE, step), state, model.frozen, sharding.put_batch(devices, batch))
+                state, info = update(_fold(key, _UPDATE, step), state, model.ready, sharding.put_batch(devices, batch))
                 if phase.between is not None:
                     state = phase.between(
                         _fold(key, _BETWEEN, index), sharding.place(devices, model.detector, state), model.frozen

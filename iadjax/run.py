@@ -27,7 +27,9 @@ class Run:
     Attributes:
       config: the resolved config.
       workdir: where the run lives.
-      detector, state, frozen, transform: what predicts.
+      detector, state, transform: what predicts.
+      frozen: variables of the backbone.
+      ready: the same as programs take them, see `frozen.precompute`.
       weights: record of the backbone's weights: name, tag or file, content hash.
       threshold: {"name", "value", ...} of the decision rule `score >= value`, or None if none was fitted.
       devices: what predicts where.
@@ -38,6 +40,7 @@ class Run:
     detector: Detector
     state: State
     frozen: Frozen
+    ready: Frozen
     transform: Transform
     weights: dict[str, str]
     threshold: dict[str, Any] | None = None
@@ -65,7 +68,7 @@ class Run:
         """Scores of all rows of a batch from this process's own ones."""
         program = _program(self.devices, self.detector.predict)
         with sharding.use(self.devices):
-            prediction = program(self.state, self.frozen, sharding.put_rows(self.devices, image))
+            prediction = program(self.state, self.ready, sharding.put_rows(self.devices, image))
         return prediction if self.devices.mesh is None else sharding.fetch(prediction)
 
     def predict(self, images: Sequence[np.ndarray | str | Path] | np.ndarray) -> Prediction:
@@ -209,8 +212,8 @@ def load(workdir: str | Path) -> Run:
     state = checkpoint.restore(path, empty_state(model, stored["spec"]), identity, place)
     file = workdir / "threshold.json"
     threshold = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
-    frozen = sharding.replicate(devices, model.frozen)
-    return Run(config, workdir, model.detector, state, frozen, model.transform, model.weights, threshold, devices)
+    frozen, ready = (sharding.replicate(devices, each) for each in (model.frozen, model.ready))
+    return Run(config, workdir, model.detector, state, frozen, ready, model.transform, model.weights, threshold, devices)
 
 
 def read_config(workdir: Path) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from flax.traverse_util import flatten_dict
 from iadjax import backbones, detectors, metrics, ops, weights
 from iadjax.backbones.vit import SPECS as VITS
 from iadjax.detector import Batch, DataSpec, Detector
+from iadjax.frozen import precompute
 from iadjax.precision import PRECISIONS, mixed_precision
 
 __all__ = ["ACCELERATOR", "CASES", "CPU", "SMALL", "Case", "Sizes", "largest_difference"]
@@ -129,6 +130,7 @@ def backbone_cases(size: Sizes) -> Iterator[Case]:
         for precision in PRECISIONS:
             forward = Detector(None, (), lambda _, frozen, image: backbone.features(frozen, image, layers))  # noqa: B023
             program = jax.jit(mixed_precision(forward, precision).predict)
+            ready = precompute(variables, precision)
             for batch in size.batches:
                 host = images(batch, size.vit_side if name in VITS else size.side)
                 image = jnp.asarray(host)
@@ -140,9 +142,9 @@ def backbone_cases(size: Sizes) -> Iterator[Case]:
 
                 yield Case(
                     f"{name} {precision}, batch {batch}",
-                    functools.partial(program, None, variables, image),
+                    functools.partial(program, None, ready, image),
                     theirs,
-                    flops(program, None, variables, image),
+                    flops(program, None, ready, image),
                     "FLOP",
                     "cost analysis",
                     precision,
@@ -244,16 +246,17 @@ def training_case(size: Sizes, name: str) -> Iterator[Case]:
     batch = Batch(jnp.asarray(host), *(jnp.zeros(number, jnp.int32) for _ in range(4)), jnp.ones(number, bool))
     spec = DataSpec(number, host.shape[1:], ("a",))
     state = jax.jit(lambda key, frozen: detector.init(key, frozen, spec))(key, {"backbone": frozen})
+    ready = precompute({"backbone": frozen}, "float32")
     state = state._replace(variables=shaken(state.variables))
     theirs = torch_tensors(state.variables)
-    arguments = key, state, {"backbone": frozen}, batch
+    arguments = key, state, ready, batch
     program = jax.jit(detector.phases[0].update, donate_argnums=1)
     work = flops(program, *arguments)
     params = jax.eval_shape(lambda: state.variables["params"])
     held = [state]
 
     def ours():
-        held[0], info = program(key, held[0], {"backbone": frozen}, batch)
+        held[0], info = program(key, held[0], ready, batch)
         moments = [leaf.mu for leaf in jax.tree.leaves(held[0].optimizer, is_leaf=is_adam) if is_adam(leaf)]
         return [info["loss"], moments[0]]
 
@@ -283,7 +286,7 @@ def training_case(size: Sizes, name: str) -> Iterator[Case]:
 
 def patchcore_cases(size: Sizes) -> Iterator[Case]:
     backbone, frozen, tensors = network("resnet18", LAYERS)
-    frozen = {"backbone": frozen}
+    frozen = precompute({"backbone": frozen}, "float32")
     detector = detectors.factory("patchcore")(backbone)
     number = -(-size.bank // (size.side // 8) ** 2)
     batch = Batch(images(number, size.side), *[np.zeros(number, np.int32)] * 4, np.ones(number, bool))

@@ -19,7 +19,7 @@ from iadjax import detectors, ops, sharding
 from iadjax.config import base_config
 from iadjax.fit import Stopped
 from iadjax.log import Log
-from iadjax.nn.layers import batch_norm
+from iadjax.nn.layers import BatchNorm
 from iadjax.ops import rows
 from tests.detectors.test_contract import config_of
 
@@ -103,7 +103,7 @@ class Normalized(nn.Module):
 
     @nn.compact
     def __call__(self, x, valid):
-        return batch_norm(x, valid, "norm")
+        return BatchNorm(name="norm")(x, valid)
 
 
 def normalization(devices: sharding.Devices) -> dict[str, np.ndarray]:

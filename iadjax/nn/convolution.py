@@ -1,12 +1,13 @@
 """Convolutions in the form that is fastest on the platform, all exact; for `nn.layers.Conv`.
 
 XLA:CPU convolves at the speed of its matrix products while a network is small, but neither wide kernels over small maps nor
-the gradient with respect to a kernel. Where that is so, one of two forms made of products takes its place on CPUs.
+the gradient with respect to a kernel. Where that is so, one of two forms made of products takes its place on CPUs. Which one
+depends on the shape of one image, on whether the kernel is frozen (`iadjax.frozen`) and on whether gradients are taken.
 """
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -15,7 +16,7 @@ import numpy as np
 
 from iadjax.platforms import by_platform
 
-__all__ = ["convolve", "direct", "patch_product", "product", "winograd"]
+__all__ = ["convolve", "direct", "patch_product", "product", "transform_kernel", "winograd", "worth_transforming"]
 
 # measured on two cores with JAX 0.10 and 0.12 (docs/speed.md); sizes of one image, so that no score depends on the batch
 _POSITIONS = 256
@@ -23,11 +24,17 @@ _POSITIONS = 256
 _WINOGRAD_CHANNELS = {False: (64, 128), True: (64, 64)}
 _PATCH_POSITIONS = {False: _POSITIONS, True: 1024}
 _PATCH_CHANNELS = {False: (128, 256), True: (64, 128)}
+# kernels whose gradient alone is worth it
+_GRADIENT_CHANNELS = (64, 64)
+# with a kernel that is transformed already, or where gradients are taken
+_TILED_POSITIONS = 49
 _PRODUCTS, _BYTES = 2**26, 2**28
 _POINTS = {3: (0, 1, -1), 4: (0, 1, -1, 2)}
 
 
-def convolve(x: jax.Array, kernel: jax.Array, stride: int = 1, pad: int = 0, rounded: bool = False) -> jax.Array:
+def convolve(
+    x: jax.Array, kernel: jax.Array, stride: int = 1, pad: int = 0, rounded: bool = False, transformed: Any = None
+) -> jax.Array:
     """A convolution, `[B, H, W, C]` and `[h, w, C, O]` to `[B, H', W', O]`, as PyTorch counts `stride` and `pad`.
 
     Args:
@@ -35,38 +42,71 @@ def convolve(x: jax.Array, kernel: jax.Array, stride: int = 1, pad: int = 0, rou
       stride, pad: of rows and columns.
       rounded: products may be of factors rounded to bfloat16. On CPUs they are where that is faster, with sums in float32;
         elsewhere always, and the result is rounded as well.
+      transformed: `transform_kernel(kernel)`, if that is at hand; in bfloat16 where `rounded`.
     """
     if kernel.shape[:2] == (1, 1) and not pad:
         return product(x[:, ::stride, ::stride], kernel[0, 0], rounded)
     default = functools.partial(direct, stride=stride, pad=pad, rounded=rounded)
     sides = [(side + 2 * pad - size) // stride + 1 for side, size in zip(x.shape[1:3], kernel.shape[:2], strict=True)]
     positions = math.prod(sides)
-    if stride == 1 and x.dtype == jnp.float32 and _worth_winograd(kernel.shape, positions, rounded):
+    tiles = functools.partial(winograd, pad=pad, rounded=rounded)
+    fits = stride == 1 and x.dtype == jnp.float32 and _fits_winograd(kernel.shape, positions)
+    wide = _wide(kernel.shape, _WINOGRAD_CHANNELS[rounded])
+    if transformed is not None and fits:
+        return by_platform(
+            x,
+            kernel,
+            transformed,
+            cpu=lambda x, _, transformed: _tile_products(x, transformed, pad, rounded),
+            default=lambda x, kernel, _: default(x, kernel),
+        )
+    if fits and wide and positions >= _POSITIONS:
         # its tiles and products are ten times the input: computed again for the gradient rather than kept
-        cpu = jax.checkpoint(functools.partial(winograd, pad=pad, rounded=rounded))
-    elif _worth_patches(kernel.shape, positions, rounded):
-        cpu = functools.partial(patch_product, stride=stride, pad=pad, rounded=rounded)
+        cpu = jax.checkpoint(tiles)
+    elif positions <= _PATCH_POSITIONS[rounded] and _wide(kernel.shape, _PATCH_CHANNELS[rounded]):
+        patches = functools.partial(patch_product, stride=stride, pad=pad, rounded=rounded)
+        # rounded first they are half the bytes to write, but their gradient would be added up in bfloat16
+        value = (lambda x, kernel: patches(x.astype(jnp.bfloat16), kernel)) if rounded else patches
+        # transforming a kernel takes longer than it saves, unless there are gradients, which come with a batch
+        trained = tiles if fits and wide else patches
+        cpu = value if trained is value else _in_training(value, trained, trained)
     elif rounded:
         cpu = functools.partial(direct, stride=stride, pad=pad)
+    elif fits and positions >= _POSITIONS and _wide(kernel.shape, _GRADIENT_CHANNELS):
+        cpu = _in_training(default, default, tiles)
     else:
         return default(x, kernel)
     return by_platform(x, kernel, cpu=cpu, default=default)
 
 
-def _worth_winograd(shape: Sequence[int], positions: int, rounded: bool) -> bool:
+def _fits_winograd(shape: Sequence[int], positions: int) -> bool:
     height, width, depth, features = shape
-    if height != width or height not in _POINTS or positions < _POSITIONS:
+    if height != width or height not in _POINTS or positions < _TILED_POSITIONS:
         return False
     # a smaller one saves less than 0.2 ms a call, and its hundred small programs take a second or two to compile
     if positions * height * width * depth * features < _PRODUCTS:
         return False
     # of tiles and products: a tile per four positions, four bytes per number
-    little = positions * (height + 1) ** 2 * (depth + features) <= _BYTES
-    return little and _wide(shape, _WINOGRAD_CHANNELS[rounded])
+    return positions * (height + 1) ** 2 * (depth + features) <= _BYTES
 
 
-def _worth_patches(shape: Sequence[int], positions: int, rounded: bool) -> bool:
-    return positions <= _PATCH_POSITIONS[rounded] and _wide(shape, _PATCH_CHANNELS[rounded])
+def worth_transforming(shape: Sequence[int], rounded: bool) -> bool:
+    """Whether CPUs take Winograd's form for a kernel `[h, w, C, O]` that is transformed once, at stride 1."""
+    return len(shape) == 4 and shape[0] == shape[1] and shape[0] in _POINTS and _wide(shape, _WINOGRAD_CHANNELS[rounded])
+
+
+def _in_training(value: Callable, trained: Callable, of_kernel: Callable) -> Callable:
+    """`value(x, kernel)`, but where gradients are taken `trained`, with the gradient of `of_kernel` for the kernel."""
+    form = jax.custom_vjp(value)
+
+    def backward(factors, y):
+        x, kernel = factors
+        (dx,) = jax.vjp(lambda x: trained(x, kernel), x)[1](y)
+        (dkernel,) = jax.vjp(lambda kernel: of_kernel(x, kernel), kernel)[1](y)
+        return dx, dkernel
+
+    form.defvjp(lambda x, kernel: (trained(x, kernel), (x, kernel)), backward)
+    return form
 
 
 def _wide(shape: Sequence[int], least: tuple[int, int]) -> bool:
@@ -83,13 +123,9 @@ def direct(x: jax.Array, kernel: jax.Array, stride: int = 1, pad: int = 0, round
 
 
 def patch_product(x: jax.Array, kernel: jax.Array, stride: int = 1, pad: int = 0, rounded: bool = False) -> jax.Array:
-    """One product with the neighbourhoods of all positions.
-
-    `rounded`: with sums in float32, but for the gradient with respect to x, which adds up neighbourhoods in bfloat16.
-    """
+    """One product with the neighbourhoods of all positions; `rounded`: of rounded factors, with sums in float32."""
     height, width, _, features = kernel.shape
-    # before the neighbourhoods are written: half as many bytes
-    x = jnp.pad(x.astype(jnp.bfloat16) if rounded else x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
+    x = jnp.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
     bottom, right = x.shape[1] - height + 1, x.shape[2] - width + 1
     shifted = [x[:, i : i + bottom : stride, j : j + right : stride] for i in range(height) for j in range(width)]
     return _multiply(jnp.concatenate(shifted, axis=-1), kernel.reshape(-1, features), rounded)
@@ -137,8 +173,18 @@ def winograd(x: jax.Array, kernel: jax.Array, pad: int = 0, rounded: bool = Fals
     times for 4 x 4, forward and in both gradients. Rounding in float32: that of the direct form for 3 x 3, ten times it for
     4 x 4 (4e-6 of the largest output). `rounded`: the transformed tiles and kernels are, and only they.
     """
-    r, (batch, height, width, depth) = len(kernel), x.shape
-    a, g, b = transforms(r)
+    return _tile_products(x, transform_kernel(kernel), pad, rounded)
+
+
+def transform_kernel(kernel: Any) -> list[list[Any]]:
+    """G g G^T for Winograd's form, an array `[C, O]` for each of (r + 1)^2 products; of NumPy's or JAX's arrays."""
+    r, (_, g, _) = len(kernel), transforms(len(kernel))
+    return _both_sides(g, [[kernel[i, j] for j in range(r)] for i in range(r)])
+
+
+def _tile_products(x: jax.Array, kernels: list[list[jax.Array]], pad: int, rounded: bool) -> jax.Array:
+    r, (batch, height, width, depth) = len(kernels) - 1, x.shape
+    a, _, b = transforms(r)
     sides = height + 2 * pad - r + 1, width + 2 * pad - r + 1
     rows, columns = (-(-side // 2) for side in sides)
     # tiles overlap by r - 1 pixels; as 2 x 2 blocks each of their pixels is a plain slice
@@ -149,7 +195,6 @@ def winograd(x: jax.Array, kernel: jax.Array, pad: int = 0, rounded: bool = Fals
         [x[:, i // 2 : i // 2 + rows, i % 2, j // 2 : j // 2 + columns, j % 2] for j in range(r + 1)] for i in range(r + 1)
     ]
     tiles = _both_sides(b, pixel)
-    kernels = _both_sides(g, [[kernel[i, j] for j in range(r)] for i in range(r)])
     products = [[_multiply(v, u, rounded) for v, u in zip(*pair, strict=True)] for pair in zip(tiles, kernels, strict=True)]
     y = jnp.stack([jnp.stack(row, axis=3) for row in _both_sides(a, products)], axis=2)
     return y.reshape(batch, 2 * rows, 2 * columns, -1)[:, : sides[0], : sides[1]]

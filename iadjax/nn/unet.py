@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from iadjax import ops
-from iadjax.nn.layers import Conv, batch_norm
+from iadjax.nn.layers import BatchNorm, Conv
 
 __all__ = ["DiscriminativeDecoder", "Encoder", "ReconstructiveDecoder"]
 
@@ -21,7 +21,7 @@ def _scale_init(key, shape, dtype=jnp.float32):
 def _unit(x, valid, features, name, place):
     """Convolution, BatchNorm, ReLU, named by their places in a sequence of layers."""
     x = _conv(features, name=f"{name}_{place}")(x)
-    return nn.relu(batch_norm(x, valid, f"{name}_{place + 1}", scale_init=_scale_init))
+    return nn.relu(BatchNorm(_scale_init, name=f"{name}_{place + 1}")(x, valid))
 
 
 def _double(x, valid, first, second, name):

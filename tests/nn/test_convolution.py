@@ -86,6 +86,25 @@ def test_whatever_form_is_chosen_it_is_the_convolution(side, size, depth, featur
     assert_close(program(x[:1], kernel), np.asarray(together)[:1], 1e-6)
 
 
+@pytest.mark.parametrize(
+    "size,depth,features,stride,rounded",
+    # Winograd's where patches predict, of the kernel alone, and of patches whose gradient adds up in float32
+    [(8, 360, 360, 1, False), (8, 360, 360, 1, True), (46, 64, 64, 1, False), (8, 128, 256, 2, True)],
+)
+def test_gradients_of_another_form_are_those_of_the_convolution(size, depth, features, stride, rounded):
+    program, (x, kernel), truth = chosen(3, size, depth, features, stride, rounded)
+    assert "custom_vjp" in str(jax.make_jaxpr(program)(x, kernel))
+    weight = np.random.default_rng(1).standard_normal(truth.shape).astype(np.float32)
+    plain_form = functools.partial(direct, stride=stride, pad=1)
+    gradients = [
+        jax.jit(jax.grad(lambda x, kernel, form=form: jnp.sum(weight * form(x, kernel)), (0, 1)))(x, kernel)
+        for form in (program, plain_form)
+    ]
+    for found, truth in zip(*gradients, strict=True):
+        assert found.dtype == jnp.float32
+        assert_close(found, np.asarray(truth), 2**-6 if rounded else 1e-5)
+
+
 def in_bfloat16(x):
     return np.asarray(jnp.asarray(x, jnp.bfloat16), np.float64)
 

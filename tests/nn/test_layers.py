@@ -1,11 +1,12 @@
-"""Layers against PyTorch's definitions in NumPy."""
+"""Layers against PyTorch's definitions in NumPy, or against Flax."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from iadjax.nn.layers import max_pool
+from iadjax.nn.layers import BatchNorm, max_pool
 from iadjax.platforms import plain
 
 
@@ -23,3 +24,33 @@ def test_max_pool_is_the_largest_of_every_window(size, pads):
         found.append(jax.grad(lambda x, form=form: jnp.sum(weight * form(x)))(x))
     np.testing.assert_allclose(*found, rtol=1e-6)
     assert float(found[0].sum()) == pytest.approx(float(weight.sum()), rel=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(5, 4, 3, 6), (5, 6)])
+def test_batch_norm_is_that_of_flax_over_the_valid_rows(shape):
+    rng = np.random.default_rng(0)
+    x, weight = 3 + rng.standard_normal((2, *shape), np.float32)
+    valid = np.array([True, True, False, True, False])
+    scale, bias, mean, var = rng.random((4, shape[-1]), np.float32)
+    params, stats = {"scale": scale, "bias": bias}, {"mean": mean, "var": var}
+    rows = valid.reshape(-1, *[1] * (len(shape) - 1))
+
+    def ours(params, x, valid=valid):
+        return BatchNorm().apply({"params": params, "batch_stats": stats}, x, valid, mutable="batch_stats")
+
+    def theirs(params, x):
+        norm = nn.BatchNorm(False, momentum=0.9, epsilon=1e-5)
+        return norm.apply({"params": params, "batch_stats": stats}, x, mask=rows, mutable="batch_stats")
+
+    def gradients(form):
+        return jax.grad(lambda params, x: jnp.sum(weight * rows * form(params, x)[0]), (0, 1))(params, x)
+
+    for found, truth in ((ours(params, x), theirs(params, x)), (gradients(ours), gradients(theirs))):
+        assert jax.tree.structure(found) == jax.tree.structure(truth)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), found, truth)
+    drawn = BatchNorm().init(jax.random.key(0), x, valid)
+    assert jax.tree.structure(drawn) == jax.tree.structure({"batch_stats": stats, "params": params})
+    # prediction: the running statistics, which stay as they are
+    y, after = ours(params, x, None)
+    np.testing.assert_allclose(y, (x - mean) / np.sqrt(var + 1e-5) * scale + bias, rtol=1e-4, atol=1e-5)
+    jax.tree.map(np.testing.assert_array_equal, after, {"batch_stats": stats})

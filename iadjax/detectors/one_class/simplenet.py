@@ -16,7 +16,7 @@ from iadjax.backbones import Backbone, check_layers
 from iadjax.detector import Detector, Prediction, State
 from iadjax.detectors.builders import check_schedule, gradient, rate_schedule
 from iadjax.errors import UserError
-from iadjax.nn.layers import batch_norm
+from iadjax.nn.layers import BatchNorm
 from iadjax.synthesis.feature_noise import gaussian_noise
 
 __all__ = ["Adaptor", "Discriminator", "from_torch", "simplenet"]
@@ -39,7 +39,7 @@ class Discriminator(nn.Module):
     def __call__(self, x: jax.Array, valid: jax.Array | None = None) -> jax.Array:
         init = nn.initializers.xavier_normal()
         x = nn.Dense(self.hidden, kernel_init=init, name="body_block1_0")(x)
-        x = nn.leaky_relu(batch_norm(x, valid, "body_block1_1"), 0.2)
+        x = nn.leaky_relu(BatchNorm(name="body_block1_1")(x, valid), 0.2)
         return nn.Dense(1, use_bias=False, kernel_init=init, name="tail")(x)[..., 0]
 
 

@@ -17,7 +17,7 @@ from iadjax.backbones.resnet import SPECS
 from iadjax.detector import Detector, Prediction, State
 from iadjax.detectors.builders import check_schedule, gradient, rate_schedule
 from iadjax.errors import UserError
-from iadjax.nn.layers import Conv, ConvTranspose2x2, batch_norm
+from iadjax.nn.layers import BatchNorm, Conv, ConvTranspose2x2
 
 __all__ = ["from_torch", "rd4ad"]
 
@@ -56,7 +56,7 @@ class Block(nn.Module):
             return _deconv(features, name) if up else _conv(features, kernel, self.stride, name)
 
         def norm(y, name):
-            return batch_norm(y, valid, name)
+            return BatchNorm(name=name)(y, valid)
 
         if self.width:
             y = nn.relu(norm(_conv(self.width, 1, 1, "conv1")(x), "bn1"))
@@ -82,9 +82,9 @@ class Bottleneck(nn.Module):
     def __call__(self, features, valid):
         c1, c2, c3 = features
         _, second, third = self.channels
-        c1 = nn.relu(batch_norm(_conv(second, 3, 2, "conv1")(c1), valid, "bn1"))
-        c1 = nn.relu(batch_norm(_conv(third, 3, 2, "conv2")(c1), valid, "bn2"))
-        c2 = nn.relu(batch_norm(_conv(third, 3, 2, "conv3")(c2), valid, "bn3"))
+        c1 = nn.relu(BatchNorm(name="bn1")(_conv(second, 3, 2, "conv1")(c1), valid))
+        c1 = nn.relu(BatchNorm(name="bn2")(_conv(third, 3, 2, "conv2")(c1), valid))
+        c2 = nn.relu(BatchNorm(name="bn3")(_conv(third, 3, 2, "conv3")(c2), valid))
         x = jnp.concatenate([c1, c2, c3], axis=-1)
         for i in range(self.blocks):
             x = Block(2 * third, self.width and 8 * self.width, 1 if i else 2, False, i == 0, name=f"bn_layer_{i}")(x, valid)
