@@ -120,8 +120,10 @@ def _moments(x: jax.Array, valid: jax.Array) -> tuple[jax.Array, jax.Array]:
         # rows first: a mask as large as x would be written out
         return jnp.where(valid[:, None], jnp.sum(x, tuple(range(1, x.ndim - 1))), 0).sum(0) / number
 
-    first, second = mean(x), mean(x * x)
-    return first, jnp.maximum(second - first * first, 0)
+    # squares of distances to any number near the mean: those to 0 would cancel where the mean is large
+    near = jax.lax.stop_gradient(x.reshape(-1, x.shape[-1])[0])
+    first = mean(x)
+    return first, jnp.maximum(mean((x - near) ** 2) - (first - near) ** 2, 0)
 
 
 def max_pool(x: jax.Array, pads: Sequence[tuple[int, int]]) -> jax.Array:

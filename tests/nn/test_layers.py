@@ -39,7 +39,7 @@ def test_batch_norm_is_that_of_flax_over_the_valid_rows(shape):
         return BatchNorm().apply({"params": params, "batch_stats": stats}, x, valid, mutable="batch_stats")
 
     def theirs(params, x):
-        norm = nn.BatchNorm(False, momentum=0.9, epsilon=1e-5)
+        norm = nn.BatchNorm(False, momentum=0.9, epsilon=1e-5, use_fast_variance=False)
         return norm.apply({"params": params, "batch_stats": stats}, x, mask=rows, mutable="batch_stats")
 
     def gradients(form):
@@ -54,3 +54,14 @@ def test_batch_norm_is_that_of_flax_over_the_valid_rows(shape):
     y, after = ours(params, x, None)
     np.testing.assert_allclose(y, (x - mean) / np.sqrt(var + 1e-5) * scale + bias, rtol=1e-4, atol=1e-5)
     jax.tree.map(np.testing.assert_array_equal, after, {"batch_stats": stats})
+
+
+def test_batch_norm_takes_the_variance_of_numbers_far_from_zero():
+    x = (1000 + np.random.default_rng(0).standard_normal((4, 8, 8, 3))).astype(np.float32)
+    _, after = BatchNorm().init_with_output(jax.random.key(0), x, None)
+    _, after = BatchNorm().apply(after, x, np.array([True] * 3 + [False]), mutable="batch_stats")
+    rows = x[:3].astype(np.float64)
+    for name, truth, before in (("mean", rows.mean((0, 1, 2)), 0), ("var", rows.var((0, 1, 2)), 1)):
+        moments = (np.asarray(after["batch_stats"][name], np.float64) - 0.9 * before) / 0.1
+        # the square of 1000 alone has steps of 0.06
+        np.testing.assert_allclose(moments, truth, rtol=1e-4 if name == "var" else 1e-6)
