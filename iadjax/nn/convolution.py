@@ -179,7 +179,10 @@ def winograd(x: jax.Array, kernel: jax.Array, pad: int = 0, rounded: bool = Fals
 def transform_kernel(kernel: Any) -> list[list[Any]]:
     """G g G^T for Winograd's form, an array `[C, O]` for each of (r + 1)^2 products; of NumPy's or JAX's arrays."""
     r, (_, g, _) = len(kernel), transforms(len(kernel))
-    return _both_sides(g, [[kernel[i, j] for j in range(r)] for i in range(r)])
+    flat = kernel.reshape(r * r, *kernel.shape[2:])
+    # the gradient of slices would add up r^2 padded arrays as large as the kernel, that of a split puts its parts together
+    taps = flat if isinstance(flat, np.ndarray) else [tap[0] for tap in jax.lax.split(flat, (1,) * r * r)]
+    return _both_sides(g, [[taps[r * i + j] for j in range(r)] for i in range(r)])
 
 
 def _tile_products(x: jax.Array, kernels: list[list[jax.Array]], pad: int, rounded: bool) -> jax.Array:
