@@ -6,10 +6,11 @@
 Ceilings are measured in the same run: a large matrix product in the stage's precision, and reading and writing a large array.
 Where PyTorch is installed and sees the same device it runs the same stages (scripts/device_torch.py) with the same number
 of threads, on CUDA also compiled by `torch.compile`; a stage whose outputs differ gets no ratio, and the script ends with
-status 1. Rounds alternate between the sides; the fastest round of each counts. The first call, which compiles, is not among
-them; the JSON file has it. Weights are random: only speed is measured. Work is counted in FLOPs, by XLA's cost analysis of the
-program before it is optimised (the same on every device) or by a formula (k-NN: 2 Q N D; coreset: 2 N D for each pick), or in
-bytes that at least must move: every input read once, every output written once.
+status 1. In bfloat16 PyTorch runs by autocast, with float32 weights as usual and with weights that are rounded before, as
+frozen ones are here; a ratio is to the fastest form. Rounds alternate between the sides; the fastest round of each counts. The
+first call, which compiles, is not among them; the JSON file has it. Weights are random: only speed is measured. Work is counted
+in FLOPs, by XLA's cost analysis of the program before it is optimised (the same on every device) or by a formula (k-NN: 2QND;
+coreset: 2 N D for each pick), or in bytes that at least must move: every input read once, every output written once.
 """
 
 import datetime
@@ -73,8 +74,10 @@ def measure(case: Case, ceiling: Mapping[str, float], torch_forms: Any) -> dict[
         if torch_forms.DEVICE.type == "cuda":
             wraps["pytorch_compiled"] = torch_forms.torch.compile
         for name, wrap in wraps.items():
-            call = case.theirs(torch_forms, wrap)
-            sides[name] = lambda call=call: torch_forms.ready(call())
+            for form, theirs in ((name, case.theirs), (f"{name}_rounded_weights", case.theirs_rounded)):
+                if theirs:
+                    call = theirs(torch_forms, wrap)
+                    sides[form] = lambda call=call: torch_forms.ready(call())
     first, outputs = {}, {}
     for name, side in sides.items():
         began = time.perf_counter()

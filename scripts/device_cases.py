@@ -54,6 +54,7 @@ class Case(NamedTuple):
       tolerance: largest difference, as `difference` has it.
       images: in one call.
       difference: `(our outputs, theirs) -> float`; by default the largest difference over an array's largest value.
+      theirs_rounded: like `theirs`, with weights that are rounded before the first call.
     """
 
     name: str
@@ -66,6 +67,7 @@ class Case(NamedTuple):
     tolerance: float
     images: int = 1
     difference: Callable[[Any, Any], float] | None = None
+    theirs_rounded: Callable[[Any, Callable], Callable[[], Any]] | None = None
 
 
 def largest_difference(ours: Any, theirs: Any) -> float:
@@ -135,10 +137,11 @@ def backbone_cases(size: Sizes) -> Iterator[Case]:
                 host = images(batch, size.vit_side if name in VITS else size.side)
                 image = jnp.asarray(host)
 
-                def theirs(module, wrap, host=host, precision=precision):
+                def theirs(module, wrap, host=host, precision=precision, rounded=False):
                     if name in VITS:  # noqa: B023
-                        return module.vit(tensors, host, VITS[name], precision, wrap)  # noqa: B023
-                    return module.resnet(tensors, host, *backbones.SPECS[name][:2], layers, precision, wrap)  # noqa: B023
+                        return module.vit(tensors, host, VITS[name], precision, rounded, wrap)  # noqa: B023
+                    spec = *backbones.SPECS[name][:2], layers  # noqa: B023
+                    return module.resnet(tensors, host, *spec, precision, rounded, wrap)  # noqa: B023
 
                 yield Case(
                     f"{name} {precision}, batch {batch}",
@@ -150,6 +153,7 @@ def backbone_cases(size: Sizes) -> Iterator[Case]:
                     precision,
                     precise() if precision == "float32" else 0.06,
                     batch,
+                    theirs_rounded=functools.partial(theirs, rounded=True) if precision == "bfloat16" else None,
                 )
 
 

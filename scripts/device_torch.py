@@ -43,10 +43,10 @@ def _last(x):
     return x.permute(0, 2, 3, 1)
 
 
-def _network(tensors, precision="float32"):
-    """Tensors of a network; weights of products are rounded once, as they are on the other side."""
+def _network(tensors, rounded=False):
+    """Tensors of a network; `rounded`: weights of products are, once, where autocast rounds them in every call."""
     tensors = {name: _tensor(tensor) for name, tensor in tensors.items()}
-    if precision == "bfloat16":
+    if rounded:
         tensors = {name: tensor.bfloat16() if tensor.ndim in (2, 4) else tensor for name, tensor in tensors.items()}
     return {n: t.contiguous(memory_format=torch.channels_last) if t.ndim == 4 else t for n, t in tensors.items()}
 
@@ -121,14 +121,14 @@ def _forward(network, image, precision, wrap):
     return call
 
 
-def resnet(tensors, image, bottleneck, blocks, layers, precision, wrap):
-    w = _network(tensors, precision)
+def resnet(tensors, image, bottleneck, blocks, layers, precision, rounded, wrap):
+    w = _network(tensors, rounded)
     network = lambda x: [_last(each) for each in _resnet(w, x, bottleneck, blocks, layers)]  # noqa: E731
     return _forward(network, _image(image), precision, wrap)
 
 
-def vit(tensors, image, spec, precision, wrap):
-    w = _network(tensors, precision)
+def vit(tensors, image, spec, precision, rounded, wrap):
+    w = _network(tensors, rounded)
     return _forward(lambda x: _vit(w, x, spec), _image(image), precision, wrap)
 
 
