@@ -65,7 +65,8 @@ def fit(config: Mapping[str, Any], workdir: str | Path, resume: bool = False, st
             _check_phases(model.detector.phases, spec, built.split, config["data"]["batch_size"])
             # what `init` refuses (sizes, budgets) is said before anything is written
             like = empty_state(model, spec)
-            frozen, ready = (sharding.replicate(devices, each) for each in (model.frozen, model.ready))
+            # together: most of their arrays are the same
+            frozen, ready = sharding.replicate(devices, (model.frozen, model.ready))
             model = model._replace(frozen=frozen, ready=ready)
         # every process has looked at the workdir before one writes to it
         sharding.barrier("prepared")

@@ -19,8 +19,9 @@ _KERNELS = ("kernel", "transposed_kernel")
 def precompute(frozen: Frozen, precision: str) -> Frozen:
     """Frozen variables that give the same features in less time.
 
-    In bfloat16 their kernels are rounded already. On CPUs the kernels that Winograd's form takes are transformed already; they
-    stand beside the original ones, with 16/9 of their numbers. Other arrays are shared, not copied.
+    In bfloat16 their kernels are rounded already. On CPUs kernels that are wide enough for Winograd's form are transformed
+    already, those of stride 2 too, which variables do not tell apart; they stand beside the original ones, with 16/9 of their
+    numbers. Other arrays are shared, not copied.
 
     Args:
       frozen: variables of frozen networks by name. What is trained on from them begins with these, not with the result.

@@ -212,7 +212,7 @@ def load(workdir: str | Path) -> Run:
     state = checkpoint.restore(path, empty_state(model, stored["spec"]), identity, place)
     file = workdir / "threshold.json"
     threshold = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
-    frozen, ready = (sharding.replicate(devices, each) for each in (model.frozen, model.ready))
+    frozen, ready = sharding.replicate(devices, (model.frozen, model.ready))
     return Run(config, workdir, model.detector, state, frozen, ready, model.transform, model.weights, threshold, devices)
 
 

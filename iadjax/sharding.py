@@ -149,7 +149,7 @@ def fetch(tree: Any) -> Any:
 
 
 def replicate(devices: Devices, tree: Any) -> Any:
-    """A copy of every array on every device; each process must hold the same values."""
+    """A copy of every array on every device, one where it stands in the tree twice; each process must hold the same values."""
     if devices.mesh is None or devices.kind == "pmap":
         return tree
     everywhere = NamedSharding(devices.mesh, PartitionSpec())
@@ -163,7 +163,8 @@ def replicate(devices: Devices, tree: Any) -> Any:
         value = np.asarray(leaf)
         return jax.make_array_from_callback(value.shape, everywhere, lambda index: value[index])
 
-    return jax.tree.map(put, tree)
+    placed = {key: put(leaf) for key, leaf in {id(leaf): leaf for leaf in jax.tree.leaves(tree)}.items()}
+    return jax.tree.map(lambda leaf: placed[id(leaf)], tree)
 
 
 def put_rows(devices: Devices, tree: Any) -> Any:

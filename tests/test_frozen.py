@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
+from jax.sharding import Mesh
 
 import iadjax
 from iadjax import backbones
@@ -15,6 +16,7 @@ from iadjax.nn.convolution import transforms
 from iadjax.nn.layers import TRANSFORMED
 from iadjax.platforms import plain
 from iadjax.precision import mixed_precision
+from iadjax.sharding import AXIS, Devices, replicate
 
 LAYERS = ("layer3",)
 BACKBONE = backbones.backbone("resnet18")
@@ -76,6 +78,12 @@ def test_accelerators_take_the_original_kernels(variables):
         texts = [jax.jit(program("float32")).lower(None, each, IMAGE).as_text() for each in (variables, ready)]
     bodies = [text.split("public @main")[1].split("{", 1)[1].count("stablehlo.convolution") for text in texts]
     assert bodies[0] == bodies[1] > 0
+
+
+def test_weights_that_both_have_are_on_a_device_once(variables):
+    devices = Devices(Mesh(np.array(jax.devices()[:1]), (AXIS,)))
+    frozen, ready = (flatten_dict(each) for each in replicate(devices, (variables, precompute(variables, "float32"))))
+    assert all(ready[path] is leaf for path, leaf in frozen.items())
 
 
 def test_a_run_trains_on_from_the_original_weights_and_a_loaded_one_scores_the_same(tree, tmp_path):

@@ -81,7 +81,7 @@ def convolve(
 
 def _fits_winograd(shape: Sequence[int], positions: int) -> bool:
     height, width, depth, features = shape
-    if height != width or height not in _POINTS or positions < _TILED_POSITIONS:
+    if not _has_points(shape) or positions < _TILED_POSITIONS:
         return False
     # a smaller one saves less than 0.2 ms a call, and its hundred small programs take a second or two to compile
     if positions * height * width * depth * features < _PRODUCTS:
@@ -92,7 +92,11 @@ def _fits_winograd(shape: Sequence[int], positions: int) -> bool:
 
 def worth_transforming(shape: Sequence[int], rounded: bool) -> bool:
     """Whether CPUs take Winograd's form for a kernel `[h, w, C, O]` that is transformed once, at stride 1."""
-    return len(shape) == 4 and shape[0] == shape[1] and shape[0] in _POINTS and _wide(shape, _WINOGRAD_CHANNELS[rounded])
+    return len(shape) == 4 and _has_points(shape) and _wide(shape, _WINOGRAD_CHANNELS[rounded])
+
+
+def _has_points(shape: Sequence[int]) -> bool:
+    return shape[0] == shape[1] and shape[0] in _POINTS
 
 
 def _in_training(value: Callable, trained: Callable, of_kernel: Callable) -> Callable:
