@@ -61,7 +61,7 @@ def test_what_is_added_and_what_is_left(variables):
     for path, found in ready.items():
         assert path[-1] == TRANSFORMED
         truth = np.einsum("ip,jq,pqco->ijco", g, g, np.asarray(kernels[*path[:-1], "kernel"], np.float64))
-        np.testing.assert_allclose(np.array(found), truth, rtol=0, atol=1e-6 * np.abs(truth).max())
+        np.testing.assert_allclose(np.concatenate(found).reshape(truth.shape), truth, rtol=0, atol=1e-6 * np.abs(truth).max())
 
 
 def test_kernels_are_rounded_once_in_bfloat16_and_nothing_else_is(variables):

@@ -153,7 +153,7 @@ def _multiply(x: jax.Array, matrix: jax.Array, rounded: bool = False) -> jax.Arr
 
 @jax.custom_vjp
 def _rounded_product(x: jax.Array, matrix: jax.Array) -> jax.Array:
-    """x `[N, C]` times `[C, O]`, factors rounded to bfloat16, sums in float32, and so in both gradients."""
+    """x `[..., N, C]` times `[..., C, O]`, factors rounded to bfloat16, sums in float32, and so in both gradients."""
     x, matrix = x.astype(jnp.bfloat16), matrix.astype(jnp.bfloat16)
     return jnp.matmul(x, matrix, preferred_element_type=jnp.float32)
 
@@ -164,7 +164,7 @@ def _rounded_forward(x: jax.Array, matrix: jax.Array) -> tuple[jax.Array, tuple]
 
 def _rounded_backward(factors: tuple, y: jax.Array) -> tuple[jax.Array, jax.Array]:
     x, matrix = factors
-    return _rounded_product(y, matrix.T).astype(x.dtype), _rounded_product(x.T, y).astype(matrix.dtype)
+    return _rounded_product(y, matrix.mT).astype(x.dtype), _rounded_product(x.mT, y).astype(matrix.dtype)
 
 
 _rounded_product.defvjp(_rounded_forward, _rounded_backward)
@@ -180,17 +180,23 @@ def winograd(x: jax.Array, kernel: jax.Array, pad: int = 0, rounded: bool = Fals
     return _tile_products(x, transform_kernel(kernel), pad, rounded)
 
 
-def transform_kernel(kernel: Any) -> list[list[Any]]:
-    """G g G^T for Winograd's form, an array `[C, O]` for each of (r + 1)^2 products; of NumPy's or JAX's arrays."""
+def transform_kernel(kernel: Any) -> list[Any]:
+    """G g G^T for Winograd's form: the (r + 1)^2 matrices `[C, O]` of its products in a few arrays `[n, C, O]`.
+
+    Of NumPy's or JAX's arrays. An array is one product: XLA:CPU takes less time for it than for its n products one by one, but
+    with all of them in one array the tiles of a large batch take longer to write than that saves.
+    """
     r, (_, g, _) = len(kernel), transforms(len(kernel))
-    flat = kernel.reshape(r * r, *kernel.shape[2:])
-    # the gradient of slices would add up r^2 padded arrays as large as the kernel, that of a split puts its parts together
-    taps = flat if isinstance(flat, np.ndarray) else [tap[0] for tap in jax.lax.split(flat, (1,) * r * r)]
-    return _both_sides(g, [[taps[r * i + j] for j in range(r)] for i in range(r)])
+    flat, stack = kernel.reshape(r * r, *kernel.shape[2:]), np.stack
+    if not isinstance(kernel, np.ndarray):
+        # the gradient of slices would add up r^2 padded arrays as large as the kernel, that of a split puts its parts together
+        flat, stack = [tap[0] for tap in jax.lax.split(flat, (1,) * r * r)], jnp.stack
+    rows = _both_sides(g, [[flat[r * i + j] for j in range(r)] for i in range(r)])
+    return [stack([u for row in rows[i : i + 2] for u in row]) for i in range(0, r + 1, 2)]
 
 
-def _tile_products(x: jax.Array, kernels: list[list[jax.Array]], pad: int, rounded: bool) -> jax.Array:
-    r, (batch, height, width, depth) = len(kernels) - 1, x.shape
+def _tile_products(x: jax.Array, kernels: list[jax.Array], pad: int, rounded: bool) -> jax.Array:
+    r, (batch, height, width, depth) = math.isqrt(sum(map(len, kernels))) - 1, x.shape
     a, _, b = transforms(r)
     sides = height + 2 * pad - r + 1, width + 2 * pad - r + 1
     rows, columns = (-(-side // 2) for side in sides)
@@ -201,9 +207,14 @@ def _tile_products(x: jax.Array, kernels: list[list[jax.Array]], pad: int, round
     pixel = [
         [x[:, i // 2 : i // 2 + rows, i % 2, j // 2 : j // 2 + columns, j % 2] for j in range(r + 1)] for i in range(r + 1)
     ]
-    tiles = _both_sides(b, pixel)
-    products = [[_multiply(v, u, rounded) for v, u in zip(*pair, strict=True)] for pair in zip(tiles, kernels, strict=True)]
-    y = jnp.stack([jnp.stack(row, axis=3) for row in _both_sides(a, products)], axis=2)
+    tiles = [tile.reshape(-1, depth) for row in _both_sides(b, pixel) for tile in row]
+    products = []
+    for u in kernels:
+        v = jnp.stack(tiles[len(products) : len(products) + len(u)])
+        m = _rounded_product(v, u) if rounded else v @ u
+        products += [each.reshape(batch, rows, columns, -1) for each in m]
+    grid = [products[i : i + r + 1] for i in range(0, len(products), r + 1)]
+    y = jnp.stack([jnp.stack(row, axis=3) for row in _both_sides(a, grid)], axis=2)
     return y.reshape(batch, 2 * rows, 2 * columns, -1)[:, : sides[0], : sides[1]]
 
 
