@@ -12,12 +12,15 @@ from iadjax.config import base_config
 
 
 def pytest_configure(config):
-    """Workers, and processes that tests start, share what one of them has compiled, unless the caller has a place for it."""
+    """Workers, and processes that tests start, share what one of them has compiled, unless the caller has a place for it, and
+    compile at a lower level of optimisation, unless the caller sets XLA_FLAGS."""
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         folder = tempfile.TemporaryDirectory(prefix="iadjax-tests-", ignore_cleanup_errors=True)
         config.add_cleanup(folder.cleanup)
         os.environ["JAX_COMPILATION_CACHE_DIR"] = folder.name
         os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    # much of the time is compilation, of which this level takes less; XLA_FLAGS= tests what users run
+    os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1")
 
 
 @pytest.fixture

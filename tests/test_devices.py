@@ -19,8 +19,9 @@ ROOT = Path(__file__).parents[1]
 
 def environment(devices):
     # devices are made when a process starts, so each test has processes of its own
-    kept = {key: value for key, value in os.environ.items() if key != "XLA_FLAGS"}
-    return {**kept, "JAX_NUM_CPU_DEVICES": str(devices), "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
+    flags = " ".join(flag for flag in os.environ.get("XLA_FLAGS", "").split() if "device_count" not in flag)
+    chosen = {"JAX_NUM_CPU_DEVICES": str(devices), "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
+    return {**os.environ, **chosen, "XLA_FLAGS": flags}
 
 
 def free_port():
