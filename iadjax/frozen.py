@@ -41,7 +41,7 @@ def precompute(frozen: Frozen, precision: str) -> Frozen:
         found = {name: walk(child) for name, child in node.items()}
         if rounded:
             found |= {name: put(np.asarray(node[name])) for name in _KERNELS if name in node}
-        if tiles and "kernel" in node and worth_transforming(node["kernel"].shape, rounded):
+        if tiles and "kernel" in node and worth_transforming(node["kernel"].shape):
             found[TRANSFORMED] = jax.tree.map(put, transform_kernel(np.asarray(node["kernel"])))
         return found
 

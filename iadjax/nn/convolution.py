@@ -26,7 +26,8 @@ _PATCH_POSITIONS = {False: _POSITIONS, True: 1024}
 _PATCH_CHANNELS = {False: (128, 256), True: (64, 128)}
 # kernels whose gradient alone is worth it
 _GRADIENT_CHANNELS = (64, 64)
-# with a kernel that is transformed already, or where gradients are taken
+# with a kernel that is transformed already; the positions also where gradients are taken
+_TILED_CHANNELS = (64, 64)
 _TILED_POSITIONS = 49
 _PRODUCTS, _BYTES = 2**26, 2**28
 _POINTS = {3: (0, 1, -1), 4: (0, 1, -1, 2)}
@@ -90,9 +91,9 @@ def _fits_winograd(shape: Sequence[int], positions: int) -> bool:
     return positions * (height + 1) ** 2 * (depth + features) <= _BYTES
 
 
-def worth_transforming(shape: Sequence[int], rounded: bool) -> bool:
+def worth_transforming(shape: Sequence[int]) -> bool:
     """Whether CPUs take Winograd's form for a kernel `[h, w, C, O]` that is transformed once, at stride 1."""
-    return len(shape) == 4 and _has_points(shape) and _wide(shape, _WINOGRAD_CHANNELS[rounded])
+    return len(shape) == 4 and _has_points(shape) and _wide(shape, _TILED_CHANNELS)
 
 
 def _has_points(shape: Sequence[int]) -> bool:
