@@ -147,9 +147,11 @@ def product(x: jax.Array, matrix: jax.Array, rounded: bool = False) -> jax.Array
 
 def _multiply(x: jax.Array, matrix: jax.Array, rounded: bool = False) -> jax.Array:
     """Of two axes, because XLA:CPU takes two or three times as long for a gradient over more."""
-    rows = x.reshape(-1, x.shape[-1])
-    rows = _rounded_product(rows, matrix) if rounded else rows @ matrix
-    return rows.reshape(*x.shape[:-1], matrix.shape[-1])
+    return _matmul(x.reshape(-1, x.shape[-1]), matrix, rounded).reshape(*x.shape[:-1], matrix.shape[-1])
+
+
+def _matmul(x: jax.Array, matrix: jax.Array, rounded: bool) -> jax.Array:
+    return _rounded_product(x, matrix) if rounded else x @ matrix
 
 
 @jax.custom_vjp
@@ -212,8 +214,7 @@ def _tile_products(x: jax.Array, kernels: list[jax.Array], pad: int, rounded: bo
     products = []
     for u in kernels:
         v = jnp.stack(tiles[len(products) : len(products) + len(u)])
-        m = _rounded_product(v, u) if rounded else v @ u
-        products += [each.reshape(batch, rows, columns, -1) for each in m]
+        products += [m.reshape(batch, rows, columns, -1) for m in _matmul(v, u, rounded)]
     grid = [products[i : i + r + 1] for i in range(0, len(products), r + 1)]
     y = jnp.stack([jnp.stack(row, axis=3) for row in _both_sides(a, grid)], axis=2)
     return y.reshape(batch, 2 * rows, 2 * columns, -1)[:, : sides[0], : sides[1]]
