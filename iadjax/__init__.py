@@ -7,15 +7,17 @@ metrics = iadjax.evaluate(run, "test")
 
 from iadjax import metrics, ops
 from iadjax.detector import Batch, DataSpec, Detector, Phase, Prediction
+from iadjax.detectors.pytorch import from_torch
 from iadjax.errors import UserError
-from iadjax.evaluate import evaluate
-from iadjax.fit import fit
-from iadjax.predict import predict_files
+from iadjax.experiment.evaluate import evaluate
+from iadjax.experiment.fit import fit
+from iadjax.experiment.load import load
+from iadjax.experiment.predict import predict_files
+from iadjax.experiment.run import Run
+from iadjax.experiment.sequence import fit_sequence
 from iadjax.report import print_metrics
-from iadjax.run import Run, load
-from iadjax.sequence import fit_sequence
 
 __all__ = [
-    "Batch", "DataSpec", "Detector", "Phase", "Prediction", "Run", "UserError", "evaluate", "fit", "fit_sequence", "load",
-    "metrics", "ops", "predict_files", "print_metrics",
+    "Batch", "DataSpec", "Detector", "Phase", "Prediction", "Run", "UserError", "evaluate", "fit", "fit_sequence",
+    "from_torch", "load", "metrics", "ops", "predict_files", "print_metrics",
 ]  # fmt: skip

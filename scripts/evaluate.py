@@ -11,7 +11,8 @@ from pathlib import Path
 from absl import flags
 
 import iadjax
-from iadjax import cli, files
+from iadjax import files
+from iadjax.experiment import cli
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of a fitted run.")
 _SPLIT = flags.DEFINE_string("split", "test", "train, validation or test.")

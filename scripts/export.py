@@ -10,7 +10,7 @@ from pathlib import Path
 from absl import flags
 
 import iadjax
-from iadjax import cli
+from iadjax.experiment import cli
 from iadjax.export import export
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of a fitted run.", required=True)

@@ -14,8 +14,10 @@ from absl import flags
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
-from iadjax import UserError, cli, data, files
-from iadjax.data.images import SUFFIXES, Transform
+from iadjax import UserError, data, files
+from iadjax.data.images import SUFFIXES
+from iadjax.data.transform import Transform
+from iadjax.experiment import cli
 from iadjax.synthesis.cutpaste import cutpaste, cutpaste_scar
 from iadjax.synthesis.nsa import nsa
 from iadjax.synthesis.perlin_texture import perlin_anomaly

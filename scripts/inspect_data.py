@@ -6,9 +6,10 @@ python scripts/inspect_data.py visa --root=DIR --category=candle,pcb1 --output=O
 
 from absl import flags
 
-from iadjax import cli, data
-from iadjax.data.inspection import inspect, summary
+from iadjax import data
 from iadjax.errors import UserError
+from iadjax.experiment import cli
+from iadjax.report.inspection import inspect, summary
 
 _ROOT = flags.DEFINE_string("root", "", "The folder of the data set, as published or prepared.")
 _CATEGORY = flags.DEFINE_string("category", "all", "One category, several with commas, or all.")

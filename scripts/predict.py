@@ -7,8 +7,8 @@ python scripts/predict.py --model=runs/mine/export/detector.stablehlo --input=IM
 from absl import flags
 
 import iadjax
-from iadjax import cli
 from iadjax.errors import UserError
+from iadjax.experiment import cli
 from iadjax.export import load_exported
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of a fitted run.")

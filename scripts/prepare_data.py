@@ -11,9 +11,9 @@ import sys
 
 from absl import flags
 
-from iadjax import cli
-from iadjax.data.prepare import describe, prepare
+from iadjax.data.prepared.prepare import describe, prepare
 from iadjax.errors import UserError
+from iadjax.experiment import cli
 
 _MANUAL_DIR = flags.DEFINE_string("manual_dir", None, "The folder of the data set as published.")
 _OUTPUT = flags.DEFINE_string("output", "~/tensorflow_datasets", "The folder of prepared data sets.")

@@ -7,9 +7,9 @@ python scripts/submission.py --workdir=runs/can --output=submission
 
 from absl import flags
 
-from iadjax import cli
 from iadjax.data.submission import write_submission
 from iadjax.errors import UserError
+from iadjax.experiment import cli
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "An evaluated run with saved maps.")
 _OUTPUT = flags.DEFINE_string("output", None, "The folder of the submission.")

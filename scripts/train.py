@@ -11,7 +11,9 @@ from pathlib import Path
 from absl import flags
 
 import iadjax
-from iadjax import cli, data, sharding
+from iadjax import data
+from iadjax.experiment import cli
+from iadjax.parallel import distributed
 
 _CONFIG = cli.define_config()
 _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run; a fresh one under runs/ by default.")
@@ -27,7 +29,7 @@ def main() -> None:
         iadjax.fit_sequence(_CONFIG.value, workdir, resume=_RESUME.value)
     else:
         iadjax.evaluate(iadjax.fit(_CONFIG.value, workdir, resume=_RESUME.value), output=workdir)
-    if sharding.is_main():
+    if distributed.is_main():
         iadjax.print_metrics(json.loads((workdir / "metrics.json").read_text(encoding="utf-8")))
         print(f"run:    {workdir}\nreport: {workdir / 'report' / 'index.html'}")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).parents[1] / "scripts/benchmark_device.py"
+SCRIPT = Path(__file__).parents[1] / "scripts/benchmarks/device.py"
 
 
 def call(*arguments):

@@ -29,7 +29,7 @@ def test_the_page_runs(tmp_path, monkeypatch):
         else:
             exec(compile(code, str(PAGE), "exec"), space)
     assert {file for file, _ in blocks if file} == {
-        "iadjax/detectors/reconstruction/dfr.py",
+        "iadjax/detectors/autoencoder/dfr.py",
         "configs/unsupervised/dfr.py",
     }
     assert (tmp_path / "runs/dfr/report/index.html").is_file()

@@ -6,7 +6,7 @@
 Published (MVTec AD, 15 tasks, IM-IAD, Xie et al. 2023): image AUROC 0.919, pixel AUROC 0.944, PRO 0.847 after the last task,
 forgetting 0.003, 0.002 and 0.001.
 
-Measured here: docs/settings.md, made by scripts/benchmark_settings.py.
+Measured here: docs/settings.md, made by scripts/benchmarks/settings.py.
 """
 
 from pathlib import Path

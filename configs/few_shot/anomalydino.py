@@ -8,7 +8,7 @@
 Published (MVTec AD mean, DINOv2 ViT-S/14, shorter side 448, 1 shot, agnostic setting): image AUROC 0.966 (paper,
 with masks for five categories).
 
-Measured here: docs/engines.md, made by scripts/benchmark.py.
+Measured here: docs/engines.md, made by scripts/benchmarks/detectors.py.
 """
 
 from iadjax.config import base_config

@@ -6,7 +6,7 @@
 Published (MVTec AD mean, IM-IAD, Xie et al. 2023): image AUROC 0.619, 0.721, 0.817 and 0.864 for k = 1, 2, 4 and 8; with five
 copies of each image 0.768, 0.798, 0.858 and 0.903.
 
-Measured here: docs/settings.md, made by scripts/benchmark_settings.py.
+Measured here: docs/settings.md, made by scripts/benchmarks/settings.py.
 """
 
 from pathlib import Path

@@ -6,7 +6,7 @@
 Published (MVTec AD mean, IM-IAD, Xie et al. 2023, table XII, 9 neighbours in eq. 7): image AUROC 0.990, 0.983, 0.986 and 0.982
 at ratios of 0.05, 0.10, 0.15 and 0.20 (--config.protocol.ratio).
 
-Measured here: docs/settings.md, made by scripts/benchmark_settings.py.
+Measured here: docs/settings.md, made by scripts/benchmarks/settings.py.
 """
 
 from pathlib import Path

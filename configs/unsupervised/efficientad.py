@@ -6,10 +6,10 @@
     python scripts/train.py --config=configs/unsupervised/efficientad.py:folder --config.data.root=DIR
 
 Published (MVTec AD mean, 256 x 256, 70,000 steps of one image, Adam 1e-4): image AUROC 0.988 (-S) and 0.991 (-M) (paper,
-table 1). The teacher comes from scripts/distill_pdn.py (--config.backbone.weights=FILE),
+table 1). The teacher comes from scripts/distill.py (--config.backbone.weights=FILE),
 the penalty images from ImageNet (--config.detector.penalty_images=DIR).
 
-Measured here: docs/engines.md, made by scripts/benchmark.py.
+Measured here: docs/engines.md, made by scripts/benchmarks/detectors.py.
 """
 
 from iadjax.config import base_config

@@ -5,7 +5,7 @@
 
 Nothing is published for PaDiM in this setting ("batched zero-shot"); it rests on most test patches being normal.
 
-Measured here: docs/settings.md, made by scripts/benchmark_settings.py.
+Measured here: docs/settings.md, made by scripts/benchmarks/settings.py.
 """
 
 from pathlib import Path

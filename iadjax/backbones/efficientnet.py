@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from iadjax.backbones.backbone import Backbone, check_layers, normalize
-from iadjax.platforms import by_platform
-from iadjax.weights import torch_name
+from iadjax.backbones.weights import torch_name
+from iadjax.cpu.dispatch import by_platform
 
 __all__ = ["SPECS", "EfficientNet", "efficientnet"]
 

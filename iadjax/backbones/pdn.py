@@ -12,7 +12,7 @@ __all__ = ["pdn"]
 def pdn(name: str) -> Backbone:
     """The backbone `name`, a key of `nn.pdn.SPECS`; its one layer is "features", 384 channels, without padding.
 
-    Weights are those of `scripts/distill_pdn.py`, or a state dict named as in anomalib ("conv1.weight") or by the position in a
+    Weights are those of `scripts/distill.py`, or a state dict named as in anomalib ("conv1.weight") or by the position in a
     sequence of layers ("0.weight").
     """
     module = PDN(name)

@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 
 from iadjax.backbones.backbone import Backbone, check_layers, normalize
+from iadjax.backbones.weights import torch_name
 from iadjax.nn.layers import Conv, max_pool
-from iadjax.weights import torch_name
 
 __all__ = ["SPECS", "ResNet", "resnet"]
 

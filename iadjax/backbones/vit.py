@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from iadjax.backbones.backbone import Backbone, check_layers, normalize
+from iadjax.backbones.weights import torch_name
 from iadjax.errors import UserError
-from iadjax.weights import torch_name
 
 __all__ = ["SPECS", "Spec", "ViT", "position_matrix", "vit"]
 

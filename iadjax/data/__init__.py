@@ -1,13 +1,15 @@
 """Data sets by name, protocols and the input pipeline."""
 
-from iadjax.data import builders, tiling
+from iadjax.data import tiling
 from iadjax.data.dataset import Dataset, Item, read
-from iadjax.data.folder import folder
-from iadjax.data.images import Transform, read_image
+from iadjax.data.images import read_image
 from iadjax.data.loader import batches, in_tiles, num_batches, pad_batch, read_transformed, whole_size
-from iadjax.data.prepared import find_prepared, load_prepared
+from iadjax.data.prepared.read import find_prepared, load_prepared
 from iadjax.data.protocols import SEQUENCES, Split, split
-from iadjax.data.synthetic import synthetic
+from iadjax.data.sources import published as builders
+from iadjax.data.sources.folder import folder
+from iadjax.data.sources.synthetic import synthetic
+from iadjax.data.transform import Transform
 from iadjax.errors import UserError, did_you_mean
 
 __all__ = [

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import ndimage
 
-from iadjax.metrics.loco import Defect
+from iadjax.data.defects import Defect
 
 __all__ = ["Dataset", "Item", "read"]
 

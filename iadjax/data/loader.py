@@ -13,8 +13,9 @@ import jax
 import numpy as np
 
 from iadjax.data.dataset import Dataset, Item, read
-from iadjax.data.images import Transform, to_float
+from iadjax.data.images import to_float
 from iadjax.data.tiling import cut, tiled
+from iadjax.data.transform import Transform
 from iadjax.detector import Batch
 from iadjax.errors import UserError
 

@@ -11,14 +11,14 @@ __all__ = ["MODULES", "factory", "options"]
 MODULES = {
     "anomalydino": "iadjax.detectors.memory_bank.anomalydino",
     "devnet": "iadjax.detectors.supervised.devnet",
-    "draem": "iadjax.detectors.reconstruction.draem",
+    "draem": "iadjax.detectors.autoencoder.draem",
     "efficientad": "iadjax.detectors.teacher_student.efficientad",
     "fastflow": "iadjax.detectors.distribution.fastflow",
     "padim": "iadjax.detectors.distribution.padim",
     "patchcore": "iadjax.detectors.memory_bank.patchcore",
     "rd4ad": "iadjax.detectors.teacher_student.rd4ad",
     "simplenet": "iadjax.detectors.one_class.simplenet",
-    "uniad": "iadjax.detectors.reconstruction.uniad",
+    "uniad": "iadjax.detectors.transformer.uniad",
 }
 
 

@@ -1,5 +1,6 @@
 """Exact metrics of anomaly detection; pure functions that never transform scores."""
 
+from iadjax.data.defects import Defect, Saturation, loco_defects, read_defects_config
 from iadjax.metrics import streaming
 from iadjax.metrics.binary import (
     PRCurve,
@@ -15,16 +16,7 @@ from iadjax.metrics.binary import (
 )
 from iadjax.metrics.continual import Forgetting, MeanStd, average_accuracy, forgetting, mean_std
 from iadjax.metrics.files import evaluate_files
-from iadjax.metrics.loco import (
-    Defect,
-    Saturation,
-    au_spro,
-    loco_au_spro,
-    loco_defects,
-    loco_image_auroc,
-    read_defects_config,
-    spro,
-)
+from iadjax.metrics.loco import au_spro, loco_au_spro, loco_image_auroc, spro
 from iadjax.metrics.pimo import PIMOCurve, aupimo, pimo
 from iadjax.metrics.pixel import PROCurve, aupro, dice, iou_max, pixel_metrics, pro_curve
 from iadjax.metrics.thresholds import fit_threshold, threshold_options, threshold_report

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from iadjax.data.images import resize_map
+from iadjax.data.transform import resize_map
 from iadjax.errors import UserError
 from iadjax.metrics.binary import image_metrics
 from iadjax.metrics.mapfiles import Folder, read_map, read_mask

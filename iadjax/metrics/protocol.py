@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from iadjax.data.defects import Defect
 from iadjax.metrics import streaming
-from iadjax.metrics.loco import KINDS, Defect, loco_au_spro
+from iadjax.metrics.loco import KINDS, loco_au_spro
 from iadjax.metrics.pixel import pixel_metrics
 
 __all__ = ["loco_metrics_within", "mean_over_categories", "pixel_metrics_within", "resize_mask"]

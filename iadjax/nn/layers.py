@@ -9,13 +9,12 @@ import jax
 import jax.numpy as jnp
 from flax.linen.dtypes import promote_dtype
 
-from iadjax.nn.convolution import convolve, product
-from iadjax.platforms import by_platform
+from iadjax.cpu.dispatch import by_platform
+from iadjax.cpu.patches import product
+from iadjax.cpu.prepared import TRANSFORMED
+from iadjax.nn.convolution import convolve
 
-__all__ = ["TRANSFORMED", "BatchNorm", "Conv", "ConvTranspose2x2", "max_pool", "uniform_fan_in"]
-
-TRANSFORMED = "transformed_kernel"
-"""Beside "kernel" in a frozen convolution: the kernel as Winograd's form needs it."""
+__all__ = ["BatchNorm", "Conv", "ConvTranspose2x2", "max_pool", "uniform_fan_in"]
 
 
 def uniform_fan_in(key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32) -> jax.Array:

@@ -10,7 +10,7 @@ from jax.sharding import PartitionSpec as P
 
 from iadjax.errors import UserError
 from iadjax.ops.rows import rows_at
-from iadjax.sharding import AXIS, num_shards
+from iadjax.parallel.axis import AXIS, num_shards
 
 __all__ = ["johnson_lindenstrauss_dimension", "k_center_greedy", "sparse_random_projection"]
 
@@ -34,7 +34,7 @@ def k_center_greedy(
     one is not nearer than the (m+1)-th point was, which bounds every point outside. All points are then updated by one
     matrix product for the whole group. Memory beside the features: O(N + m^2 + 65536 m), never N x N.
 
-    Where there is a mesh (`sharding.use`), every device updates the distances of its part of the points, and the m farthest of
+    Where there is a mesh (`placement.use`), every device updates the distances of its part of the points, and the m farthest of
     all are found among the m farthest of each; the picks are the same.
 
     Args:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
-from iadjax.sharding import AXIS, num_shards
+from iadjax.parallel.axis import AXIS, num_shards
 
 __all__ = ["FAR", "padded_rows", "rows_at", "take_rows", "write_rows"]
 

@@ -10,7 +10,7 @@ from iadjax import backbones
 from iadjax.backbones.backbone import IMAGENET_MEAN, IMAGENET_STD
 from iadjax.backbones.efficientnet import Depthwise
 from iadjax.backbones.weights import convert
-from tests import parity
+from tests import torch_parity as parity
 
 LAYERS = ("stem", "stage1", "stage2", "stage3")
 # of B0: expansion, channels, blocks, stride, kernel

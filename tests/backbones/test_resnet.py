@@ -9,7 +9,7 @@ from safetensors.numpy import load_file, save_file
 
 from iadjax import backbones
 from iadjax.errors import UserError
-from tests import parity
+from tests import torch_parity as parity
 
 KEY = jax.random.key(0)
 

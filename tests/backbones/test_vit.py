@@ -8,7 +8,7 @@ import pytest
 from iadjax import backbones
 from iadjax.backbones.vit import SPECS, Spec, position_matrix, vit
 from iadjax.errors import UserError
-from tests import parity
+from tests import torch_parity as parity
 
 PLAIN = Spec(4, 24, 3, 2, 5, 0, False, True, "")
 REGISTERS = PLAIN._replace(registers=2)

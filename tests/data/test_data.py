@@ -6,8 +6,9 @@ from PIL import Image
 from scipy import ndimage
 
 from iadjax import data
-from iadjax.data.images import Transform, geometry, read_image, read_mask
-from iadjax.data.synthetic import CATEGORIES, DEFECTIVE, GOOD, TRAIN
+from iadjax.data.images import read_image, read_mask
+from iadjax.data.sources.synthetic import CATEGORIES, DEFECTIVE, GOOD, TRAIN
+from iadjax.data.transform import Transform, geometry
 from iadjax.errors import UserError
 
 RAMP = np.arange(12 * 8, dtype=np.uint8).reshape(8, 12)
@@ -151,7 +152,7 @@ def test_synthetic_has_categories_defects_and_masks():
 
 
 def test_synthetic_masks_are_where_the_image_changed():
-    from iadjax.data.synthetic.textures import FABRIC
+    from iadjax.data.sources.synthetic.textures import FABRIC
 
     draw, kinds = FABRIC
     for kind, spoil in kinds.items():

@@ -11,7 +11,7 @@ from iadjax import backbones
 from iadjax.detector import Batch, DataSpec
 from iadjax.detectors.memory_bank.anomalydino import anomalydino, foreground, rotate
 from iadjax.errors import UserError
-from tests import parity
+from tests import torch_parity as parity
 
 
 def fitted(images, **options):

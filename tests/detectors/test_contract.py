@@ -11,10 +11,10 @@ import pytest
 import iadjax
 from iadjax import detectors
 from iadjax.config import base_config
+from iadjax.cpu.dispatch import plain
 from iadjax.detector import Batch
-from iadjax.fit import Stopped
-from iadjax.log import Log
-from iadjax.platforms import plain
+from iadjax.experiment.fit import Stopped
+from iadjax.experiment.log import Log
 
 # the smallest setting that goes through every branch of a detector, on 5 + 1 images in batches of 2
 CASES = {

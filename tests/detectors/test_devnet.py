@@ -12,7 +12,7 @@ from iadjax.data import Transform
 from iadjax.detector import Batch, DataSpec
 from iadjax.detectors.supervised.devnet import devnet
 from iadjax.errors import UserError
-from tests import parity
+from tests import torch_parity as parity
 
 
 def built(name="resnet18", layers=("layer1",), **options):

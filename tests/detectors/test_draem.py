@@ -6,13 +6,13 @@ import pytest
 
 from iadjax import backbones, losses
 from iadjax.detector import DataSpec
-from iadjax.detectors.reconstruction.draem import Draem, draem
+from iadjax.detectors.autoencoder.draem import Draem, draem
+from iadjax.detectors.pytorch import from_torch
 from iadjax.errors import UserError
 from iadjax.synthesis.perlin import perlin_noise
 from iadjax.synthesis.perlin_texture import distort, perlin_anomaly, rotate
 from iadjax.synthesis.source import draw_texture
-from iadjax.weights import from_torch
-from tests import parity
+from tests import torch_parity as parity
 
 WIDTH, SEGMENT = 3, 2
 

@@ -7,13 +7,14 @@ import pytest
 
 from iadjax import backbones
 from iadjax.backbones.pdn import published_names
+from iadjax.backbones.weights import fill
 from iadjax.detector import Batch, DataSpec
+from iadjax.detectors.pytorch import from_torch
 from iadjax.detectors.teacher_student import efficientad as module
 from iadjax.detectors.teacher_student.efficientad import Autoencoder, efficientad
 from iadjax.errors import UserError
 from iadjax.nn.pdn import PDN
-from iadjax.weights import fill, from_torch
-from tests import parity
+from tests import torch_parity as parity
 
 # the places of the layers in a plain sequence, written out independently of the code
 SMALL = {"0": "conv1", "3": "conv2", "6": "conv3", "8": "conv4"}

@@ -8,9 +8,9 @@ import pytest
 from iadjax import backbones, losses
 from iadjax.detector import DataSpec
 from iadjax.detectors.distribution.fastflow import Flow, Flows, fastflow
+from iadjax.detectors.pytorch import from_torch
 from iadjax.errors import UserError
-from iadjax.weights import from_torch
-from tests import parity
+from tests import torch_parity as parity
 
 SIZES = ((8, 6), (4, 5))
 

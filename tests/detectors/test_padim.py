@@ -8,7 +8,7 @@ from iadjax import backbones
 from iadjax.detector import Batch, DataSpec
 from iadjax.detectors.distribution.padim import padim
 from iadjax.errors import UserError
-from tests import parity
+from tests import torch_parity as parity
 
 
 def fitted(images, batch_size, **options):

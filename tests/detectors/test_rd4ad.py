@@ -7,11 +7,12 @@ import optax
 import pytest
 
 from iadjax import backbones, detectors, losses
+from iadjax.backbones.weights import fill
 from iadjax.detector import DataSpec
+from iadjax.detectors.pytorch import from_torch
 from iadjax.detectors.teacher_student.rd4ad import Student, rd4ad
 from iadjax.errors import UserError
-from iadjax.weights import fill, from_torch
-from tests import parity
+from tests import torch_parity as parity
 
 CHANNELS, BLOCKS = (4, 6, 8), (2, 1, 1, 2)
 
@@ -175,7 +176,7 @@ def test_names_of_the_authors_and_of_anomalib_are_accepted_and_a_mismatch_is_nam
     _, _, _, state = build()
     from flax.traverse_util import flatten_dict
 
-    from iadjax.weights import torch_name
+    from iadjax.backbones.weights import torch_name
 
     theirs = {}
     for path, leaf in flatten_dict(state.variables).items():

@@ -9,9 +9,9 @@ import pytest
 from iadjax import backbones, losses, ops
 from iadjax.detector import Batch, DataSpec
 from iadjax.detectors.one_class.simplenet import Adaptor, Discriminator, simplenet
+from iadjax.detectors.pytorch import from_torch
 from iadjax.errors import UserError
-from iadjax.weights import from_torch
-from tests import parity
+from tests import torch_parity as parity
 
 DEPTH, HIDDEN = 12, 7
 

@@ -7,11 +7,11 @@ import pytest
 
 from iadjax import backbones, losses
 from iadjax.detector import Batch, DataSpec
-from iadjax.detectors.reconstruction import uniad as module
-from iadjax.detectors.reconstruction.uniad import Reconstruction, uniad
+from iadjax.detectors.pytorch import from_torch
+from iadjax.detectors.transformer import uniad as module
+from iadjax.detectors.transformer.uniad import Reconstruction, uniad
 from iadjax.errors import UserError
-from iadjax.weights import from_torch
-from tests import parity
+from tests import torch_parity as parity
 
 SIDE, CHANNELS, HIDDEN, HEADS, WIDTH, WINDOW = 6, 10, 16, 4, 24, 3
 

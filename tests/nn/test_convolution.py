@@ -7,8 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from iadjax.nn.convolution import convolve, direct, patch_product, transforms, winograd
-from iadjax.platforms import plain
+from iadjax.cpu.dispatch import plain
+from iadjax.cpu.patches import patch_product
+from iadjax.cpu.winograd import transforms, winograd
+from iadjax.nn.convolution import convolve, direct
 
 
 def definition(x, kernel, stride, pad):

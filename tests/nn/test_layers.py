@@ -6,8 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from iadjax.cpu.dispatch import plain
 from iadjax.nn.layers import BatchNorm, max_pool
-from iadjax.platforms import plain
 
 
 @pytest.mark.parametrize("size,pads", [((8, 12), ((1, 1), (1, 1))), ((9, 7), ((0, 0), (0, 0))), ((8, 7), ((0, 1), (0, 0)))])

@@ -13,7 +13,7 @@ import numpy as np
 from iadjax import ops
 from iadjax.backbones import Backbone, check_layers
 from iadjax.detector import Detector, Prediction
-from iadjax.detectors.builders import statistics
+from iadjax.detectors.families.gaussian import statistics
 from iadjax.errors import UserError
 
 __all__ = ["padim"]

@@ -14,7 +14,7 @@ import numpy as np
 from iadjax import ops
 from iadjax.backbones import Backbone, check_layers
 from iadjax.detector import Detector, Prediction
-from iadjax.detectors.bank import memory_bank
+from iadjax.detectors.families.memory_bank import memory_bank
 from iadjax.errors import UserError
 
 __all__ = ["anomalydino", "foreground", "rotate"]

@@ -13,7 +13,7 @@ import numpy as np
 from iadjax import ops
 from iadjax.backbones import Backbone, check_layers
 from iadjax.detector import Detector, Prediction
-from iadjax.detectors.bank import coreset, memory_bank
+from iadjax.detectors.families.memory_bank import coreset, memory_bank
 from iadjax.errors import UserError
 
 __all__ = ["patchcore"]

@@ -11,15 +11,16 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from iadjax import losses, ops, weights
+from iadjax import losses, ops
 from iadjax.backbones import Backbone, check_layers
-from iadjax.detector import Detector, Prediction, State
-from iadjax.detectors.builders import check_schedule, gradient, rate_schedule
+from iadjax.detector import Detector, Prediction
+from iadjax.detectors.families.gradient import gradient
+from iadjax.detectors.families.schedules import check_schedule, rate_schedule
 from iadjax.errors import UserError
 from iadjax.nn.layers import BatchNorm
 from iadjax.synthesis.feature_noise import gaussian_noise
 
-__all__ = ["Adaptor", "Discriminator", "from_torch", "simplenet"]
+__all__ = ["Adaptor", "Discriminator", "simplenet"]
 
 
 class Adaptor(nn.Module):
@@ -138,16 +139,3 @@ def simplenet(
 
 
 _NETWORKS = ("adaptor", "discriminator")
-
-
-def from_torch(tensors, state: State) -> State:
-    """The state with the tensors of the authors' code ("pre_projection." and "discriminator." before the names)."""
-    trees = {"params": state.variables["params"], "batch_stats": {"discriminator": state.variables["batch_stats"]}}
-
-    def name(path):
-        torch = weights.torch_name(path).replace("adaptor.", "pre_projection.", 1)
-        return torch.replace("layers_0fc", "layers.0fc").replace("body_block1", "body.block1")
-
-    filled = weights.fill(trees, tensors, name)
-    variables = {"params": filled["params"], "batch_stats": filled["batch_stats"]["discriminator"]}
-    return state._replace(variables=variables)

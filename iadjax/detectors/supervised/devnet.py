@@ -14,7 +14,8 @@ import optax
 from iadjax import losses, ops
 from iadjax.backbones import Backbone, check_layers
 from iadjax.detector import Detector, Prediction
-from iadjax.detectors.builders import gradient, step_decay
+from iadjax.detectors.families.gradient import gradient
+from iadjax.detectors.families.schedules import step_decay
 from iadjax.errors import UserError
 
 __all__ = ["devnet"]

@@ -12,18 +12,18 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from iadjax import losses, ops, weights
+from iadjax import losses, ops
 from iadjax.backbones import Backbone
 from iadjax.backbones.backbone import normalize
-from iadjax.backbones.pdn import published_names
-from iadjax.detector import Detector, Phase, Prediction, State
-from iadjax.detectors.builders import Trained, carry_variables, step_decay, trainer
+from iadjax.detector import Detector, Phase, Prediction
+from iadjax.detectors.families.gradient import Trained, carry_variables, trainer
+from iadjax.detectors.families.schedules import step_decay
 from iadjax.errors import UserError
 from iadjax.nn.layers import Conv
 from iadjax.nn.pdn import PDN, SPECS
 from iadjax.synthesis.source import image_source
 
-__all__ = ["Autoencoder", "EfficientADState", "efficientad", "from_torch"]
+__all__ = ["Autoencoder", "EfficientADState", "efficientad"]
 
 CHANNELS = 384
 _GREY = np.array([0.299, 0.587, 0.114], np.float32)
@@ -86,7 +86,7 @@ def efficientad(
     The paper trains with batches of one image; with larger ones p_hard is taken per image, which is the same at one.
 
     Args:
-      backbone: the teacher T; `scripts/distill_pdn.py` makes its weights from any backbone.
+      backbone: the teacher T; `scripts/distill.py` makes its weights from any backbone.
       steps: training steps (algorithm 1).
       learning_rate, weight_decay, decay_at: Adam's (with the L2 term in the gradient), and the share of the steps after which
         the rate drops to a tenth.
@@ -259,45 +259,3 @@ def _jitter(choice_key: jax.Array, factor_key: jax.Array, image: jax.Array) -> j
     base = bases[jax.random.randint(choice_key, (rows,), 0, 3), jnp.arange(rows)]
     factor = jax.random.uniform(factor_key, (rows, 1, 1, 1), minval=0.8, maxval=1.2)
     return jnp.clip(factor * image + (1 - factor) * base, 0, 1)
-
-
-def from_torch(tensors, state: State) -> State:
-    """The state with the tensors of anomalib, or of Nelson's code ("student." and "autoencoder." before its numbers).
-
-    anomalib's hold the statistics of the teacher and the quantiles too, which are taken over; without them the first two
-    phases and the last one have to be run. The teacher's tensors are the backbone's.
-    """
-    tensors = {name.removeprefix("model."): tensor for name, tensor in tensors.items()}
-    renamed, student = {}, {}
-    for name, tensor in tensors.items():
-        part, _, rest = name.partition(".")
-        if part == "student" and rest[0].isdigit():
-            student[rest] = tensor
-        elif part == "autoencoder":
-            number, kind = rest.split(".")
-            renamed[f"autoencoder.{_PLACES.get(int(number), number)}.{kind}"] = tensor
-        elif part == "ae":
-            renamed[f"autoencoder.{rest}"] = tensor
-        else:
-            renamed[name] = tensor
-    if student:
-        spec = "pdn_small" if "8.weight" in student and "10.weight" not in student else "pdn_medium"
-        renamed |= {f"student.{name}": tensor for name, tensor in published_names(spec, student).items()}
-
-    def name(path):
-        return weights.torch_name(path).replace("encoder_", "encoder.").replace("decoder_", "decoder.")
-
-    variables = weights.fill(state.trained.variables, renamed, name, ignored=r"(teacher|mean_std|quantiles)\..*")
-    state = state._replace(trained=state.trained._replace(variables=variables))
-    if "mean_std.mean" in tensors:
-        mean, std = (jnp.asarray(tensors[f"mean_std.{each}"].reshape(-1)) for each in ("mean", "std"))
-        state = state._replace(mean=mean, variance=std**2)
-    if "quantiles.qa_st" in tensors:
-        rows = [[tensors[f"quantiles.{q}_{kind}"] for q in ("qa", "qb")] for kind in ("st", "ae")]
-        state = state._replace(maps=jnp.asarray(np.array(rows, np.float32).reshape(2, 2)))
-    return state
-
-
-# places of the convolutions in Nelson's sequence of layers
-_PLACES = {2 * i: f"encoder.enconv{i + 1}" for i in range(6)}
-_PLACES |= {12 + 3 * i: f"decoder.deconv{i + 1}" for i in range(7)} | {32: "decoder.deconv8"}

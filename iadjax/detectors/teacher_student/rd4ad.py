@@ -11,15 +11,16 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from iadjax import losses, ops, weights
+from iadjax import losses, ops
 from iadjax.backbones import Backbone, check_layers
 from iadjax.backbones.resnet import SPECS
-from iadjax.detector import Detector, Prediction, State
-from iadjax.detectors.builders import check_schedule, gradient, rate_schedule
+from iadjax.detector import Detector, Prediction
+from iadjax.detectors.families.gradient import gradient
+from iadjax.detectors.families.schedules import check_schedule, rate_schedule
 from iadjax.errors import UserError
 from iadjax.nn.layers import BatchNorm, Conv, ConvTranspose2x2
 
-__all__ = ["from_torch", "rd4ad"]
+__all__ = ["rd4ad"]
 
 _kaiming = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
@@ -202,11 +203,3 @@ def rd4ad(
         return optax.adam(rate, beta1, beta2)
 
     return gradient(init_variables, loss, predict, optimizer, epochs=epochs)
-
-
-def from_torch(tensors, state: State) -> State:
-    """The state with the tensors of the authors' code ("bn." and "decoder." before the names) or of anomalib ("bottleneck.")"""
-    renamed = {name.removeprefix("model.").replace("bottleneck.", "bn.", 1): tensor for name, tensor in tensors.items()}
-    # conv4 and bn4 of the authors' bottleneck are never used; the teacher's tensors are the backbone's
-    ignored = r"bn\.(conv4|bn4)\..*|(feature_extractor|encoder)\..*"
-    return state._replace(variables=weights.fill(state.variables, renamed, ignored=ignored))

@@ -8,9 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from iadjax.data.defects import Defect
 from iadjax.errors import UserError
 from iadjax.metrics.inputs import all_on_accelerator, undefined
-from iadjax.metrics.loco import KINDS, Defect, checked_shapes, free_pixels, plain_kinds, saturated
+from iadjax.metrics.loco import KINDS, checked_shapes, free_pixels, plain_kinds, saturated
 from iadjax.metrics.overlap import check_limits, ramp_area
 from iadjax.metrics.streaming import bounds
 from iadjax.metrics.streaming.bounds import Bounded

@@ -1,0 +1,20 @@
+"""Configs: what they hold, how a file is loaded, and how one becomes data, a backbone and a detector."""
+
+from iadjax.config.build import Data, Model, build_data, build_model, source_options, spec_of
+from iadjax.config.files import load_config
+from iadjax.config.identity import fingerprint, fit_keys
+from iadjax.config.schema import base_config, resolve
+
+__all__ = [
+    "Data",
+    "Model",
+    "base_config",
+    "build_data",
+    "build_model",
+    "fingerprint",
+    "fit_keys",
+    "load_config",
+    "resolve",
+    "source_options",
+    "spec_of",
+]

@@ -1,0 +1,114 @@
+"""Every config key with its default, and the check of a config against them."""
+
+import ast
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from ml_collections import ConfigDict, FieldReference
+
+from iadjax import detectors, metrics
+from iadjax.errors import UserError, did_you_mean
+
+__all__ = ["SIZES", "base_config", "resolve"]
+
+
+SIZES = ("resize", "crop", "tile")
+
+
+def base_config(detector: str = "patchcore", dataset: str = "synthetic") -> ConfigDict:
+    """Every config key with its default; `detector` gets the keywords of its factory."""
+    config = ConfigDict()
+    config.seed = 0
+    # of the networks' products: "float32" or "bfloat16"
+    config.precision = "float32"
+    # over several devices: "jit" splits batches and banks, "pmap" keeps replicas
+    config.parallel = "jit"
+    config.data = ConfigDict(
+        {"name": dataset, "root": "", "category": "", "batch_size": 16, "workers": 2, "overlap": 0.25}
+        # sizes: one integer or (height, width)
+        | {key: FieldReference(size, field_type=object) for key, size in zip(SIZES, (256, 0, 0), strict=True)}
+    )
+    if dataset == "folder":
+        config.data.update({"normal": "", "abnormal": "", "masks": "", "test_fraction": 0.2})
+    config.backbone = ConfigDict({"name": "filter_bank", "weights": ""})
+    config.detector = ConfigDict({"name": detector, **detectors.options(detector)})
+    # what each key belongs to stands at `data.split`
+    config.protocol = ConfigDict(
+        {"name": "unsupervised", "k": 4, "rotations": 1, "num_anomalies": 10, "defect": "", "ratio": 0.1, "overlap": False}
+        | {"test_batch": False, "source": ""}
+    )
+    config.evaluate = ConfigDict({"pixel": True, "eval_size": 0, "save_maps": False, "byte_budget": 4 * 2**30})
+    config.threshold = ConfigDict({"name": "quantile", "holdout": 0.1, "q": 0.99, "k": 3.0, "fpr": 0.01, "tail": 0.1})
+    config.checkpoint_every = 200
+    return config
+
+
+def resolve(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A config as a plain, checked dict of JSON values; what `config.json` holds.
+
+    Raises:
+      UserError: an unknown or missing key, or a value of the wrong type; the nearest valid names are listed.
+    """
+    given = config.to_dict() if isinstance(config, ConfigDict) else dict(config)
+    name = _section(given, "detector").get("name", "patchcore")
+    reference = base_config(name, _section(given, "data").get("name", "synthetic")).to_dict()
+    plain, defaults = (json.loads(json.dumps(each, default=str)) for each in (given, reference))
+    _check_names("", plain, reference)
+    for section, known in defaults.items():
+        if isinstance(known, dict):
+            _check_names(section, _section(plain, section), known)
+            plain[section] = {**known, **plain.get(section, {})}
+        else:
+            plain.setdefault(section, known)
+    for section, known in reference.items():
+        for key, default in known.items() if isinstance(known, dict) else [(None, known)]:
+            value = plain[section].get(key, default) if key else plain[section]
+            _check_type(f"{section}.{key}" if key else section, value, default)
+    for key in SIZES:
+        plain["data"][key] = _size(f"data.{key}", plain["data"][key])
+    if plain["data"]["batch_size"] < 1 or plain["data"]["workers"] < 0 or plain["checkpoint_every"] < 1:
+        raise UserError("data.batch_size and checkpoint_every must be at least 1, and data.workers at least 0")
+    if not 0 <= plain["data"]["overlap"] < 1:
+        raise UserError(f"data.overlap is a share of a tile, in [0, 1); got {plain['data']['overlap']}")
+    metrics.threshold_options(plain["threshold"]["name"])
+    return plain
+
+
+def _section(config: dict, name: str) -> dict:
+    section = config.get(name, {})
+    if not isinstance(section, dict):
+        raise UserError(f"config.{name} must be a group of keys, got {section!r}")
+    return section
+
+
+def _check_names(section: str, given: dict, known: dict) -> None:
+    for key in given:
+        if key not in known:
+            raise UserError(f"the config has no key {f'{section}.{key}'.lstrip('.')!r}; {did_you_mean(key, known)}")
+
+
+def _check_type(key: str, value: Any, default: Any) -> None:
+    if key in [f"data.{name}" for name in SIZES] or isinstance(default, dict):
+        return
+    kind = type(default)
+    fits = {
+        bool: isinstance(value, bool),
+        int: isinstance(value, int) and not isinstance(value, bool),
+        float: isinstance(value, int | float) and not isinstance(value, bool),
+        tuple: isinstance(value, list | tuple),
+    }
+    if not fits.get(kind, isinstance(value, kind)):
+        raise UserError(f"config.{key} must be {kind.__name__}, like {default!r}, got {value!r}")
+
+
+def _size(key: str, value: Any) -> int | list[int]:
+    """One integer, or [height, width]; text from the command line is read as Python."""
+    try:
+        value = ast.literal_eval(value) if isinstance(value, str) else value
+    except (ValueError, SyntaxError):
+        value = None
+    integers = value if isinstance(value, list | tuple) else [value]
+    if not all(type(each) is int and each >= 0 for each in integers) or len(integers) not in (1, 2):
+        raise UserError(f"config.{key} must be one integer or (height, width), 0 for off, got {value!r}")
+    return list(integers) if isinstance(value, list | tuple) else value

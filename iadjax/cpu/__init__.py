@@ -1,0 +1,1 @@
+"""Forms of operations for XLA:CPU; they know arrays only."""

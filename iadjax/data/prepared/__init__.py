@@ -1,0 +1,1 @@
+"""Data sets as ArrayRecord files of TensorFlow Datasets: writing them and reading them back."""

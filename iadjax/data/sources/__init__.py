@@ -1,0 +1,1 @@
+"""Where images come from: folders, the built-in synthetic set, published data sets."""

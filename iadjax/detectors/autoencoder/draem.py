@@ -1,0 +1,123 @@
+"""DRAEM: "A Discriminatively Trained Reconstruction Embedding for Surface Anomaly Detection" (Zavrtanik et al., ICCV 2021).
+
+Synthetic anomalies are put into normal images (arXiv 2108.07610). One network restores the normal image; a second one sees
+the restored and the given image and segments the difference.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from iadjax import losses, ops
+from iadjax.backbones import Backbone
+from iadjax.detector import Detector, Prediction
+from iadjax.detectors.families.gradient import gradient
+from iadjax.detectors.families.schedules import step_decay
+from iadjax.errors import UserError
+from iadjax.nn.unet import DiscriminativeDecoder, Encoder, ReconstructiveDecoder
+from iadjax.synthesis.perlin_texture import perlin_anomaly, rotate
+from iadjax.synthesis.source import image_source
+
+__all__ = ["Draem", "draem"]
+
+
+class Draem(nn.Module):
+    """Both sub-networks (figure 3), with the names of the authors' code.
+
+    Attributes:
+      width: channels of the reconstructive sub-network's first block.
+      segment_width: of the discriminative one's.
+    """
+
+    width: int
+    segment_width: int
+
+    @nn.compact
+    def __call__(self, image: jax.Array, valid: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:
+        """`[B, H, W, 3]` to the restored image and the logits `[B, H, W, 2]`, normal and anomalous."""
+        base = self.width
+        deep = Encoder((base, 2 * base, 4 * base, 8 * base, 8 * base), name="encoder")(image, valid)[-1]
+        restored = ReconstructiveDecoder(base, 3, name="decoder")(deep, valid)
+        # the restored image first, as in the authors' code
+        both = jnp.concatenate([restored, image], axis=-1)
+        base = self.segment_width
+        widths = (base, 2 * base, 4 * base, 8 * base, 8 * base, 8 * base)
+        levels = Encoder(widths, name="encoder_segment")(both, valid)
+        return restored, DiscriminativeDecoder(base, 2, name="decoder_segment")(levels, valid)
+
+
+def draem(
+    backbone: Backbone,
+    *,
+    width: int = 128,
+    segment_width: int = 64,
+    textures: str = "",
+    anomaly_prob: float = 0.5,
+    rotate_prob: float = 0.3,
+    max_beta: float = 0.8,
+    pool_size: int = 21,
+    epochs: int = 700,
+    learning_rate: float = 1e-4,
+) -> Detector:
+    """Builds DRAEM.
+
+    Args:
+      backbone: not used: both networks start from random weights.
+      width, segment_width: channels of the first block of the reconstructive and of the discriminative sub-network.
+      textures: folder of anomaly source images, DTD in the paper; "" draws textures.
+      anomaly_prob: probability that a training image gets an anomaly.
+      rotate_prob: probability that it is turned by up to 90 degrees first.
+      max_beta: largest opacity beta of the image inside an anomaly: 0.8 in the authors' code with a smallest one of 0; the
+        paper has beta from 0.1 to 1.
+      pool_size: the image score is the maximum of the map averaged over windows of this side (eq. 6), odd.
+      epochs, learning_rate: Adam's; the rate drops to a fifth after 80 % and again after 90 % of the epochs, as in the authors'
+        code (the paper: to a tenth after 400 and 600 of 700).
+
+    Raises:
+      UserError: an option out of its range, or no image in `textures`.
+    """
+    del backbone
+    if min(width, segment_width, epochs) < 1 or pool_size < 1 or pool_size % 2 == 0 or not 0 <= max_beta <= 1:
+        raise UserError(
+            "detector: width, segment_width and epochs must be positive, pool_size odd and max_beta in [0, 1]; got "
+            f"{width}, {segment_width}, {epochs}, {pool_size} and {max_beta}"
+        )
+    source, network = image_source(textures), Draem(width, segment_width)
+
+    def augment(rng, image):
+        if rng.random() < rotate_prob:
+            image = rotate(image, rng.uniform(-90, 90))
+        augmented, mask = image, np.zeros(image.shape[:2], np.uint8)
+        if rng.random() < anomaly_prob:
+            augmented, mask = perlin_anomaly(rng, image, source, beta=(0.0, max_beta))
+        return {"original": image, "augmented": augmented, "mask": mask}
+
+    def init_variables(key, frozen, spec):
+        if any(side % 32 for side in spec.image_shape[:2]):
+            raise UserError(f"draem needs sides that are multiples of 32, got {spec.image_shape[:2]}; set data.resize")
+        return network.init(key, jnp.zeros((1, *spec.image_shape)))
+
+    def loss(key, variables, frozen, batch):
+        del key, frozen
+        original, augmented, mask = (batch.extra[name] for name in ("original", "augmented", "mask"))
+        (restored, logits), changed = network.apply(variables, augmented, batch.valid, mutable="batch_stats")
+        # eq. 1 and 5: L_rec = L2 + SSIM, L = L_rec + L_seg
+        parts = {
+            "loss_l2": losses.mse(restored, original),
+            "loss_ssim": losses.ssim(restored, original),
+            "loss_segment": losses.focal(logits, mask),
+        }
+        parts = {name: losses.mean(value, batch.valid) for name, value in parts.items()}
+        return sum(parts.values()), (changed, parts)
+
+    def predict(variables, frozen, image):
+        _, logits = network.apply(variables, image)
+        maps = jax.nn.softmax(logits)[..., 1]
+        return Prediction(ops.box_mean(maps, pool_size, pool_size // 2).max(axis=(1, 2)), maps)
+
+    def optimizer(steps_per_epoch):
+        return optax.adam(step_decay(learning_rate, 0.2, *(share * epochs * steps_per_epoch for share in (0.8, 0.9))))
+
+    return gradient(init_variables, loss, predict, optimizer, epochs=epochs, augment=augment)

@@ -1,0 +1,153 @@
+"""Checkpoints by Orbax: the state, where the run stood, and what it belongs to.
+
+A state's tree never changes shape of nesting, only of its arrays, so it is stored flat by path and put back into the tree
+that the detector's `init` makes. Frozen variables are not stored; their name and content hash are, and a restore with
+others is refused.
+"""
+
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+from orbax.checkpoint import v1 as ocp
+
+from iadjax.detector import DataSpec, State
+from iadjax.errors import UserError
+from iadjax.parallel import distributed
+
+__all__ = ["Position", "latest", "read", "restore", "save"]
+
+
+class Position(NamedTuple):
+    """How far a run has come.
+
+    Attributes:
+      phase: index of the phase under way; the number of phases when all are done.
+      epoch: epoch within the phase; its number of epochs when only `finalize` is left.
+      batch: batches done within the epoch.
+      step: updates done since the beginning.
+    """
+
+    phase: int = 0
+    epoch: int = 0
+    batch: int = 0
+    step: int = 0
+
+
+def _flatten(state: State) -> dict[str, jax.Array]:
+    leaves, _ = jax.tree_util.tree_flatten_with_path(state)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+
+
+def save(directory: Path, state: State, position: Position, identity: dict[str, Any], spec: DataSpec) -> Path:
+    """Writes a checkpoint under `directory` and then removes the older ones.
+
+    Args:
+      directory: `WORKDIR/checkpoints`.
+      state: the detector's state.
+      position: where the run stands.
+      identity: {"config": fit keys, "weights": record of the backbone}; compared on restore.
+      spec: what `init` was given.
+
+    Raises:
+      UserError: it could not be written (a full disk); the checkpoint before it is left as it was.
+    """
+    if distributed.is_main():
+        directory.mkdir(parents=True, exist_ok=True)
+    path = directory / f"step_{position.step:09d}_{position.phase:02d}_{position.epoch:06d}"
+    arrays = _flatten(state)
+    metadata = {
+        "position": list(position),
+        "spec": {**spec._asdict(), "image_shape": list(spec.image_shape), "categories": list(spec.categories)},
+        "arrays": {name: [list(array.shape), str(array.dtype)] for name, array in arrays.items()},
+        **identity,
+    }
+    try:
+        ocp.save(path.absolute(), arrays, custom_metadata=metadata, overwrite=True)
+    except Exception as error:  # Orbax and TensorStore wrap the operating system's error in types of their own
+        _remove_unfinished(directory)
+        kept = latest(directory)
+        left = f"the one before it, {kept.name}, is intact" if kept else "there is no earlier one"
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(
+            f"the checkpoint {path} could not be written ({reason}); {left}; free some space and continue with --resume"
+        ) from error
+    # all processes write their parts of one checkpoint, and one removes those before it
+    distributed.barrier(path.name)
+    for old in _all(directory) if distributed.is_main() else []:
+        if old != path:
+            shutil.rmtree(old)
+    return path
+
+
+def _remove_unfinished(directory: Path) -> None:
+    for path in directory.glob("*orbax-checkpoint-tmp*"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _all(directory: Path) -> list[Path]:
+    if not directory.is_dir():
+        return []
+    return sorted(path for path in directory.glob("step_*") if re.fullmatch(r"step_\d+_\d+_\d+", path.name))
+
+
+def latest(directory: Path) -> Path | None:
+    """The newest complete checkpoint, or None."""
+    found = _all(directory)
+    return found[-1] if found else None
+
+
+def read(path: Path) -> dict[str, Any]:
+    """What a checkpoint says of itself: position, config, weights, spec."""
+    metadata = ocp.metadata(path.absolute()).custom_metadata
+    stored = dict(metadata["spec"])
+    shape, categories = (tuple(stored.pop(name)) for name in ("image_shape", "categories"))
+    # Orbax reads numbers back as floats
+    numbers = {name: int(value) for name, value in stored.items()}
+    spec = DataSpec(**numbers, image_shape=tuple(int(size) for size in shape), categories=categories)
+    return {**metadata, "position": Position(*(int(each) for each in metadata["position"])), "spec": spec}
+
+
+def restore(path: Path, like: State, identity: dict[str, Any], place: Callable[[State], Any] | None = None) -> State:
+    """The state in a checkpoint.
+
+    Args:
+      path: a checkpoint.
+      like: a tree of the same nesting (`jax.eval_shape` of `init`); shapes may differ.
+      identity: what the caller runs; must be what the checkpoint was written for.
+      place: the shapes of the state -> where its arrays go, whatever devices they were written on; the first one by default.
+
+    Raises:
+      UserError: the checkpoint belongs to another config or to other weights; the difference is named.
+    """
+    stored = read(path)
+    differing = [
+        f"{key} was {stored['config'].get(key)!r}, now {identity['config'].get(key)!r}"
+        for key in sorted({*stored["config"], *identity["config"]})
+        if stored["config"].get(key) != identity["config"].get(key)
+    ]
+    if differing:
+        raise UserError(f"{path} belongs to another config: {'; '.join(differing[:4])}; use that config or another workdir")
+    if stored["weights"]["hash"] != identity["weights"]["hash"]:
+        raise UserError(
+            f"{path} was fitted on other weights of {stored['weights']['name']}: {stored['weights']['weights']!r} with the "
+            f"hash {stored['weights']['hash'][:12]}, now {identity['weights']['hash'][:12]}; give the same file"
+        )
+    names = _flatten(like)
+    if names.keys() != stored["arrays"].keys():
+        raise UserError(f"{path} holds {sorted(stored['arrays'])}, but this version of the detector needs {sorted(names)}")
+    treedef = jax.tree_util.tree_structure(like)
+    shapes = {name: tuple(int(size) for size in shape) for name, (shape, _) in stored["arrays"].items()}
+    flat = [jax.ShapeDtypeStruct(shapes[name], stored["arrays"][name][1]) for name in names]
+    # without a target Orbax would insist on the devices that the checkpoint was written on
+    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    places = jax.tree.leaves(place(jax.tree_util.tree_unflatten(treedef, flat))) if place else [here] * len(flat)
+    target = {
+        name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where)
+        for name, leaf, where in zip(names, flat, places, strict=True)
+    }
+    arrays = ocp.load(path.absolute(), target)
+    return jax.tree_util.tree_unflatten(treedef, [arrays[name] for name in names])

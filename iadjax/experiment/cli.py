@@ -1,0 +1,167 @@
+"""What the scripts share: flags, and errors that end with one sentence and status 2."""
+
+import errno
+import functools
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+from absl import app, flags, logging
+from ml_collections import ConfigDict, config_flags
+
+from iadjax.config import load_config
+from iadjax.cpu import allocator as malloc
+from iadjax.errors import UserError, did_you_mean
+from iadjax.experiment.fit import Stopped
+from iadjax.parallel import distributed
+
+__all__ = ["define_config", "define_processes", "one_process", "run"]
+
+INTERRUPTED = 130
+
+_CACHE = flags.DEFINE_string(
+    "compile_cache",
+    None,
+    "Directory of compiled programs, so that the next run need not compile; '' for none. "
+    "By default JAX_COMPILATION_CACHE_DIR, or ~/.cache/iadjax/jax.",
+)
+
+
+def define_config() -> flags.FlagHolder:
+    """The flag --config=FILE.py[:ARGUMENT] with its overrides --config.key=value."""
+    return config_flags.DEFINE_config_file("config", None, "FILE.py or FILE.py:ARGUMENT", lock_config=True)
+
+
+def define_processes() -> Callable[[], None]:
+    """The flags of a run of several processes; returns a function that joins them."""
+    coordinator = flags.DEFINE_string("coordinator", "", "HOST:PORT of process 0, for a run of several processes.")
+    number = flags.DEFINE_integer("num_processes", 0, "How many processes; with --coordinator.")
+    index = flags.DEFINE_integer("process_id", -1, "Which one this is, from 0; with --coordinator.")
+    return lambda: distributed.start(coordinator.value, number.value, index.value)
+
+
+def one_process(flag: str, default: Any) -> Any:
+    """A default that is only good for one process; several of them need the flag."""
+    if distributed.process()[1] > 1:
+        raise UserError(f"several processes need {flag}, the same for all and on a disk that they share")
+    return default
+
+
+def run(main: Callable[..., None], config: Path | None = None, arguments: Sequence[str] = ()) -> None:
+    """Runs a script's `main` after parsing the flags; a user's mistake ends with one sentence and status 2.
+
+    Args:
+      main: the script; called with the values of `arguments`.
+      config: the default of --config, where the script defines that flag.
+      arguments: names of the words that are given without a flag.
+    """
+    parse = functools.partial(_parse, config, tuple(arguments))
+    app.run(lambda words: _guard(functools.partial(main, *words[1:])), flags_parser=parse)
+
+
+def _guard(main: Callable[[], None]) -> None:
+    # Orbax writes thirty lines about every checkpoint
+    logging.set_verbosity(logging.WARNING)
+    malloc.keep_freed()
+    _set_compile_cache()
+    try:
+        main()
+    except UserError as error:
+        _fail(error)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+            raise
+        _fail(
+            UserError(
+                f"cannot write {error.filename or 'a file'} ({error.strerror}); free some space or give another directory"
+            )
+        )
+    except (Stopped, KeyboardInterrupt) as error:
+        print(str(error) or "interrupted", file=sys.stderr)
+        _exit(INTERRUPTED)
+    except Exception as error:
+        if not _several():
+            raise
+        reason = str(error).strip().splitlines() or [""]
+        print(
+            f"error: process {jax.process_index()} stopped because another one or the network failed ({type(error).__name__}: "
+            f"{reason[0][:200]}); start all of them again with --resume, in any number",
+            file=sys.stderr,
+        )
+        _exit(1)
+
+
+def _set_compile_cache() -> None:
+    directory = os.environ.get("JAX_COMPILATION_CACHE_DIR", "~/.cache/iadjax/jax") if _CACHE.value is None else _CACHE.value
+    if directory:
+        jax.config.update("jax_compilation_cache_dir", str(Path(directory).expanduser()))
+        # many of our programs take less than JAX's second
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+
+def _several() -> bool:
+    return jax.distributed.is_initialized() and jax.process_count() > 1
+
+
+def _exit(status: int) -> None:
+    """Ends the program; one of several processes does not wait for the others, which may be waiting for it."""
+    if _several():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)
+
+
+def _fail(error: Exception) -> None:
+    print(f"error: {error}", file=sys.stderr)
+    _exit(2)
+
+
+def _parse(config: Path | None, arguments: Sequence[str], argv: Sequence[str]) -> list[str]:
+    try:
+        if config is not None:
+            # config_flags looks for --config in sys.argv, and wants it in front
+            sys.argv = argv = _with_config(config, argv)
+        rest = flags.FLAGS(argv)
+    except UserError as error:
+        _fail(error)
+    except (flags.Error, TypeError, ValueError) as error:
+        _fail(UserError(f"{error}; --help lists the flags"))
+    if len(rest) > 1 + len(arguments):
+        _fail(UserError(f"unexpected argument {rest[1 + len(arguments)]!r}: every option is a flag like --workdir=DIR"))
+    if len(rest) < 1 + len(arguments):
+        _fail(UserError(f"{arguments[len(rest) - 1]} is missing; --help lists what to give"))
+    return rest
+
+
+def _with_config(default: Path, argv: Sequence[str]) -> list[str]:
+    """The arguments with --config in front of its overrides, after a check that every overridden key exists."""
+    argv = list(argv)
+    path = str(default)
+    for i, argument in enumerate(argv[1:], start=1):
+        name, equals, value = argument.partition("=")
+        if name in ("--config", "-config"):
+            # "--config FILE" in two words as well
+            path = value if equals else "".join(argv[i + 1 : i + 2])
+            del argv[i : i + (1 if equals else 2)]
+            break
+    config = load_config(path)
+    for argument in argv[1:]:
+        key = argument.lstrip("-").partition("=")[0]
+        if argument.startswith("-") and key.startswith("config."):
+            _check_key(config, key.split(".")[1:])
+    return [argv[0], f"--config={path}", *argv[1:]]
+
+
+def _check_key(config: ConfigDict, parts: Sequence[str]) -> None:
+    node = config
+    for depth, part in enumerate(parts):
+        if part not in node:
+            where = f" of {'.'.join(parts[:depth])!r}" if depth else ""
+            raise UserError(f"the config has no key {'.'.join(parts)!r}; keys{where}: {did_you_mean(part, node)}")
+        node = node[part]
+        if depth + 1 < len(parts) and not isinstance(node, ConfigDict):
+            raise UserError(f"the config has no key {'.'.join(parts)!r}: {'.'.join(parts[: depth + 1])} is a value")

@@ -1,0 +1,184 @@
+"""Predictions over a split to metrics, files and the report."""
+
+import csv
+import io
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import tifffile
+
+from iadjax import data, files, metrics, report
+from iadjax.data import Item
+from iadjax.data.transform import resize_map
+from iadjax.errors import UserError, did_you_mean
+from iadjax.experiment import record
+from iadjax.experiment.run import Run
+from iadjax.metrics.protocol import loco_metrics_within, mean_over_categories, pixel_metrics_within, resize_mask
+from iadjax.parallel import distributed
+
+__all__ = ["Result", "evaluate", "write_scores"]
+
+_READ_AHEAD = 32
+
+
+class Result(NamedTuple):
+    """What a detector said of one image.
+
+    Attributes:
+      item: the image.
+      score: its raw anomaly score.
+      map: `[h, w]` float32 at the resolution of the network's input.
+    """
+
+    item: Item
+    score: float
+    map: np.ndarray
+
+
+def evaluate(run: Run, split: str = "test", output: str | Path | None = None, speed: bool = True) -> dict[str, dict[str, Any]]:
+    """Metrics of a run on one of its splits.
+
+    Args:
+      run: a fitted run.
+      split: "test", "train" or "validation".
+      output: a directory for `scores.csv`, `metrics.json`, `report/` (and `maps/` with `evaluate.save_maps`); None writes
+        nothing. Of several processes the first one writes.
+      speed: whether latency and throughput are measured.
+
+    Returns:
+      One dict per category plus "mean" over the categories, as `metrics.json` holds them; NaN where undefined.
+    """
+    if split not in ("train", "validation", "test"):
+        raise UserError(f"there is no split {split!r}; {did_you_mean(split, ('train', 'validation', 'test'))}")
+    items = getattr(run.data.split, split)
+    if not items:
+        raise UserError(f"the {split} split holds no images")
+    clock = record.Clock()
+    with record.compilations(clock):
+        with clock.stage("predict"):
+            results = [Result(*row) for row in run.predict_items(items, "evaluate")]
+        with clock.stage("speed"):
+            times = _speed(run, items[0]) if speed else {}
+    with clock.stage("metrics"):
+        table = {category: _category(run, results, category) | times for category in run.data.dataset.categories}
+        table["mean"] = mean_over_categories(list(table.values()))
+    if output is not None and distributed.is_main():
+        output = Path(output)
+        with clock.stage("report"):
+            write_scores(output / "scores.csv", [(r.item.path, r.item.category, r.item.label, r.score) for r in results])
+            if run.config["evaluate"]["save_maps"]:
+                _save_maps(run, results, output / "maps")
+            files.write_json(output / "metrics.json", table)
+            report.write_report(output / "report", run, results, table)
+        if (output / "run.json").is_file():
+            record.update(output, clock)
+    return table
+
+
+def _category(run: Run, results: Sequence[Result], category: str) -> dict[str, Any]:
+    rows = [result for result in results if result.item.category == category]
+    scores = np.array([row.score for row in rows])
+    labels = np.array([row.item.label for row in rows])
+    size = run.config["evaluate"]["eval_size"]
+    found = dict(metrics.image_metrics(scores, labels)) if rows else {}
+    keys = ("pixel_auroc", "pixel_ap", "pixel_f1max", "aupro", "aupro_05", "aupro_01")
+    pixel = dict.fromkeys(keys, float("nan"))
+    # an anomalous image without a mask would count as all normal
+    unmarked = not run.data.dataset.has_masks or any(row.item.label and not _has_mask(row.item) for row in rows)
+    if run.config["evaluate"]["pixel"] and rows and not unmarked:
+        # a map at the network's resolution has the range of scores of the same map enlarged
+        pilot = np.stack([row.map for row in rows[:: max(1, len(rows) // 64)]])
+        pairs = _at_evaluation_size(run, rows, size)
+        pixel |= pixel_metrics_within(run.config["evaluate"]["byte_budget"], pairs, pilot)
+        # saturation areas are pixels of the whole original
+        if run.data.dataset.defects and not size and not run.config["data"]["crop"]:
+            kinds = [row.item.defect for row in rows]
+            pixel |= {f"image_auroc_{kind}": value for kind, value in metrics.loco_image_auroc(scores, kinds).items()}
+            pixel |= loco_metrics_within(run.config["evaluate"]["byte_budget"], _with_defects(run, rows), pilot)
+    found |= pixel | {"resolution": f"{size}x{size}" if size else "original", "images": len(rows)}
+    if run.threshold is not None and rows:
+        found["threshold"] = {"value": run.threshold["value"]} | metrics.threshold_report(
+            run.threshold["value"], scores, labels
+        )
+    return found
+
+
+def _at_evaluation_size(run: Run, rows: Sequence[Result], size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Map and mask of the visible part of each image, at its own resolution or at `size` x `size`; few at a time."""
+
+    def pair(row: Result) -> tuple[np.ndarray, np.ndarray]:
+        mask = data.read(run.data.dataset, row.item)[1]
+        visible = run.transform.visible(mask)
+        if not size:
+            return run.transform.map_back(row.map, *mask.shape), visible
+        return resize_map(row.map, (size, size)), resize_mask(visible, (size, size))
+
+    return _few_at_a_time(pair, rows)
+
+
+def _with_defects(run: Run, rows: Sequence[Result]) -> Iterator[tuple[np.ndarray, list[metrics.Defect], str]]:
+    """Map, defects and kind of each image at its own resolution; few at a time."""
+
+    def image(row: Result) -> tuple[np.ndarray, list[metrics.Defect], str]:
+        height, width = data.read(run.data.dataset, row.item)[1].shape
+        return run.transform.map_back(row.map, height, width), run.data.dataset.defects(row.item), row.item.defect
+
+    return _few_at_a_time(image, rows)
+
+
+def _few_at_a_time(function: Callable, rows: Sequence[Result]) -> Iterator[tuple]:
+    """The function of every row in order, computed by threads that are only so far ahead."""
+    with ThreadPoolExecutor() as pool:
+        for start in range(0, len(rows), _READ_AHEAD):
+            yield from pool.map(function, rows[start : start + _READ_AHEAD])
+
+
+def _has_mask(item: Item) -> bool:
+    return item.file is None or item.mask is not None
+
+
+def _speed(run: Run, item: Item) -> dict[str, float]:
+    """Milliseconds for one image and images a second in batches, both after a warm-up; input on the host."""
+    image = run.transform.resample(data.read(run.data.dataset, item)[0])
+    tile = run.transform.tile
+    number = 1 if tile is None else len(data.tiling.places(image.shape[:2], tile, run.transform.overlap))
+    part = image if tile is None else data.tiling.cut(image, (0, 0), tile)
+    batch = np.repeat(part[None], run.config["data"]["batch_size"], axis=0)
+
+    def seconds(predict: Callable, images: np.ndarray) -> float:
+        predict(images)
+        times = []
+        for _ in range(5):
+            began = time.perf_counter()
+            predict(images)
+            times.append(time.perf_counter() - began)
+        return float(np.median(times))
+
+    one = seconds(run.predict_whole, image)
+    many = seconds(lambda images: jax.device_get(run.predict_batch(images)), batch) * number / len(batch)
+    return {"latency_ms": round(1000 * one, 3), "throughput_ips": round(1 / many, 3)}
+
+
+def write_scores(path: Path, rows: Sequence[tuple], header: Sequence[str] = ("path", "category", "label", "score")) -> None:
+    """`scores.csv`; a score is written with the nine digits that tell every float32 apart."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    for row in rows:
+        writer.writerow([format(each, ".9g") if isinstance(each, float) else each for each in row])
+    files.write_text(path, text.getvalue())
+
+
+def _save_maps(run: Run, results: Sequence[Result], directory: Path) -> None:
+    """Every map as a float32 TIFF of the original's size, named as the image."""
+    if run.config["data"]["crop"]:
+        raise UserError("evaluate.save_maps needs data.crop=0: outside a crop there is no map")
+    for row in results:
+        height, width = data.read(run.data.dataset, row.item)[1].shape
+        with files.replacing((directory / row.item.path).with_suffix(".tiff")) as temporary:
+            tifffile.imwrite(temporary, run.transform.map_back(row.map, height, width))

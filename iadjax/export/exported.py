@@ -1,0 +1,62 @@
+"""An exported detector, read back."""
+
+import dataclasses
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from iadjax.data import Transform
+from iadjax.detector import Prediction
+from iadjax.errors import UserError
+from iadjax.experiment.run import predict_images
+from iadjax.export.formats import program_of, require
+
+__all__ = ["Exported", "load_exported"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Exported:
+    """An exported detector, as far as predicting goes like a `Run`.
+
+    Attributes:
+      program: images `[B, H, W, 3]` float32 -> (score, map).
+      transform: resize and crop.
+      threshold: as in `Run`.
+      batch_size: images at a time; the program may take no other number.
+    """
+
+    program: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+    transform: Transform
+    threshold: dict[str, Any] | None
+    batch_size: int
+
+    def predict_batch(self, image: np.ndarray) -> Prediction:
+        """Scores of images that are resized and cropped already, `[batch_size, H, W, 3]` float32 in [0, 1]."""
+        return Prediction(*map(np.asarray, self.program(np.asarray(image, np.float32))))
+
+    def predict(self, images: Sequence[np.ndarray | str | Path] | np.ndarray) -> Prediction:
+        """Scores and maps of images as they are, see `Run.predict`."""
+        return predict_images(images, self.transform.image, self.batch_size, self.predict_batch)
+
+
+def load_exported(path: str | Path) -> Exported:
+    """An exported detector.
+
+    Raises:
+      UserError: there is no such file or none beside it, or a package that it needs is missing.
+    """
+    path = Path(path)
+    about = path.with_name(path.name + ".json")
+    for file in (path, about):
+        if not file.is_file():
+            raise UserError(
+                f"there is no file {file}; an exported detector is a program and a .json of the same name beside it"
+            )
+    facts = json.loads(about.read_text(encoding="utf-8"))
+    require(facts["format"])
+    sizes = (facts["transform"][key] for key in ("resize", "crop"))
+    transform = Transform(*(tuple(size) if isinstance(size, list) else size for size in sizes))
+    return Exported(program_of(facts["format"], path.read_bytes()), transform, facts["threshold"], facts["batch_size"])

@@ -1,0 +1,38 @@
+"""Learning rates over a run, against their formulas."""
+
+import jax
+import numpy as np
+import pytest
+
+from iadjax.detectors.families.schedules import rate_schedule
+from iadjax.errors import UserError
+
+TOTAL = 250
+
+
+@pytest.mark.parametrize("warmup", [0.0, 0.1])
+@pytest.mark.parametrize("kind", ["constant", "cosine", "step"])
+def test_rates_follow_their_formulas(kind, warmup):
+    if kind == "constant" and not warmup:
+        # a number, so that the optimiser keeps no count for it
+        assert rate_schedule(kind, 0.2, TOTAL) == 0.2
+        return
+    # the number of steps is traced, as it is in a run
+    rates = jax.jit(lambda total: jax.vmap(rate_schedule(kind, 0.2, total, warmup))(np.arange(TOTAL)))(TOTAL)
+    progress = np.arange(TOTAL) / TOTAL
+    rest = (progress - warmup) / (1 - warmup)
+    after = {
+        "constant": np.ones(TOTAL),
+        "cosine": 0.5 * (1 + np.cos(np.pi * rest)),
+        "step": 0.1 ** np.sum(progress[:, None] >= [0.8, 0.9], axis=1),
+    }[kind]
+    truth = 0.2 * np.where(progress < warmup, progress / (warmup or 1), after)
+    # a milestone may fall to the next step
+    off = np.abs(rates - truth) > 1e-4
+    assert off.sum() <= (2 if kind == "step" else 0)
+
+
+@pytest.mark.parametrize(("kind", "warmup"), [("linear", 0.0), ("cosine", 1.0)])
+def test_bad_schedules_are_named(kind, warmup):
+    with pytest.raises(UserError, match=r"detector.schedule must be one of constant, cosine, step and warmup in \[0, 1\)"):
+        rate_schedule(kind, 0.1, 10, warmup)
