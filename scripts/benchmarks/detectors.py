@@ -153,7 +153,7 @@ def figures(name: str, dataset: str, workdir: Path) -> dict[str, Any]:
             key: list(value) if isinstance(value, tuple) else value for key, value in overrides(name, dataset).items()
         },
         "command": f"configs/{ENGINES[name].config}",
-        "backbone": run["weights"]["name"],
+        "backbone": run["weights"].get("backbone", {"name": "none"})["name"],
     }
 
 
@@ -186,7 +186,9 @@ def page(results: dict[str, Any]) -> str:
         "# Engines",
         "",
         *([about["note"], ""] if about.get("note") else []),
-        "Every detector under one protocol; made by `python scripts/benchmarks/detectors.py`, not by hand. " + about["machine"] + ".",
+        "Every detector under one protocol; made by `python scripts/benchmarks/detectors.py`, not by hand. "
+        + about["machine"]
+        + ".",
         "",
         "Synthetic images: the `smoke` variant of each config, one model over all six categories, means over categories.",
         "hazelnut_toy and MTD-300: 256 x 256 without crop (UniAD 224, DRAEM and on MTD-300 EfficientAD 128), ResNet-18",

@@ -188,6 +188,6 @@ def test_a_deeper_image_in_the_batch_changes_no_score(golden):
 def test_sizes_that_differ_between_batches_are_named(golden):
     run, _ = golden
     config = {**run.config, "data": {**run.config["data"], "batch_size": 1}}
-    whole = dataclasses.replace(run, config=config, transform=run.transform._replace(resize=0))
+    whole = dataclasses.replace(run, config=config, model=run.model._replace(transform=run.transform._replace(resize=0)))
     with pytest.raises(UserError, match="differ in size after data.resize"):
         whole.predict([np.zeros((64, 64, 3), np.uint8), np.zeros((64, 96, 3), np.uint8)])
