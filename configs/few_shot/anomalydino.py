@@ -19,18 +19,18 @@ def get_config(arg: str = "smoke"):
     dataset, _, category = arg.partition(":")
     smoke = dataset == "smoke"
     config = base_config("anomalydino", "synthetic" if smoke else dataset)
-    config.protocol.update({"name": "few_shot", "k": 1})
+    config.protocol.update({"name": "few_shot", "num_shots": 1})
     config.data.update({"resize": 448, "batch_size": 1})
     config.backbone.name = "dinov2_vits14"
     if category or smoke:
         config.data.category = category or "all"
     if smoke:
-        config.protocol.k = 4
+        config.protocol.num_shots = 4
         config.data.update({"resize": 128, "batch_size": 8})
         config.backbone.name = "filter_bank"
         config.detector.update({"layers": ("layer1", "layer2"), "rotations": 1})
     if dataset in ("mtd", "mtd_300"):
-        config.protocol.k = 4
+        config.protocol.num_shots = 4
         config.data.resize = 256
         config.backbone.name = "resnet18"
         config.detector.layers = ("layer2", "layer3")

@@ -3,7 +3,7 @@
 from iadjax.config.build import Data, Model, build_data, build_model, source_options, spec_of
 from iadjax.config.files import load_config
 from iadjax.config.identity import fingerprint, fit_keys
-from iadjax.config.schema import base_config, resolve
+from iadjax.config.schema import base_config, refuse_old_keys, resolve
 
 __all__ = [
     "Data",
@@ -14,6 +14,7 @@ __all__ = [
     "fingerprint",
     "fit_keys",
     "load_config",
+    "refuse_old_keys",
     "resolve",
     "source_options",
     "spec_of",

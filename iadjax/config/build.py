@@ -53,7 +53,7 @@ def _transform(config: Mapping[str, Any]) -> Transform:
     sizes = (config["data"][key] for key in SIZES)
     resize, crop, tile = (tuple(size) * (2 // len(size)) if isinstance(size, list) else size for size in sizes)
     tile = (tile, tile) if isinstance(tile, int) else tile
-    return Transform(resize, crop, tile if any(tile) else None, float(config["data"]["overlap"]))
+    return Transform(resize, crop, tile if any(tile) else None, float(config["data"]["tile_overlap"]))
 
 
 class Data(NamedTuple):
@@ -70,7 +70,7 @@ class Data(NamedTuple):
 
 def source_options(config: Mapping[str, Any]) -> dict[str, Any]:
     """The keys under `data` that say what is read, and not how it goes through the network: `data.load`'s keywords."""
-    return {key: value for key, value in config["data"].items() if key not in (*SIZES, "overlap", "batch_size", "workers")}
+    return {key: value for key, value in config["data"].items() if key not in (*SIZES, "tile_overlap", "batch_size", "workers")}
 
 
 def build_data(config: Mapping[str, Any]) -> Data:

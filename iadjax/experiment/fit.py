@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import functools
-import json
 import re
 import signal
 import threading
@@ -21,7 +20,7 @@ from iadjax.detector import DataSpec, Phase, State
 from iadjax.errors import UserError
 from iadjax.experiment import checkpoint, record
 from iadjax.experiment.checkpoint import Position
-from iadjax.experiment.load import empty_state
+from iadjax.experiment.load import empty_state, read_config
 from iadjax.experiment.log import Log
 from iadjax.experiment.run import Run
 from iadjax.parallel import distributed, placement
@@ -94,7 +93,7 @@ def check_workdir(workdir: Path, config: dict, resume: bool) -> None:
     if workdir.is_dir() and not file.is_file() and any(workdir.iterdir()):
         raise UserError(f"{workdir} is not empty and holds no run; give a new directory with --workdir")
     if file.is_file():
-        stored = configs.fit_keys(json.loads(file.read_text(encoding="utf-8")))
+        stored = configs.fit_keys(read_config(workdir))
         now = configs.fit_keys(config)
         differing = [f"{key} was {stored.get(key)!r}, now {now.get(key)!r}" for key in now if stored.get(key) != now[key]]
         if differing:

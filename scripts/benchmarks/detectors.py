@@ -1,7 +1,7 @@
 """Fits and measures every detector under one protocol; writes the table that docs/engines.md shows.
 
     python scripts/benchmarks/detectors.py --hazelnut=DIR --mtd=DIR --weights=resnet18.safetensors --workdir=runs/engines
-    python scripts/benchmarks/detectors.py --only=padim,rd4ad --workdir=runs/engines              synthetic images alone, two detectors
+    python scripts/benchmarks/detectors.py --only=padim,rd4ad --workdir=runs/engines     # synthetic images, two detectors
 
 Every run is a process of its own: `scripts/train.py` with the overrides that stand in `ENGINES` and on the page. Fitted runs
 in --workdir are not fitted again. Full-length schedules take days on two cores; the overrides shorten them, and the page says
@@ -56,7 +56,7 @@ class Engine(NamedTuple):
 
 ENGINES = {
     "anomalydino": Engine(
-        "few_shot/anomalydino.py", {"protocol.k": 4, "detector.layers": ("layer2", "layer3")}, {"detector.rotations": 8}
+        "few_shot/anomalydino.py", {"protocol.num_shots": 4, "detector.layers": ("layer2", "layer3")}, {"detector.rotations": 8}
     ),
     "devnet": Engine(
         "supervised/devnet.py",
@@ -186,7 +186,9 @@ def page(results: dict[str, Any]) -> str:
         "# Engines",
         "",
         *([about["note"], ""] if about.get("note") else []),
-        "Every detector under one protocol; made by `python scripts/benchmarks/detectors.py`, not by hand. " + about["machine"] + ".",
+        "Every detector under one protocol; made by `python scripts/benchmarks/detectors.py`, not by hand. "
+        + about["machine"]
+        + ".",
         "",
         "Synthetic images: the `smoke` variant of each config, one model over all six categories, means over categories.",
         "hazelnut_toy and MTD-300: 256 x 256 without crop (UniAD 224, DRAEM and on MTD-300 EfficientAD 128), ResNet-18",
