@@ -43,6 +43,8 @@ def base_config(detector: str = "patchcore", dataset: str = "synthetic") -> Conf
     )
     if dataset == "folder":
         config.data.update({"normal": "", "abnormal": "", "masks": "", "test_fraction": 0.2})
+        # a number or "auto"
+        config.data.mask_threshold = FieldReference("auto", field_type=object)
     config.backbone = ConfigDict({"name": "filter_bank", "weights": ""})
     config.detector = ConfigDict({"name": detector, **detectors.options(detector)})
     # what each key belongs to stands at `data.split`
@@ -118,7 +120,7 @@ def _check_names(section: str, given: dict, known: dict) -> None:
 
 
 def _check_type(key: str, value: Any, default: Any) -> None:
-    if key in [f"data.{name}" for name in SIZES] or isinstance(default, dict):
+    if key in [f"data.{name}" for name in (*SIZES, "mask_threshold")] or isinstance(default, dict):
         return
     kind = type(default)
     fits = {

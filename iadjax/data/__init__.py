@@ -4,6 +4,7 @@ from iadjax.data import tiling
 from iadjax.data.dataset import Dataset, Item, read
 from iadjax.data.images import read_image
 from iadjax.data.loader import batches, in_tiles, num_batches, pad_batch, read_transformed, whole_size
+from iadjax.data.masks import MaskReader
 from iadjax.data.prepared.read import find_prepared, load_prepared
 from iadjax.data.protocols import SEQUENCES, Split, split
 from iadjax.data.sources import published as builders
@@ -17,6 +18,7 @@ __all__ = [
     "SEQUENCES",
     "Dataset",
     "Item",
+    "MaskReader",
     "Split",
     "Transform",
     "batches",

@@ -6,7 +6,7 @@ from PIL import Image
 from scipy import ndimage
 
 from iadjax import data
-from iadjax.data.images import read_image, read_mask
+from iadjax.data.images import read_image
 from iadjax.data.sources.synthetic import CATEGORIES, DEFECTIVE, GOOD, TRAIN
 from iadjax.data.transform import Transform, geometry
 from iadjax.errors import UserError
@@ -48,11 +48,6 @@ def test_exif_orientation(tmp_path):
     exif[0x0112] = 6  # the camera was turned: rotate by 270 degrees to show
     picture.save(tmp_path / "x.png", exif=exif)
     np.testing.assert_array_equal(read_image(tmp_path / "x.png")[..., 0], np.rot90(RAMP, -1))
-
-
-def test_mask_threshold(tmp_path):
-    Image.fromarray(np.array([[0, 1, 127, 128, 255]], np.uint8)).save(tmp_path / "m.png")
-    np.testing.assert_array_equal(read_mask(tmp_path / "m.png"), [[0, 0, 0, 1, 1]])
 
 
 @pytest.mark.parametrize(
