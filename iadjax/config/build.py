@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 
 from iadjax import backbones, data, detectors
-from iadjax.config.schema import SIZES
+from iadjax.config.schema import GEOMETRY, SIZES
 from iadjax.cpu.prepared import precompute
 from iadjax.data import Dataset, Split, Transform
 from iadjax.detector import DataSpec, Detector, Frozen
@@ -53,7 +53,8 @@ def _transform(config: Mapping[str, Any]) -> Transform:
     sizes = (config["data"][key] for key in SIZES)
     resize, crop, tile = (tuple(size) * (2 // len(size)) if isinstance(size, list) else size for size in sizes)
     tile = (tile, tile) if isinstance(tile, int) else tile
-    return Transform(resize, crop, tile if any(tile) else None, float(config["data"]["tile_overlap"]))
+    rest = (config["data"][key] for key in ("resize_side", "interpolation", "crop_multiple"))
+    return Transform(resize, crop, tile if any(tile) else None, float(config["data"]["tile_overlap"]), *rest)
 
 
 class Data(NamedTuple):
@@ -70,7 +71,7 @@ class Data(NamedTuple):
 
 def source_options(config: Mapping[str, Any]) -> dict[str, Any]:
     """The keys under `data` that say what is read, and not how it goes through the network: `data.load`'s keywords."""
-    return {key: value for key, value in config["data"].items() if key not in (*SIZES, "tile_overlap", "batch_size", "workers")}
+    return {key: value for key, value in config["data"].items() if key not in (*GEOMETRY, "batch_size", "workers")}
 
 
 def build_data(config: Mapping[str, Any]) -> Data:

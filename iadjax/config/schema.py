@@ -8,6 +8,7 @@ from typing import Any
 from ml_collections import ConfigDict, FieldReference
 
 from iadjax import detectors, metrics
+from iadjax.data.transform import FILTERS, RESIZE_SIDES
 from iadjax.errors import UserError, did_you_mean
 from iadjax.metrics import thresholds
 
@@ -15,6 +16,9 @@ __all__ = ["OLD_KEYS", "SIZES", "base_config", "refuse_old_keys", "resolve"]
 
 
 SIZES = ("resize", "crop", "tile")
+
+GEOMETRY = (*SIZES, "tile_overlap", "resize_side", "interpolation", "crop_multiple")
+"""Keys under `data` that say how an image goes through the network: `Transform`."""
 
 OLD_KEYS = {
     "data.overlap": "data.tile_overlap",
@@ -38,6 +42,7 @@ def base_config(detector: str = "patchcore", dataset: str = "synthetic") -> Conf
     config.parallel = "jit"
     config.data = ConfigDict(
         {"name": dataset, "root": "", "category": "", "batch_size": 16, "workers": 2, "tile_overlap": 0.25}
+        | {"resize_side": "auto", "interpolation": "bilinear", "crop_multiple": 0}
         # sizes: one integer or (height, width)
         | {key: FieldReference(size, field_type=object) for key, size in zip(SIZES, (256, 0, 0), strict=True)}
     )
@@ -49,8 +54,8 @@ def base_config(detector: str = "patchcore", dataset: str = "synthetic") -> Conf
     config.detector = ConfigDict({"name": detector, **detectors.options(detector)})
     # what each key belongs to stands at `data.split`
     config.protocol = ConfigDict(
-        {"name": "unsupervised", "num_shots": 4, "rotations": 1, "num_anomalies": 10, "defect": ""}
-        | {"noise_ratio": 0.1, "keep_in_test": False, "test_batch": False, "source": ""}
+        {"name": "unsupervised", "num_shots": 4, "shots_by_name": False, "rotations": 1, "num_anomalies": 10}
+        | {"defect": "", "noise_ratio": 0.1, "keep_in_test": False, "test_batch": False, "source": ""}
     )
     config.evaluate = ConfigDict({"pixel": True, "eval_size": 0, "save_maps": False, "byte_budget": 4 * 2**30})
     config.threshold = ConfigDict({"name": "quantile", "holdout": 0.1, **thresholds.DEFAULTS})
@@ -86,6 +91,9 @@ def resolve(config: Mapping[str, Any]) -> dict[str, Any]:
         raise UserError("data.batch_size and checkpoint_every must be at least 1, and data.workers at least 0")
     if not 0 <= plain["data"]["tile_overlap"] < 1:
         raise UserError(f"data.tile_overlap is a fraction of a tile, in [0, 1); got {plain['data']['tile_overlap']}")
+    for key, known in (("resize_side", RESIZE_SIDES), ("interpolation", FILTERS)):
+        if plain["data"][key] not in known:
+            raise UserError(f"there is no data.{key} {plain['data'][key]!r}; {did_you_mean(plain['data'][key], known)}")
     metrics.threshold_options(plain["threshold"]["name"])
     return plain
 

@@ -37,6 +37,7 @@ def split(
     seed: int,
     *,
     num_shots: int = 4,
+    shots_by_name: bool = False,
     rotations: int = 1,
     num_anomalies: int = 10,
     defect: str = "",
@@ -67,6 +68,8 @@ def split(
         set with a validation part of its own holds out that part instead, whatever the fraction above 0.
       seed: draws the images.
       num_shots, rotations: "few_shot" and "transfer" only, at least 1.
+      shots_by_name: the shots are the images `seed` * `num_shots` onwards in the order of their names, of all normal training
+        images, as AnomalyDINO's authors take them; otherwise they are drawn with `seed`.
       num_anomalies, defect: "supervised" only: labelled anomalies per category, and the one known kind or "" for all.
       noise_ratio, keep_in_test: "noisy" only.
       test_batch: "zero_shot" only.
@@ -94,8 +97,12 @@ def split(
         raise UserError(f"multi_class needs several categories, and data.category names one: {dataset.categories[0]}")
     train, validation = _hold_out(dataset, holdout, seed)
     if name == "few_shot":
-        shots = _per_category(dataset, train, num_shots, (seed, _SHOTS), "protocol.num_shots", "normal training images")
-        return Split(_turned([item for item in train if item in shots], rotations), validation, dataset.test)
+        if shots_by_name:
+            shots = _first_by_name(dataset, num_shots, seed)
+            validation = tuple(item for item in validation if item not in shots)
+        else:
+            shots = _per_category(dataset, train, num_shots, (seed, _SHOTS), "protocol.num_shots", "normal training images")
+        return Split(_rotated([item for item in dataset.train if item in shots], rotations), validation, dataset.test)
     if name == "noisy":
         return _noisy(dataset, train, validation, noise_ratio, keep_in_test, seed)
     if name == "supervised":
@@ -118,11 +125,27 @@ def _hold_out(dataset: Dataset, holdout: float, seed: int) -> tuple[tuple[Item, 
     return parts[0], parts[1]
 
 
-def _turned(items: Sequence[Item], rotations: int) -> tuple[Item, ...]:
+def _first_by_name(dataset: Dataset, num_shots: int, seed: int) -> set[Item]:
+    shots = set()
+    for category in dataset.categories:
+        own = sorted((item for item in dataset.train if item.category == category), key=lambda item: item.path)
+        first = own[seed * num_shots : (seed + 1) * num_shots]
+        if num_shots < 1 or len(first) < num_shots:
+            raise UserError(
+                f"protocol.shots_by_name takes images {seed * num_shots} to {(seed + 1) * num_shots - 1} by name, and "
+                f"{category} has {len(own)} normal training images; lower protocol.num_shots or seed"
+            )
+        shots |= set(first)
+    return shots
+
+
+def _rotated(items: Sequence[Item], rotations: int) -> tuple[Item, ...]:
     if rotations < 1:
-        raise UserError(f"protocol.rotations must be at least 1 (1: no turned copies), got {rotations}")
-    turns = [360 * i / rotations for i in range(rotations)]
-    return tuple(item._replace(path=f"{item.path}@{turn:g}", turn=turn) if turn else item for item in items for turn in turns)
+        raise UserError(f"protocol.rotations must be at least 1 (1: no rotated copies), got {rotations}")
+    angles = [360 * i / rotations for i in range(rotations)]
+    return tuple(
+        item._replace(path=f"{item.path}@{angle:g}", rotation=angle) if angle else item for item in items for angle in angles
+    )
 
 
 def _noisy(dataset, train, validation, noise_ratio: float, keep_in_test: bool, seed: int) -> Split:

@@ -57,6 +57,6 @@ def load_exported(path: str | Path) -> Exported:
             )
     facts = json.loads(about.read_text(encoding="utf-8"))
     require(facts["format"])
-    sizes = (facts["transform"][key] for key in ("resize", "crop"))
-    transform = Transform(*(tuple(size) if isinstance(size, list) else size for size in sizes))
+    sizes = {key: tuple(value) if isinstance(value, list) else value for key, value in facts["transform"].items()}
+    transform = Transform(**sizes)
     return Exported(program_of(facts["format"], path.read_bytes()), transform, facts["threshold"], facts["batch_size"])

@@ -77,9 +77,9 @@ def test_every_protocol_keeps_its_word(options, seed, holdout, sizes, order):
 def test_few_shot_sizes(k):
     parts = split(made(), "few_shot", 0.1, 0, num_shots=k)
     assert len(parts.train) == 2 * k and len(parts.validation) == 4
-    turned = split(made(), "few_shot", 0.1, 0, num_shots=k, rotations=5)
-    assert len(turned.train) == 10 * k and {item.turn for item in turned.train} == {0, 72, 144, 216, 288}
-    assert {item.path for item in parts.train} <= {item.path for item in turned.train}
+    rotated = split(made(), "few_shot", 0.1, 0, num_shots=k, rotations=5)
+    assert len(rotated.train) == 10 * k and {item.rotation for item in rotated.train} == {0, 72, 144, 216, 288}
+    assert {item.path for item in parts.train} <= {item.path for item in rotated.train}
 
 
 @pytest.mark.parametrize("ratio", [0.05, 0.1, 0.15, 0.2])
@@ -122,15 +122,26 @@ def test_mistakes_are_named(options, sentence):
         split(made(1), "multi_class", 0.1, 0)
 
 
-def test_a_turned_image_is_the_turned_image():
+def test_shots_by_name_are_the_first_files_and_then_the_next():
+    dataset = made()
+    names = sorted(item.path for item in dataset.train if item.category == "c0")
+    for seed in (0, 1):
+        parts = split(dataset._replace(train=dataset.train[::-1]), "few_shot", 0.1, seed, num_shots=3, shots_by_name=True)
+        assert sorted(item.path for item in parts.train if item.category == "c0") == names[3 * seed : 3 * seed + 3]
+        assert parts.validation and not set(parts.validation) & set(parts.train)
+    with pytest.raises(UserError, match="protocol.shots_by_name takes images 300 to 302 by name, and c0 has"):
+        split(dataset, "few_shot", 0.1, 100, num_shots=3, shots_by_name=True)
+
+
+def test_a_rotated_image_is_the_rotated_image():
     dataset = data.load("synthetic", category="washer")
     parts = data.split(dataset, "few_shot", 0.1, 0, num_shots=1, rotations=4)
     image, mask = read(dataset, parts.train[0])
     for item, times in zip(parts.train, range(4), strict=True):
-        turned, mask_turned = read(dataset, item)
+        rotated, mask_rotated = read(dataset, item)
         # whole right angles move pixels and do nothing else; interpolation may round by one grey level
-        assert np.abs(turned.astype(int) - np.rot90(image, times)).max() <= 1
-        assert turned.dtype == np.uint8 and np.array_equal(mask_turned, np.rot90(mask, times))
+        assert np.abs(rotated.astype(int) - np.rot90(image, times)).max() <= 1
+        assert rotated.dtype == np.uint8 and np.array_equal(mask_rotated, np.rot90(mask, times))
 
 
 def zero(backbone, *, sigma: float = 0.0) -> Detector:
