@@ -28,7 +28,7 @@ _WEIGHTS = flags.DEFINE_string("weights", "", "ResNet-18 weights, safetensors; n
 _JSON = flags.DEFINE_string("json", "results/detectors.json", "File for the figures; figures of other runs in it are kept.")
 _PAGE = flags.DEFINE_string("page", "docs/detectors.md", "The page made of them; empty for none.")
 _README = flags.DEFINE_string(
-    "readme", "README.md", "File whose table between the detectors marks is replaced; empty for none."
+    "readme", "README.md", "File whose table between the marks is replaced; empty for none."
 )
 
 _NOTE = flags.DEFINE_string("note", "", "A sentence for the page, such as what else the machine did meanwhile.")
