@@ -61,8 +61,8 @@ def _facts(run, count: int) -> str:
         "backbone": " ".join(
             filter(None, [run.weights["name"], Path(run.weights["weights"]).name if run.weights["weights"] else ""])
         ),
-        "resize": sizes["resize"],
-        "crop": sizes["crop"] or "none",
+        "resize": f"{sizes['resize']} (sides: {sizes['resize_side']}, {sizes['interpolation']})",
+        "crop": f"to multiples of {sizes['crop_multiple']}" if sizes["crop_multiple"] else sizes["crop"] or "none",
         "seed": run.config["seed"],
         "protocol": run.config["protocol"]["name"],
         "test images": count,

@@ -27,9 +27,7 @@ _MTD = flags.DEFINE_string("mtd", "", "Folder of MTD.")
 _WEIGHTS = flags.DEFINE_string("weights", "", "ResNet-18 weights, safetensors; needed for --hazelnut and --mtd.")
 _JSON = flags.DEFINE_string("json", "results/detectors.json", "File for the figures; figures of other runs in it are kept.")
 _PAGE = flags.DEFINE_string("page", "docs/detectors.md", "The page made of them; empty for none.")
-_README = flags.DEFINE_string(
-    "readme", "README.md", "File whose table between the marks is replaced; empty for none."
-)
+_README = flags.DEFINE_string("readme", "README.md", "File whose table between the marks is replaced; empty for none.")
 
 _NOTE = flags.DEFINE_string("note", "", "A sentence for the page, such as what else the machine did meanwhile.")
 _SETS = flags.DEFINE_list("sets", [], "Which of synthetic, hazelnut_toy and mtd_300; by default those that have a folder.")
