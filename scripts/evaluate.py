@@ -21,11 +21,12 @@ _EVAL_SIZE = flags.DEFINE_integer("eval_size", None, "Side of the maps and masks
 _SCORES = flags.DEFINE_string("scores", None, "A table path,category,label,score.")
 _MAPS = flags.DEFINE_string("maps", None, "A folder of anomaly maps: TIFF, NPY or PNG.")
 _MASKS = flags.DEFINE_string("masks", None, "A folder of masks.")
+_MASK_THRESHOLD = flags.DEFINE_string("mask_threshold", "auto", "Values of a mask above this number mark a defect; or auto.")
 
 
 def main() -> None:
     if _WORKDIR.value is None:
-        table = iadjax.metrics.evaluate_files(_SCORES.value, _MAPS.value, _MASKS.value, _EVAL_SIZE.value)
+        table = iadjax.metrics.evaluate_files(_SCORES.value, _MAPS.value, _MASKS.value, _EVAL_SIZE.value, _MASK_THRESHOLD.value)
         iadjax.print_metrics(table)
         if _OUTPUT.value is not None:
             files.write_json(Path(_OUTPUT.value) / "metrics.json", table)

@@ -1,7 +1,7 @@
 """PatchCore (Roth et al., CVPR 2022) from k normal images, with turned copies of them.
 
     python scripts/train.py --config=configs/few_shot/patchcore.py:synthetic:washer
-    python scripts/train.py --config=configs/few_shot/patchcore.py:mvtec_ad:bottle --config.data.root=DIR --config.protocol.k=8
+    python scripts/train.py --config=configs/few_shot/patchcore.py:mvtec_ad:bottle --config.data.root=DIR
 
 Published (MVTec AD mean, IM-IAD, Xie et al. 2023): image AUROC 0.619, 0.721, 0.817 and 0.864 for k = 1, 2, 4 and 8; with five
 copies of each image 0.768, 0.798, 0.858 and 0.903.
@@ -17,7 +17,7 @@ from iadjax.config import load_config
 def get_config(arg: str = "synthetic"):
     """`arg`: as that of configs/unsupervised/patchcore.py."""
     config = load_config(f"{Path(__file__).parents[1] / 'unsupervised/patchcore.py'}:{arg}")
-    config.protocol.update({"name": "few_shot", "k": 4, "rotations": 5})
+    config.protocol.update({"name": "few_shot", "num_shots": 4, "rotations": 5})
     # few patches: all of them are kept
     config.detector.coreset_ratio = 1.0
     return config

@@ -8,7 +8,7 @@
 Published (MVTec AD, one model for 15 categories, EfficientNet-B4, 224 x 224, 1000 epochs, AdamW 1e-4, batch 64 on 8 devices):
 image AUROC 0.965, pixel AUROC 0.968 (paper, tables 1 and 2).
 
-Measured here: docs/engines.md, made by scripts/benchmarks/detectors.py.
+Measured here: docs/detectors.md, made by scripts/benchmarks/detectors.py.
 """
 
 from iadjax.config import base_config

@@ -8,7 +8,7 @@
 Published (MVTec AD mean, ResNet-18, 448 x 448, 10 labelled anomalies, general setting): image AUROC 0.871 (IM-IAD,
 Xie et al. 2023, who ran it).
 
-Measured here: docs/engines.md, made by scripts/benchmarks/detectors.py.
+Measured here: docs/detectors.md, made by scripts/benchmarks/detectors.py.
 """
 
 from iadjax.config import base_config

@@ -8,7 +8,7 @@
 Published (MVTec AD mean, 256 x 256, 700 epochs, batch 8, Adam 1e-4, DTD textures): image AUROC 0.980, pixel AUROC 0.973,
 pixel AP 0.684 (paper, tables 1 and 2). Give DTD with --config.detector.textures=DIR; textures are drawn without it.
 
-Measured here: docs/engines.md, made by scripts/benchmarks/detectors.py.
+Measured here: docs/detectors.md, made by scripts/benchmarks/detectors.py.
 """
 
 from iadjax.config import base_config

@@ -9,7 +9,7 @@ Published (MVTec AD mean, 256 x 256, 70,000 steps of one image, Adam 1e-4): imag
 table 1). The teacher comes from scripts/distill.py (--config.backbone.weights=FILE),
 the penalty images from ImageNet (--config.detector.penalty_images=DIR).
 
-Measured here: docs/engines.md, made by scripts/benchmarks/detectors.py.
+Measured here: docs/detectors.md, made by scripts/benchmarks/detectors.py.
 """
 
 from iadjax.config import base_config

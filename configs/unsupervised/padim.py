@@ -8,7 +8,7 @@
 Published (MVTec AD mean, Wide ResNet-50-2, resize 256, crop 224, 550 of 1792 channels): image AUROC 0.953 (0.979 with
 EfficientNet-B5), pixel AUROC 0.975 (paper).
 
-Measured here: docs/engines.md, made by scripts/benchmarks/detectors.py.
+Measured here: docs/detectors.md, made by scripts/benchmarks/detectors.py.
 """
 
 from iadjax.config import base_config

@@ -8,7 +8,7 @@
 Published (MVTec AD mean, Wide ResNet-50-2, 256 x 256, 200 epochs, batch 16, Adam 0.005): image AUROC 0.985, pixel AUROC
 0.978, PRO 0.939 (paper, tables 1 and 2).
 
-Measured here: docs/engines.md, made by scripts/benchmarks/detectors.py.
+Measured here: docs/detectors.md, made by scripts/benchmarks/detectors.py.
 """
 
 from iadjax.config import base_config

@@ -8,7 +8,7 @@
 Published (MVTec AD mean, Wide ResNet-50-2, resize 329, crop 288, 40 x 4 epochs, batch 8): image AUROC 0.996, pixel AUROC
 0.981 (paper, table 1; both at the best of 40 evaluations of the test set).
 
-Measured here: docs/engines.md, made by scripts/benchmarks/detectors.py.
+Measured here: docs/detectors.md, made by scripts/benchmarks/detectors.py.
 """
 
 from iadjax.config import base_config

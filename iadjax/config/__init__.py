@@ -14,7 +14,7 @@ from iadjax.config.build import (
 )
 from iadjax.config.files import load_config
 from iadjax.config.identity import fingerprint, fit_keys
-from iadjax.config.schema import base_config, resolve
+from iadjax.config.schema import base_config, refuse_old_keys, resolve
 
 __all__ = [
     "Data",
@@ -28,6 +28,7 @@ __all__ = [
     "load_frozen",
     "network_keys",
     "outline_model",
+    "refuse_old_keys",
     "resolve",
     "source_options",
     "spec_of",

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from iadjax import backbones, data, detectors
 from iadjax.backbones import Backbone
-from iadjax.config.schema import SIZES
+from iadjax.config.schema import GEOMETRY, SIZES
 from iadjax.cpu.prepared import precompute
 from iadjax.data import Dataset, Split, Transform
 from iadjax.detector import DataSpec, Detector, Frozen
@@ -99,7 +99,8 @@ def _transform(config: Mapping[str, Any]) -> Transform:
     sizes = (config["data"][key] for key in SIZES)
     resize, crop, tile = (tuple(size) * (2 // len(size)) if isinstance(size, list) else size for size in sizes)
     tile = (tile, tile) if isinstance(tile, int) else tile
-    return Transform(resize, crop, tile if any(tile) else None, float(config["data"]["overlap"]))
+    rest = (config["data"][key] for key in ("resize_side", "interpolation", "crop_multiple"))
+    return Transform(resize, crop, tile if any(tile) else None, float(config["data"]["tile_overlap"]), *rest)
 
 
 class Data(NamedTuple):
@@ -114,7 +115,7 @@ class Data(NamedTuple):
     split: Split
 
 
-_PIPELINE = (*SIZES, "overlap", "batch_size", "workers", "feature_cache_bytes")
+_PIPELINE = (*GEOMETRY, "batch_size", "workers", "feature_cache_bytes")
 
 
 def source_options(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,12 +8,28 @@ from typing import Any
 from ml_collections import ConfigDict, FieldReference
 
 from iadjax import detectors, metrics
+from iadjax.data.transform import FILTERS, RESIZE_SIDES
 from iadjax.errors import UserError, did_you_mean
+from iadjax.metrics import thresholds
 
-__all__ = ["SIZES", "base_config", "resolve"]
+__all__ = ["OLD_KEYS", "SIZES", "base_config", "refuse_old_keys", "resolve"]
 
 
 SIZES = ("resize", "crop", "tile")
+
+GEOMETRY = (*SIZES, "tile_overlap", "resize_side", "interpolation", "crop_multiple")
+"""Keys under `data` that say how an image goes through the network: `Transform`."""
+
+OLD_KEYS = {
+    "data.overlap": "data.tile_overlap",
+    "protocol.k": "protocol.num_shots",
+    "protocol.ratio": "protocol.noise_ratio",
+    "protocol.overlap": "protocol.keep_in_test",
+    "threshold.q": "threshold.quantile",
+    "threshold.k": "threshold.num_sigmas",
+    "threshold.tail": "threshold.tail_fraction",
+}
+"""Keys of earlier versions, with their present names; they are refused."""
 
 
 def base_config(detector: str = "patchcore", dataset: str = "synthetic") -> ConfigDict:
@@ -25,7 +41,8 @@ def base_config(detector: str = "patchcore", dataset: str = "synthetic") -> Conf
     # over several devices: "jit" splits batches and banks, "pmap" keeps replicas
     config.parallel = "jit"
     config.data = ConfigDict(
-        {"name": dataset, "root": "", "category": "", "batch_size": 16, "workers": 2, "overlap": 0.25}
+        {"name": dataset, "root": "", "category": "", "batch_size": 16, "workers": 2, "tile_overlap": 0.25}
+        | {"resize_side": "auto", "interpolation": "bilinear", "crop_multiple": 0}
         # features of training images that are kept; 0: none
         | {"feature_cache_bytes": 4 * 2**30}
         # sizes: one integer or (height, width)
@@ -33,6 +50,8 @@ def base_config(detector: str = "patchcore", dataset: str = "synthetic") -> Conf
     )
     if dataset == "folder":
         config.data.update({"normal": "", "abnormal": "", "masks": "", "test_fraction": 0.2})
+        # a number or "auto"
+        config.data.mask_threshold = FieldReference("auto", field_type=object)
     networks = detectors.networks(detector)
     if "backbone" in networks:
         config.backbone = ConfigDict({"name": "filter_bank", "weights": ""})
@@ -42,11 +61,11 @@ def base_config(detector: str = "patchcore", dataset: str = "synthetic") -> Conf
     config.detector = ConfigDict({"name": detector, **detectors.options(detector)})
     # what each key belongs to stands at `data.split`
     config.protocol = ConfigDict(
-        {"name": "unsupervised", "k": 4, "rotations": 1, "num_anomalies": 10, "defect": "", "ratio": 0.1, "overlap": False}
-        | {"test_batch": False, "source": ""}
+        {"name": "unsupervised", "num_shots": 4, "shots_by_name": False, "rotations": 1, "num_anomalies": 10}
+        | {"defect": "", "noise_ratio": 0.1, "keep_in_test": False, "test_batch": False, "source": ""}
     )
     config.evaluate = ConfigDict({"pixel": True, "eval_size": 0, "save_maps": False, "byte_budget": 4 * 2**30})
-    config.threshold = ConfigDict({"name": "quantile", "holdout": 0.1, "q": 0.99, "k": 3.0, "fpr": 0.01, "tail": 0.1})
+    config.threshold = ConfigDict({"name": "quantile", "holdout": 0.1, **thresholds.DEFAULTS})
     config.checkpoint_every = 200
     return config
 
@@ -55,9 +74,10 @@ def resolve(config: Mapping[str, Any]) -> dict[str, Any]:
     """A config as a plain, checked dict of JSON values; what `config.json` holds.
 
     Raises:
-      UserError: an unknown or missing key, or a value of the wrong type; the nearest valid names are listed.
+      UserError: an old or unknown key, or a value of the wrong type; the new name or the nearest valid names are given.
     """
     given = config.to_dict() if isinstance(config, ConfigDict) else dict(config)
+    refuse_old_keys(given)
     name = _section(given, "detector").get("name", "patchcore")
     reference = base_config(name, _section(given, "data").get("name", "synthetic")).to_dict()
     plain, defaults = (json.loads(json.dumps(each, default=str)) for each in (given, reference))
@@ -85,8 +105,11 @@ def resolve(config: Mapping[str, Any]) -> dict[str, Any]:
         raise UserError("data.batch_size and checkpoint_every must be at least 1, and data.workers at least 0")
     if plain["data"]["feature_cache_bytes"] < 0:
         raise UserError("data.feature_cache_bytes must be at least 0 (0: no features are kept)")
-    if not 0 <= plain["data"]["overlap"] < 1:
-        raise UserError(f"data.overlap is a share of a tile, in [0, 1); got {plain['data']['overlap']}")
+    if not 0 <= plain["data"]["tile_overlap"] < 1:
+        raise UserError(f"data.tile_overlap is a fraction of a tile, in [0, 1); got {plain['data']['tile_overlap']}")
+    for key, known in (("resize_side", RESIZE_SIDES), ("interpolation", FILTERS)):
+        if plain["data"][key] not in known:
+            raise UserError(f"there is no data.{key} {plain['data'][key]!r}; {did_you_mean(plain['data'][key], known)}")
     metrics.threshold_options(plain["threshold"]["name"])
     return plain
 
@@ -99,6 +122,22 @@ def _leaves(prefix: str, tree: dict) -> Iterator[tuple[str, Any]]:
             yield from _leaves(name, value)
         else:
             yield name, value
+
+
+def refuse_old_keys(config: Mapping[str, Any], where: str = "the config") -> None:
+    """Refuses a config with a key of an earlier version.
+
+    Args:
+      config: sections of keys, or keys with dots like "protocol.k".
+      where: what holds it, for the message.
+
+    Raises:
+      UserError: the first old key, with its new name.
+    """
+    for section, value in config.items():
+        for key in [f"{section}.{each}" for each in value] if isinstance(value, Mapping) else [section]:
+            if key in OLD_KEYS:
+                raise UserError(f"{where} has the old key {key!r}, which is {OLD_KEYS[key]!r} now; use the new name")
 
 
 def _section(config: dict, name: str) -> dict:
@@ -115,7 +154,7 @@ def _check_names(section: str, given: dict, known: dict) -> None:
 
 
 def _check_type(key: str, value: Any, default: Any) -> None:
-    if key in [f"data.{name}" for name in SIZES]:
+    if key in [f"data.{name}" for name in (*SIZES, "mask_threshold")]:
         return
     kind = type(default)
     fits = {

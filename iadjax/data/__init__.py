@@ -13,6 +13,7 @@ from iadjax.data.loader import (
     read_transformed,
     whole_size,
 )
+from iadjax.data.masks import MaskReader
 from iadjax.data.prepared.read import find_prepared, load_prepared
 from iadjax.data.protocols import SEQUENCES, Split, split
 from iadjax.data.sources import published as builders
@@ -26,6 +27,7 @@ __all__ = [
     "SEQUENCES",
     "Dataset",
     "Item",
+    "MaskReader",
     "Split",
     "Transform",
     "batches",

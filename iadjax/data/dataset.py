@@ -25,7 +25,8 @@ class Item(NamedTuple):
       masks: every mask file, where one image has several; `mask` is the first of them.
       xyz: the files of the 3-D points of an RGB-D image; empty for a plain image.
       tile: (top, left) of the part of it that is meant, after resize and crop; None: all of it.
-      turn: degrees by which it is turned counter-clockwise after reading (the copies of "few_shot"); its path ends in them.
+      rotation: degrees by which it is rotated counter-clockwise after reading, before any resize (the copies of "few_shot");
+        its path ends in them.
 
     A file is a path, or anything hashable with `read_bytes()` that prints as its name.
     """
@@ -38,7 +39,7 @@ class Item(NamedTuple):
     mask: Path | None = None
     masks: tuple[Path, ...] = ()
     xyz: tuple[Path, ...] = ()
-    turn: float = 0.0
+    rotation: float = 0.0
     tile: tuple[int, int] | None = None
 
 
@@ -73,9 +74,13 @@ class Dataset(NamedTuple):
 
 
 def read(dataset: Dataset, item: Item) -> tuple[np.ndarray, np.ndarray]:
-    """Image and mask of an item as `Dataset.read` gives them, turned by `item.turn`: bilinear, mirrored at the edges."""
-    if not item.turn:
+    """Image and mask of an item as `Dataset.read` gives them, rotated by `item.rotation` at the original resolution.
+
+    The size stays. The centre is that of the pixels, ((W - 1) / 2, (H - 1) / 2); images are bilinear, masks nearest neighbour,
+    both mirrored at the edges without repeating the edge pixel.
+    """
+    if not item.rotation:
         return dataset.read(item)
-    image, mask = dataset.read(item._replace(path=item.path.removesuffix(f"@{item.turn:g}"), turn=0.0))
-    image = ndimage.rotate(image, item.turn, axes=(1, 0), reshape=False, order=1, mode="mirror")
-    return image, ndimage.rotate(mask, item.turn, axes=(1, 0), reshape=False, order=0, mode="mirror")
+    image, mask = dataset.read(item._replace(path=item.path.removesuffix(f"@{item.rotation:g}"), rotation=0.0))
+    image = ndimage.rotate(image, item.rotation, axes=(1, 0), reshape=False, order=1, mode="mirror")
+    return image, ndimage.rotate(mask, item.rotation, axes=(1, 0), reshape=False, order=0, mode="mirror")

@@ -36,12 +36,13 @@ def split(
     holdout: float,
     seed: int,
     *,
-    k: int = 4,
+    num_shots: int = 4,
+    shots_by_name: bool = False,
     rotations: int = 1,
     num_anomalies: int = 10,
     defect: str = "",
-    ratio: float = 0.1,
-    overlap: bool = False,
+    noise_ratio: float = 0.1,
+    keep_in_test: bool = False,
     test_batch: bool = False,
     source: str = "",
 ) -> Split:
@@ -49,10 +50,10 @@ def split(
 
     - "unsupervised": all normal training images but the held-out ones.
     - "multi_class": the same, with several categories: one model for all of them (You et al., NeurIPS 2022).
-    - "few_shot": `k` normal images per category; the held-out ones are drawn from the rest. `rotations` - 1 turned copies of
-      each go with them, at equal steps (IM-IAD, Xie et al. 2023: 5 copies).
-    - "noisy": `ratio` times the number of training images (Xie et al.'s code) are anomalous test images that pass for normal,
-      per category, and no more than 75 % of them. They leave the test, unless `overlap` keeps them there.
+    - "few_shot": `num_shots` normal images per category; the held-out ones are others. Of each shot there are `rotations`
+      copies, rotated by equal steps, the shot itself included (IM-IAD, Xie et al. 2023: 5).
+    - "noisy": label noise. Per category, `noise_ratio` times the number of training images (Xie et al.'s code) are anomalous
+      test images that pass for normal, but at most 75 % of those. They leave the test, unless `keep_in_test` is set.
     - "supervised": as "unsupervised", and `num_anomalies` anomalous test images per category (or those of `dataset.anomalies`
       where there are any) go over to `train` with their labels (Ding et al., CVPR 2022: the "general" setting, or with
       `defect` the "hard" one, where one kind of defect is known and all of its images leave the test).
@@ -66,9 +67,11 @@ def split(
       holdout: fraction of the normal training images that is held out for thresholds, in [0, 1); 0 holds out none. A data
         set with a validation part of its own holds out that part instead, whatever the fraction above 0.
       seed: draws the images.
-      k, rotations: "few_shot" and "transfer" only, at least 1.
+      num_shots, rotations: "few_shot" and "transfer" only, at least 1.
+      shots_by_name: the shots are the images `seed` * `num_shots` onwards in the order of their names, of all normal training
+        images, as AnomalyDINO's authors take them; otherwise they are drawn with `seed`.
       num_anomalies, defect: "supervised" only: labelled anomalies per category, and the one known kind or "" for all.
-      ratio, overlap: "noisy" only.
+      noise_ratio, keep_in_test: "noisy" only.
       test_batch: "zero_shot" only.
       source: "transfer" only, see `iadjax.fit_sequence`.
 
@@ -94,10 +97,14 @@ def split(
         raise UserError(f"multi_class needs several categories, and data.category names one: {dataset.categories[0]}")
     train, validation = _hold_out(dataset, holdout, seed)
     if name == "few_shot":
-        shots = _per_category(dataset, train, k, (seed, _SHOTS), "protocol.k", "normal training images")
-        return Split(_turned([item for item in train if item in shots], rotations), validation, dataset.test)
+        if shots_by_name:
+            shots = _first_by_name(dataset, num_shots, seed)
+            validation = tuple(item for item in validation if item not in shots)
+        else:
+            shots = _per_category(dataset, train, num_shots, (seed, _SHOTS), "protocol.num_shots", "normal training images")
+        return Split(_rotated([item for item in dataset.train if item in shots], rotations), validation, dataset.test)
     if name == "noisy":
-        return _noisy(dataset, train, validation, ratio, overlap, seed)
+        return _noisy(dataset, train, validation, noise_ratio, keep_in_test, seed)
     if name == "supervised":
         return _supervised(dataset, train, validation, num_anomalies, defect, seed)
     return Split(train, validation, dataset.test)
@@ -118,30 +125,46 @@ def _hold_out(dataset: Dataset, holdout: float, seed: int) -> tuple[tuple[Item, 
     return parts[0], parts[1]
 
 
-def _turned(items: Sequence[Item], rotations: int) -> tuple[Item, ...]:
+def _first_by_name(dataset: Dataset, num_shots: int, seed: int) -> set[Item]:
+    shots = set()
+    for category in dataset.categories:
+        own = sorted((item for item in dataset.train if item.category == category), key=lambda item: item.path)
+        first = own[seed * num_shots : (seed + 1) * num_shots]
+        if num_shots < 1 or len(first) < num_shots:
+            raise UserError(
+                f"protocol.shots_by_name takes images {seed * num_shots} to {(seed + 1) * num_shots - 1} by name, and "
+                f"{category} has {len(own)} normal training images; lower protocol.num_shots or seed"
+            )
+        shots |= set(first)
+    return shots
+
+
+def _rotated(items: Sequence[Item], rotations: int) -> tuple[Item, ...]:
     if rotations < 1:
-        raise UserError(f"protocol.rotations must be at least 1 (1: no turned copies), got {rotations}")
-    turns = [360 * i / rotations for i in range(rotations)]
-    return tuple(item._replace(path=f"{item.path}@{turn:g}", turn=turn) if turn else item for item in items for turn in turns)
+        raise UserError(f"protocol.rotations must be at least 1 (1: no rotated copies), got {rotations}")
+    angles = [360 * i / rotations for i in range(rotations)]
+    return tuple(
+        item._replace(path=f"{item.path}@{angle:g}", rotation=angle) if angle else item for item in items for angle in angles
+    )
 
 
-def _noisy(dataset, train, validation, ratio: float, overlap: bool, seed: int) -> Split:
-    if not 0 < ratio < 1:
-        raise UserError(f"protocol.ratio must be in (0, 1), got {ratio}")
+def _noisy(dataset, train, validation, noise_ratio: float, keep_in_test: bool, seed: int) -> Split:
+    if not 0 < noise_ratio < 1:
+        raise UserError(f"protocol.noise_ratio must be in (0, 1), got {noise_ratio}")
     noise = set()
     for number, category in enumerate(dataset.categories):
         pool = sorted((item for item in dataset.test if item.label and item.category == category), key=lambda item: item.path)
         size = sum(item.category == category for item in train)
-        count = min(int(ratio * size), int(MOST_NOISE * len(pool)))
+        count = min(int(noise_ratio * size), int(MOST_NOISE * len(pool)))
         if count == 0:
             raise UserError(
-                f"protocol.ratio={ratio} of {size} training images with {len(pool)} anomalous test images moves none in "
-                f"{category}; raise protocol.ratio"
+                f"protocol.noise_ratio={noise_ratio} of {size} training images with {len(pool)} anomalous test images moves "
+                f"none in {category}; raise protocol.noise_ratio"
             )
         rng = np.random.default_rng((seed, _NOISE, number))
         noise |= {pool[i] for i in rng.permutation(len(pool))[:count]}
     passing = tuple(item._replace(label=0) for item in dataset.test if item in noise)
-    test = dataset.test if overlap else tuple(item for item in dataset.test if item not in noise)
+    test = dataset.test if keep_in_test else tuple(item for item in dataset.test if item not in noise)
     return Split(train + passing, validation, test)
 
 

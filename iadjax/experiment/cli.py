@@ -12,7 +12,7 @@ import jax
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from iadjax.config import load_config
+from iadjax.config import load_config, refuse_old_keys
 from iadjax.cpu import allocator as malloc
 from iadjax.errors import UserError, did_you_mean
 from iadjax.experiment.fit import Stopped
@@ -157,6 +157,7 @@ def _with_config(default: Path, argv: Sequence[str]) -> list[str]:
 
 
 def _check_key(config: ConfigDict, parts: Sequence[str]) -> None:
+    refuse_old_keys({".".join(parts): None}, "the flag")
     node = config
     for depth, part in enumerate(parts):
         if part not in node:

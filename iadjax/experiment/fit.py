@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from iadjax.detector import State
 from iadjax.errors import UserError
 from iadjax.experiment import checkpoint, record
 from iadjax.experiment.checkpoint import Position
-from iadjax.experiment.load import nested_state
+from iadjax.experiment.load import nested_state, read_config
 from iadjax.experiment.loop import INIT, Job, Stopped, fold, run_phases
 from iadjax.experiment.run import Run
 from iadjax.parallel import distributed, placement
@@ -84,7 +83,7 @@ def check_workdir(workdir: Path, config: dict, resume: bool) -> None:
     if workdir.is_dir() and not file.is_file() and any(workdir.iterdir()):
         raise UserError(f"{workdir} is not empty and holds no run; give a new directory with --workdir")
     if file.is_file():
-        stored = configs.fit_keys(json.loads(file.read_text(encoding="utf-8")))
+        stored = configs.fit_keys(read_config(workdir))
         now = configs.fit_keys(config)
         differing = [f"{key} was {stored.get(key)!r}, now {now.get(key)!r}" for key in now if stored.get(key) != now[key]]
         if differing:

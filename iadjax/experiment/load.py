@@ -50,7 +50,9 @@ def read_config(workdir: Path) -> dict[str, Any]:
     file = workdir / "config.json"
     if not file.is_file():
         raise UserError(f"{workdir} holds no run (there is no config.json); give the --workdir of one")
-    return json.loads(file.read_text(encoding="utf-8"))
+    config = json.loads(file.read_text(encoding="utf-8"))
+    configs.refuse_old_keys(config, f"the run in {workdir} is of an earlier version and has to be fitted again: its config")
+    return config
 
 
 def nested_state(model: configs.Model, spec: DataSpec, phase: int, carried: bool) -> State:

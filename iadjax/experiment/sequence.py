@@ -41,8 +41,8 @@ def fit_sequence(config: Mapping[str, Any], workdir: str | Path, resume: bool = 
 
     - "continual": the categories of `data.category`, in their order, are fitted one at a time; after each, all so far are
       evaluated. T[l, j] is the metric of category j after step l.
-    - "transfer": a fit on all normal images of the categories in `protocol.source`, then one on `protocol.k` normal images of
-      the categories of `data.category` (with `protocol.rotations`); both are evaluated on the latter.
+    - "transfer": a fit on all normal images of the categories in `protocol.source`, then one on `protocol.num_shots` normal
+      images of the categories of `data.category` (with `protocol.rotations`); both are evaluated on the latter.
 
     Args:
       config: a config whose `protocol.name` is one of them.

@@ -34,7 +34,7 @@ class Exported:
     batch_size: int
 
     def predict_batch(self, image: np.ndarray, extra: Mapping[str, np.ndarray] | None = None) -> Prediction:
-        """Scores of images that are resized and cropped already, `[batch_size, H, W, 3]` float32 in [0, 1]; `extra` stays empty."""
+        """Scores of resized and cropped images `[batch_size, H, W, 3]`, float32 in [0, 1]; `extra` stays empty."""
         if extra:
             raise UserError(f"an exported detector takes images alone, not {', '.join(extra)}")
         return Prediction(*map(np.asarray, self.program(np.asarray(image, np.float32))))
@@ -59,8 +59,6 @@ def load_exported(path: str | Path) -> Exported:
             )
     facts = json.loads(about.read_text(encoding="utf-8"))
     require(facts["format"])
-    sizes = (facts["transform"][key] for key in ("resize", "crop"))
-    transform = Transform(*(tuple(size) if isinstance(size, list) else size for size in sizes))
-    return Exported(
-        program_of(facts["format"], path.read_bytes(), facts["outputs"]), transform, facts["threshold"], facts["batch_size"]
-    )
+    sizes = {key: tuple(value) if isinstance(value, list) else value for key, value in facts["transform"].items()}
+    program = program_of(facts["format"], path.read_bytes(), facts["outputs"])
+    return Exported(program, Transform(**sizes), facts["threshold"], facts["batch_size"])

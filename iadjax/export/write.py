@@ -94,7 +94,7 @@ def export(run: Run, output: str | Path, format: str = "stablehlo", batch: int =
             "range": [0, 1],
         },
         "outputs": outputs,
-        "transform": {"resize": run.transform.resize, "crop": run.transform.crop},
+        "transform": {key: getattr(run.transform, key) for key in ("resize", "crop", "side", "interpolation", "multiple")},
         "batch_size": size,
         "detector": run.config["detector"],
         "weights": run.weights,

@@ -7,10 +7,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from iadjax.data.masks import MaskReader
 from iadjax.data.transform import resize_map
 from iadjax.errors import UserError
 from iadjax.metrics.binary import image_metrics
-from iadjax.metrics.mapfiles import Folder, read_map, read_mask
+from iadjax.metrics.mapfiles import Folder, read_map
 from iadjax.metrics.pixel import LIMITS, pixel_metrics
 from iadjax.metrics.protocol import mean_over_categories, resize_mask
 
@@ -36,6 +37,7 @@ def evaluate_files(
     maps: str | Path | None = None,
     masks: str | Path | None = None,
     eval_size: int | None = None,
+    mask_threshold: float | str = "auto",
 ) -> dict[str, dict[str, Any]]:
     """Image and pixel metrics per category, recomputed from files without a network.
 
@@ -47,11 +49,13 @@ def evaluate_files(
         metrics. The map of an image is the file with the image's relative path but for its suffix, or the only one whose
         path ends with the image's or is the end of it. Folders named `test`, `ground_truth`, `masks`, `maps` or
         `anomaly_maps` and the suffix `_mask` do not count in that comparison: the layout of MVTec submissions fits.
-      masks: a folder of masks, found likewise; marked where the value is not 0, or, in a file of more than two values, above
-        half of the range. A normal image may lack one, then nothing is marked (in a table: label 0; without a table: it lies
-        in a folder `good`, `ok` or `normal`) and its size is that of the category's masks, if they share one.
+      masks: a folder of masks, found likewise and read as `iadjax.data.MaskReader` says. A normal image may lack one, then
+        nothing is marked (in a table: label 0; without a table: it lies in a folder `good`, `ok` or `normal`) and its size is
+        that of the category's masks, if they share one.
       eval_size: None or 0: metrics at each mask's own resolution, the map resized to it (bilinear in float32, PIL mode F;
         antialiased where it shrinks). An integer S: both at S x S, masks by nearest neighbour.
+
+      mask_threshold: "auto", or the number above which a value of a mask marks a defect.
 
     Returns:
       For each category, and for their unweighted "mean": the keys of `image_metrics` and `pixel_metrics`, `resolution`
@@ -69,6 +73,7 @@ def evaluate_files(
         raise UserError(f"eval_size must be a positive number of pixels, or 0 for the masks' own size, got {eval_size}")
     map_files = Folder(maps, "map") if maps is not None else None
     mask_files = Folder(masks, "mask") if masks is not None else None
+    read_mask = MaskReader(mask_threshold)
     rows = _rows_of_maps(map_files) if scores is None else _read_scores(Path(scores))
     table = {}
     for category in dict.fromkeys(row.category for row in rows):
@@ -77,7 +82,7 @@ def evaluate_files(
         if scores is not None:
             found |= image_metrics(np.array([row.score for row in some]), np.array([row.label for row in some]))
         if map_files is not None:
-            found |= pixel_metrics(*_pairs(some, map_files, mask_files, eval_size))
+            found |= pixel_metrics(*_pairs(some, map_files, mask_files, read_mask, eval_size))
         resolution = "none" if maps is None else f"{eval_size}x{eval_size}" if eval_size else "original"
         table[category] = found | {"resolution": resolution, "images": len(some)}
     table["mean"] = mean_over_categories(list(table.values()))
@@ -123,11 +128,11 @@ def _rows_of_maps(folder: Folder) -> list[_Row]:
 
 
 def _pairs(
-    rows: list[_Row], map_files: Folder, mask_files: Folder, eval_size: int | None
+    rows: list[_Row], map_files: Folder, mask_files: Folder, read_mask: MaskReader, eval_size: int | None
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Maps and masks of one size, image by image."""
     found = {row.path: _find_mask(row, mask_files) for row in rows}
-    read = {path: read_mask(file) for path, file in found.items() if file is not None}
+    read = {path: read_mask(file).astype(bool) for path, file in found.items() if file is not None}
     taken: dict[Path, str] = {}
     maps, masks = [], []
     for row in rows:

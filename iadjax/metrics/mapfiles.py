@@ -1,4 +1,4 @@
-"""Maps and masks on disk: which file belongs to which image, and how each kind is read."""
+"""Maps and masks on disk: which file belongs to which image, and how maps are read."""
 
 from pathlib import Path, PurePosixPath
 
@@ -6,11 +6,12 @@ import numpy as np
 import tifffile
 from PIL import Image, UnidentifiedImageError
 
+from iadjax.data.images import SUFFIXES
 from iadjax.errors import UserError
 
-__all__ = ["Folder", "read_map", "read_mask"]
+__all__ = ["Folder", "read_map"]
 
-_SUFFIXES = frozenset({".tif", ".tiff", ".npy", ".png"})
+_SUFFIXES = {"map": frozenset({".tif", ".tiff", ".npy", ".png"}), "mask": SUFFIXES | {".npy"}}
 _PASSED_OVER = frozenset({"test", "ground_truth", "mask", "masks", "maps", "anomaly_maps"})
 
 
@@ -29,7 +30,7 @@ class Folder:
         self.files: dict[tuple[str, ...], Path] = {}
         self._by_name: dict[str, list[tuple[str, ...]]] = {}
         for file in sorted(self.root.rglob("*")):
-            if file.suffix.lower() not in _SUFFIXES or not file.is_file():
+            if file.suffix.lower() not in _SUFFIXES[kind] or not file.is_file():
                 continue
             key = _key(file.relative_to(self.root).as_posix())
             if key in self.files:
@@ -37,7 +38,7 @@ class Folder:
             self.files[key] = file
             self._by_name.setdefault(key[-1], []).append(key)
         if not self.files:
-            raise UserError(f"{self.root} holds no {kind}s; the suffixes are {', '.join(sorted(_SUFFIXES))}")
+            raise UserError(f"{self.root} holds no {kind}s; the suffixes are {', '.join(sorted(_SUFFIXES[kind]))}")
 
     def find(self, path: str) -> Path | None:
         """The file of the image `path`; None if there is none.
@@ -67,27 +68,6 @@ def read_map(file: Path) -> np.ndarray:
     if not np.isfinite(array).all():
         raise UserError(f"the map {file} holds {int(np.sum(~np.isfinite(array)))} NaN or infinite of {array.size} values")
     return array.astype(np.float32)
-
-
-def read_mask(file: Path) -> np.ndarray:
-    """A mask as bool `[H, W]`: not 0, or above half of the range in a file of more than two values.
-
-    Raises:
-      UserError: unreadable, not 2-D, or of small values that only the user can read; it is named.
-    """
-    array = _read(file)
-    if array.ndim == 3 and array.shape[-1] in (2, 3, 4):
-        # without alpha, which is opaque everywhere
-        array = array[..., : 3 if array.shape[-1] > 2 else 1].max(axis=-1)
-    if array.ndim != 2 or array.dtype.kind not in "biuf":
-        raise UserError(f"the mask {file} must be one 2-D array, got {array.shape} of {array.dtype}")
-    marked = array != 0
-    if not marked.any() or np.array_equal(marked, array == array.max()):
-        return marked
-    above = array > (np.iinfo(array.dtype).max // 2 if array.dtype.kind in "iu" else 0.5)
-    if not above.any():
-        raise UserError(f"the mask {file} holds several small values up to {array.max()}; write it with 0 and 255 alone")
-    return above
 
 
 def _read(file: Path) -> np.ndarray:

@@ -14,7 +14,10 @@ from iadjax.errors import UserError, did_you_mean
 from iadjax.metrics.binary import confusion
 from iadjax.metrics.inputs import as_scores
 
-__all__ = ["fit_threshold", "threshold_options", "threshold_report"]
+__all__ = ["DEFAULTS", "fit_threshold", "threshold_options", "threshold_report"]
+
+DEFAULTS = {"quantile": 0.99, "num_sigmas": 3.0, "fpr": 0.01, "tail_fraction": 0.1}
+"""Default of every option of a rule, here and in configs."""
 
 _MIN_EXCEEDANCES = 10
 
@@ -24,14 +27,14 @@ def fit_threshold(name: str, scores: Any, **options: float) -> float:
 
     Args:
       name: the rule, with its options:
-        "quantile": the `q` quantile (0.99), interpolated linearly.
-        "k_sigma": mean + `k` * standard deviation (3.0).
-        "extreme_value": peaks over threshold: a generalised Pareto tail (shape g, scale s) fitted by maximum likelihood to the
-          exceedances over the 1 - `tail` quantile u (0.1), then z = u + (s / g) ((fpr n / n_u)^-g - 1), the score that a
-          normal image passes with probability `fpr` (0.001), also far beyond the observed ones. (Siffer et al. 2017, KDD.)
-        "target_fpr": the lowest threshold that flags at most the share `fpr` (0.01) of these scores.
+        "quantile": the quantile `quantile` of the scores, interpolated linearly.
+        "k_sigma": mean + `num_sigmas` * standard deviation.
+        "extreme_value": peaks over threshold (Siffer et al., KDD 2017). A generalised Pareto tail (shape g, scale s) is fitted
+          by maximum likelihood to the n_u of n scores above u, the 1 - `tail_fraction` quantile. The threshold is
+          u + (s / g) ((fpr n / n_u)^-g - 1). A normal image passes it with probability `fpr`, which may be below 1 / n.
+        "target_fpr": the lowest threshold that flags at most the fraction `fpr` of these scores.
       scores: any shape, at least one finite value.
-      options: keywords of the rule.
+      options: keywords of the rule; `DEFAULTS` has what is left out.
 
     Returns:
       The threshold in the units of the scores.
@@ -82,17 +85,17 @@ def threshold_report(threshold: float, scores: Any, labels: Any) -> dict[str, fl
     }
 
 
-def _quantile(scores: np.ndarray, q: float = 0.99) -> float:
-    _check("q", q, 0 <= q <= 1, "from 0 to 1")
-    return float(np.quantile(scores.astype(np.float64), q))
+def _quantile(scores: np.ndarray, quantile: float = DEFAULTS["quantile"]) -> float:
+    _check("quantile", quantile, 0 <= quantile <= 1, "from 0 to 1")
+    return float(np.quantile(scores.astype(np.float64), quantile))
 
 
-def _k_sigma(scores: np.ndarray, k: float = 3.0) -> float:
+def _k_sigma(scores: np.ndarray, num_sigmas: float = DEFAULTS["num_sigmas"]) -> float:
     scores = scores.astype(np.float64)
-    return float(scores.mean() + k * scores.std())
+    return float(scores.mean() + num_sigmas * scores.std())
 
 
-def _target_fpr(scores: np.ndarray, fpr: float = 0.01) -> float:
+def _target_fpr(scores: np.ndarray, fpr: float = DEFAULTS["fpr"]) -> float:
     _check("fpr", fpr, 0 <= fpr <= 1, "from 0 to 1")
     # the small slack keeps 0.29 * 100 at 29
     allowed = int(np.floor(fpr * scores.size * (1 + 1e-12)))
@@ -103,16 +106,16 @@ def _target_fpr(scores: np.ndarray, fpr: float = 0.01) -> float:
     return float(np.nextafter(kind(np.sort(scores)[scores.size - 1 - allowed]), kind(np.inf)))
 
 
-def _extreme_value(scores: np.ndarray, fpr: float = 1e-3, tail: float = 0.1) -> float:
-    _check("tail", tail, 0 < tail < 1, "between 0 and 1")
-    _check("fpr", fpr, 0 < fpr <= tail, "above 0 and at most tail")
+def _extreme_value(scores: np.ndarray, fpr: float = DEFAULTS["fpr"], tail_fraction: float = DEFAULTS["tail_fraction"]) -> float:
+    _check("tail_fraction", tail_fraction, 0 < tail_fraction < 1, "between 0 and 1")
+    _check("fpr", fpr, 0 < fpr <= tail_fraction, "above 0 and at most tail_fraction")
     scores = scores.astype(np.float64)
-    start = np.quantile(scores, 1 - tail)
+    start = np.quantile(scores, 1 - tail_fraction)
     over = scores[scores > start] - start
     if len(over) < _MIN_EXCEEDANCES:
         raise UserError(
-            f"extreme_value fits a tail to at least {_MIN_EXCEEDANCES} scores above the {1 - tail:g} quantile, got {len(over)} "
-            f"of {scores.size}; hold out more normal images, raise tail, or use 'quantile'"
+            f"extreme_value fits a tail to at least {_MIN_EXCEEDANCES} scores above the {1 - tail_fraction:g} quantile, got "
+            f"{len(over)} of {scores.size}; hold out more normal images, raise tail_fraction, or use 'quantile'"
         )
     scale = over.mean()
     with warnings.catch_warnings(), np.errstate(all="ignore"):

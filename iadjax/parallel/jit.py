@@ -57,7 +57,7 @@ def jit_update(devices: Devices, detector: Detector, update: Callable, state: St
 
 
 def jit_predict(devices: Devices, predict: Callable) -> Callable:
-    """`(state, frozen, batch) -> Prediction` for all devices: rows in, rows out, `distributed.fetch` brings them to the host."""
+    """`(state, frozen, batch) -> Prediction` for all devices, split by rows; `distributed.fetch` brings them to the host."""
     if devices.mesh is None:
         return jax.jit(predict)
     if devices.kind == "pmap":

@@ -60,8 +60,8 @@ def _facts(run, count: int) -> str:
     sizes = run.config["data"]
     facts = {
         **{name: f"{each['name']} {Path(each['weights']).name}".strip() for name, each in run.weights.items()},
-        "resize": sizes["resize"],
-        "crop": sizes["crop"] or "none",
+        "resize": f"{sizes['resize']} (sides: {sizes['resize_side']}, {sizes['interpolation']})",
+        "crop": f"to multiples of {sizes['crop_multiple']}" if sizes["crop_multiple"] else sizes["crop"] or "none",
         "seed": run.config["seed"],
         "protocol": run.config["protocol"]["name"],
         "test images": count,

@@ -1,9 +1,9 @@
-"""Fits and measures every detector under one protocol; writes the table that docs/engines.md shows.
+"""Fits and measures every detector under one protocol; writes the table that docs/detectors.md shows.
 
-    python scripts/benchmarks/detectors.py --hazelnut=DIR --mtd=DIR --weights=resnet18.safetensors --workdir=runs/engines
-    python scripts/benchmarks/detectors.py --only=padim,rd4ad --workdir=runs/engines              synthetic images alone, two detectors
+    python scripts/benchmarks/detectors.py --hazelnut=DIR --mtd=DIR --weights=resnet18.safetensors --workdir=runs/detectors
+    python scripts/benchmarks/detectors.py --only=padim,rd4ad --workdir=runs/detectors     # synthetic images, two detectors
 
-Every run is a process of its own: `scripts/train.py` with the overrides that stand in `ENGINES` and on the page. Fitted runs
+Every run is a process of its own: `scripts/train.py` with the overrides that stand in `BENCHMARKS` and on the page. Fitted runs
 in --workdir are not fitted again. Full-length schedules take days on two cores; the overrides shorten them, and the page says
 to what.
 """
@@ -20,14 +20,14 @@ import iadjax
 from iadjax import files, progress
 from iadjax.experiment import cli, record
 
-_WORKDIR = flags.DEFINE_string("workdir", "runs/engines", "Directory of the runs.")
+_WORKDIR = flags.DEFINE_string("workdir", "runs/detectors", "Directory of the runs.")
 _ONLY = flags.DEFINE_list("only", [], "Detectors to run; all by default.")
 _HAZELNUT = flags.DEFINE_string("hazelnut", "", "Folder in the MVTec AD layout: one category.")
 _MTD = flags.DEFINE_string("mtd", "", "Folder of MTD.")
 _WEIGHTS = flags.DEFINE_string("weights", "", "ResNet-18 weights, safetensors; needed for --hazelnut and --mtd.")
-_JSON = flags.DEFINE_string("json", "results/engines.json", "File for the figures; figures of other runs in it are kept.")
-_PAGE = flags.DEFINE_string("page", "docs/engines.md", "The page made of them; empty for none.")
-_README = flags.DEFINE_string("readme", "README.md", "File whose table between the engines marks is replaced; empty for none.")
+_JSON = flags.DEFINE_string("json", "results/detectors.json", "File for the figures; figures of other runs in it are kept.")
+_PAGE = flags.DEFINE_string("page", "docs/detectors.md", "The page made of them; empty for none.")
+_README = flags.DEFINE_string("readme", "README.md", "File whose table between the marks is replaced; empty for none.")
 
 _NOTE = flags.DEFINE_string("note", "", "A sentence for the page, such as what else the machine did meanwhile.")
 _SETS = flags.DEFINE_list("sets", [], "Which of synthetic, hazelnut_toy and mtd_300; by default those that have a folder.")
@@ -37,7 +37,7 @@ SETS = ("synthetic", "hazelnut_toy", "mtd_300")
 KEYS = ("image_auroc", "pixel_auroc", "aupro")
 
 
-class Engine(NamedTuple):
+class Benchmark(NamedTuple):
     """One row of the table.
 
     Attributes:
@@ -54,46 +54,46 @@ class Engine(NamedTuple):
     pretrained: bool = True
 
 
-ENGINES = {
-    "anomalydino": Engine(
-        "few_shot/anomalydino.py", {"protocol.k": 4, "detector.layers": ("layer2", "layer3")}, {"detector.rotations": 8}
+BENCHMARKS = {
+    "anomalydino": Benchmark(
+        "few_shot/anomalydino.py", {"protocol.num_shots": 4, "detector.layers": ("layer2", "layer3")}, {"detector.rotations": 8}
     ),
-    "devnet": Engine(
+    "devnet": Benchmark(
         "supervised/devnet.py",
         {"detector.layers": ("layer3",), "detector.steps": 60, "detector.decay_every": 40, "data.batch_size": 12},
         {"protocol.num_anomalies": 5},
     ),
-    "draem": Engine(
+    "draem": Benchmark(
         "unsupervised/draem.py",
         {"detector.width": 16, "detector.segment_width": 16, "detector.learning_rate": 2e-3, "data.batch_size": 8},
         {"detector.epochs": 20, "data.resize": 128},
         {"detector.epochs": 2, "data.resize": 128},
         pretrained=False,
     ),
-    "efficientad": Engine(
+    "efficientad": Benchmark(
         "unsupervised/efficientad.py",
         {"detector.steps": 60, "detector.learning_rate": 5e-4, "data.batch_size": 1, "backbone.weights": "random"},
         mtd={"detector.steps": 30, "data.resize": 128},
         pretrained=False,
     ),
-    "fastflow": Engine(
+    "fastflow": Benchmark(
         "unsupervised/fastflow.py",
         {"detector.conv3x3_only": True, "data.batch_size": 8},
         {"detector.epochs": 12},
         {"detector.epochs": 2},
     ),
-    "padim": Engine("unsupervised/padim.py", {"detector.num_channels": 100, "data.crop": 0}),
-    "patchcore": Engine("unsupervised/patchcore.py", {}, {"detector.coreset_ratio": 0.1}, {"detector.coreset_ratio": 0.01}),
-    "rd4ad": Engine(
+    "padim": Benchmark("unsupervised/padim.py", {"detector.num_channels": 100, "data.crop": 0}),
+    "patchcore": Benchmark("unsupervised/patchcore.py", {}, {"detector.coreset_ratio": 0.1}, {"detector.coreset_ratio": 0.01}),
+    "rd4ad": Benchmark(
         "unsupervised/rd4ad.py", {"data.batch_size": 8}, {"detector.epochs": 12}, {"detector.epochs": 2}
     ),
-    "simplenet": Engine(
+    "simplenet": Benchmark(
         "unsupervised/simplenet.py",
         {"detector.pretrain_dimension": 384, "detector.target_dimension": 384, "data.crop": 0},
         {"detector.epochs": 20},
         {"detector.epochs": 4},
     ),
-    "uniad": Engine(
+    "uniad": Benchmark(
         "multi_class/uniad.py",
         {
             "detector.layers": ("layer1", "layer2", "layer3"),
@@ -109,11 +109,11 @@ ENGINES = {
 
 def overrides(name: str, dataset: str) -> dict[str, Any]:
     """What the run of a detector on a data set changes in its config."""
-    engine = ENGINES[name]
+    benchmark = BENCHMARKS[name]
     if dataset == "synthetic":
         return {}
-    changed = {"data.resize": 256, **engine.real, **(engine.mtd if dataset == "mtd_300" else engine.hazelnut)}
-    if engine.pretrained:
+    changed = {"data.resize": 256, **benchmark.real, **(benchmark.mtd if dataset == "mtd_300" else benchmark.hazelnut)}
+    if benchmark.pretrained:
         changed["backbone.name"] = "resnet18"
     return changed
 
@@ -125,11 +125,11 @@ def fit(name: str, dataset: str, workdir: Path) -> None:
     synthetic = "synthetic" if name == "patchcore" else "smoke:all"
     argument = {"synthetic": synthetic, "hazelnut_toy": "folder", "mtd_300": "mtd_300"}
     command = [sys.executable, str(ROOT / "scripts/train.py"), f"--workdir={workdir}"]
-    command.append(f"--config={ROOT / 'configs' / ENGINES[name].config}:{argument[dataset]}")
+    command.append(f"--config={ROOT / 'configs' / BENCHMARKS[name].config}:{argument[dataset]}")
     command += [f"--config.{key}={value}" for key, value in overrides(name, dataset).items()]
     if dataset != "synthetic":
         command.append(f"--config.data.root={_HAZELNUT.value if dataset == 'hazelnut_toy' else _MTD.value}")
-        command += [f"--config.backbone.weights={_WEIGHTS.value}"] if ENGINES[name].pretrained else []
+        command += [f"--config.backbone.weights={_WEIGHTS.value}"] if BENCHMARKS[name].pretrained else []
     if workdir.is_dir():
         command.append("--resume")
     progress.say(f"{name} on {dataset}")
@@ -152,7 +152,7 @@ def figures(name: str, dataset: str, workdir: Path) -> dict[str, Any]:
         "overrides": {
             key: list(value) if isinstance(value, tuple) else value for key, value in overrides(name, dataset).items()
         },
-        "command": f"configs/{ENGINES[name].config}",
+        "command": f"configs/{BENCHMARKS[name].config}",
         "backbone": run["weights"].get("backbone", {"name": "none"})["name"],
     }
 
@@ -165,7 +165,7 @@ def markdown(results: dict[str, Any]) -> str:
     """The tables, one for each data set."""
     parts = []
     for dataset in SETS:
-        rows = {name: each[dataset] for name, each in results["engines"].items() if dataset in each}
+        rows = {name: each[dataset] for name, each in results["detectors"].items() if dataset in each}
         if not rows:
             continue
         sizes = sorted({f"{row['images']['train']} train, {row['images']['test']} test" for row in rows.values()})
@@ -180,10 +180,10 @@ def markdown(results: dict[str, Any]) -> str:
 
 
 def page(results: dict[str, Any]) -> str:
-    """docs/engines.md."""
+    """docs/detectors.md."""
     about = results["about"]
     lines = [
-        "# Engines",
+        "# Detectors",
         "",
         *([about["note"], ""] if about.get("note") else []),
         "Every detector under one protocol; made by `python scripts/benchmarks/detectors.py`, not by hand. "
@@ -204,7 +204,7 @@ def page(results: dict[str, Any]) -> str:
         "| detector | config | data | overrides |",
         "|---|---|---|---|",
     ]
-    for name, each in sorted(results["engines"].items()):
+    for name, each in sorted(results["detectors"].items()):
         for dataset in SETS[1:]:
             if dataset in each:
                 text = " ".join(f"`{key}={value}`" for key, value in each[dataset]["overrides"].items())
@@ -214,7 +214,7 @@ def page(results: dict[str, Any]) -> str:
 
 def replace_table(file: Path, table: str) -> None:
     """Puts the table between the marks in a page."""
-    begin, end = "<!-- engines -->\n", "<!-- /engines -->"
+    begin, end = "<!-- detectors -->\n", "<!-- /detectors -->"
     text = file.read_text(encoding="utf-8")
     if begin not in text or end not in text:
         raise iadjax.UserError(f"{file} has no marks {begin.strip()} and {end}; add them or give --readme=")
@@ -223,10 +223,10 @@ def replace_table(file: Path, table: str) -> None:
 
 
 def main() -> None:
-    names = _ONLY.value or sorted(ENGINES)
-    unknown = [name for name in names if name not in ENGINES]
+    names = _ONLY.value or sorted(BENCHMARKS)
+    unknown = [name for name in names if name not in BENCHMARKS]
     if unknown:
-        raise iadjax.UserError(f"there is no engine {unknown[0]!r}; valid names: {', '.join(sorted(ENGINES))}")
+        raise iadjax.UserError(f"there is no detector {unknown[0]!r}; valid names: {', '.join(sorted(BENCHMARKS))}")
     if (_HAZELNUT.value or _MTD.value) and not Path(_WEIGHTS.value or "nowhere").is_file():
         raise iadjax.UserError("--hazelnut and --mtd need --weights=FILE, ResNet-18's safetensors")
     sets = _SETS.value or ["synthetic", *(["hazelnut_toy"] if _HAZELNUT.value else []), *(["mtd_300"] if _MTD.value else [])]
@@ -234,11 +234,11 @@ def main() -> None:
     for (name, dataset), workdir in runs.items():
         fit(name, dataset, workdir)
     file = Path(_JSON.value)
-    results = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {"engines": {}}
+    results = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {"detectors": {}}
     results["about"] = record.about()
     results["about"]["note"] = _NOTE.value
     for (name, dataset), workdir in runs.items():
-        results["engines"].setdefault(name, {})[dataset] = figures(name, dataset, workdir)
+        results["detectors"].setdefault(name, {})[dataset] = figures(name, dataset, workdir)
     files.write_json(file, results)
     if _PAGE.value:
         files.write_text(Path(_PAGE.value), page(results))

@@ -4,8 +4,8 @@
     python scripts/benchmarks/device.py --stages=knn,coreset,rd4ad [--rounds=5] [--small]
 
 Ceilings are measured in the same run: a large matrix product in the stage's precision, and reading and writing a large array.
-Where PyTorch is installed and sees the same device it runs the same stages (scripts/benchmarks/device_torch.py) with the same number
-of threads, on CUDA also compiled by `torch.compile`; a stage whose outputs differ gets no ratio, and the script ends with
+Where PyTorch is installed and sees the same device it runs the same stages (`device_torch.py`) with the same number of threads.
+On CUDA it runs them compiled by `torch.compile` as well. A stage whose outputs differ gets no ratio, and the script ends with
 status 1. In bfloat16 PyTorch runs by autocast, with float32 weights as usual and with weights that are rounded before, as
 frozen ones are here; a ratio is to the fastest form. Rounds alternate between the sides; the fastest round of each counts. The
 first call, which compiles, is not among them; the JSON file has it. Weights are random: only speed is measured. Work is counted

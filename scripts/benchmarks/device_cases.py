@@ -1,4 +1,4 @@
-"""The stages of scripts/benchmarks/device.py: inputs, the call here, that of scripts/benchmarks/device_torch.py, and the work in it."""
+"""The stages of `device.py`: inputs, the call here, that of `device_torch.py`, and the work in it."""
 
 import functools
 from collections.abc import Callable, Iterator, Mapping

@@ -34,23 +34,27 @@ KEYS = ("image_auroc", "pixel_auroc", "aupro")
 STEPS = 50
 
 # name, protocol, seeds
-SHOTS = [(f"few_shot k={k}", {"name": "few_shot", "k": k}, (0, 1, 2)) for k in (1, 2, 4, 8)]
-NOISE = [(f"noisy {ratio:g}", {"name": "noisy", "ratio": ratio}, (0,)) for ratio in (0.05, 0.1, 0.15, 0.2)]
+SHOTS = [(f"few_shot num_shots={k}", {"name": "few_shot", "num_shots": k}, (0, 1, 2)) for k in (1, 2, 4, 8)]
+NOISE = [(f"noisy {ratio:g}", {"name": "noisy", "noise_ratio": ratio}, (0,)) for ratio in (0.05, 0.1, 0.15, 0.2)]
 COMMON = [
     ("unsupervised", {"name": "unsupervised"}, (0,)),
     *SHOTS,
-    ("few_shot k=4, 4 turns", {"name": "few_shot", "k": 4, "rotations": 4}, (0, 1, 2)),
+    ("few_shot num_shots=4, 4 rotations", {"name": "few_shot", "num_shots": 4, "rotations": 4}, (0, 1, 2)),
     *NOISE,
-    ("noisy 0.1, overlap", {"name": "noisy", "ratio": 0.1, "overlap": True}, (0,)),
+    ("noisy 0.1, kept in test", {"name": "noisy", "noise_ratio": 0.1, "keep_in_test": True}, (0,)),
     ("batched zero_shot", {"name": "zero_shot", "test_batch": True}, (0,)),
 ]
 SETTINGS = {
     "mtd_300": COMMON,
     "synthetic": [
         ("multi_class", {"name": "multi_class"}, (0,)),
-        ("few_shot k=4, one model", {"name": "few_shot", "k": 4}, (0, 1, 2)),
+        ("few_shot num_shots=4, one model", {"name": "few_shot", "num_shots": 4}, (0, 1, 2)),
         ("continual", {"name": "continual"}, (0,)),
-        ("transfer to washer, k=4", {"name": "transfer", "source": "capsule,circuit,fabric,granite,wood", "k": 4}, (0, 1, 2)),
+        (
+            "transfer to washer, num_shots=4",
+            {"name": "transfer", "source": "capsule,circuit,fabric,granite,wood", "num_shots": 4},
+            (0, 1, 2),
+        ),
     ],
 }
 

@@ -6,7 +6,7 @@ from PIL import Image
 from scipy import ndimage
 
 from iadjax import data
-from iadjax.data.images import read_image, read_mask
+from iadjax.data.images import read_image
 from iadjax.data.sources.synthetic import CATEGORIES, DEFECTIVE, GOOD, TRAIN
 from iadjax.data.transform import Transform, geometry
 from iadjax.errors import UserError
@@ -50,11 +50,6 @@ def test_exif_orientation(tmp_path):
     np.testing.assert_array_equal(read_image(tmp_path / "x.png")[..., 0], np.rot90(RAMP, -1))
 
 
-def test_mask_threshold(tmp_path):
-    Image.fromarray(np.array([[0, 1, 127, 128, 255]], np.uint8)).save(tmp_path / "m.png")
-    np.testing.assert_array_equal(read_mask(tmp_path / "m.png"), [[0, 0, 0, 1, 1]])
-
-
 @pytest.mark.parametrize(
     ("resize", "crop", "resized", "size"),
     [
@@ -68,6 +63,55 @@ def test_mask_threshold(tmp_path):
 def test_geometry(resize, crop, resized, size):
     found = geometry(400, 600, resize, crop)
     assert found.resized == resized and found.size == size
+
+
+@pytest.mark.parametrize(
+    ("shape", "options", "resized", "size"),
+    [
+        # AnomalyDINO: shorter side 448, multiples of 14
+        ((1024, 1024), {"resize": 448, "side": "shorter", "multiple": 14}, (448, 448), (448, 448)),
+        ((1168, 1284), {"resize": 448, "side": "shorter", "multiple": 14}, (448, 492), (448, 490)),
+        # 1358.4 is cut, as torchvision does
+        ((500, 1516), {"resize": 448, "side": "shorter"}, (448, 1358), (448, 1358)),
+        ((400, 600), {"resize": 256, "crop": 224, "side": "both"}, (256, 256), (224, 224)),
+        ((101, 75), {"resize": 0, "multiple": 14}, (101, 75), (98, 70)),
+    ],
+)
+def test_sides_and_multiples(shape, options, resized, size):
+    found = geometry(*shape, **options)
+    assert found.resized == resized and found.size == size
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"resize": 256, "crop": 224, "multiple": 14}, "data.crop=224 and data.crop_multiple=14 exclude each other"),
+        ({"resize": (256, 300), "side": "shorter"}, "data.resize_side=shorter needs one integer"),
+        ({"resize": 8, "multiple": 14}, "data.crop_multiple=14 leaves nothing of the resized image 8x8"),
+    ],
+)
+def test_what_excludes_each_other_is_refused(options, sentence):
+    with pytest.raises(UserError, match=sentence):
+        geometry(100, 120, **options)
+
+
+def test_a_multiple_is_cropped_from_the_top_left_and_maps_cover_the_original():
+    transform = Transform(45, side="shorter", interpolation="bicubic", multiple=14)
+    image = np.random.default_rng(0).integers(0, 256, (90, 120, 3), np.uint8)
+    expected = np.asarray(Image.fromarray(image).resize((60, 45), Image.Resampling.BICUBIC))[:42, :56]
+    np.testing.assert_array_equal(transform.resample(image), expected)
+    # deeper images: the same filter, kept in [0, 1]
+    deep = transform.image(image.astype(np.float32) / 255)
+    assert deep.min() >= 0 and deep.max() <= 1
+    np.testing.assert_allclose(deep, expected / 255, atol=0.02)
+    mask = (image[..., 0] > 127).astype(np.uint8)
+    assert transform.mask(mask).shape == (42, 56) and transform.visible(mask).shape == (90, 120)
+    seen = np.arange(42 * 56, dtype=np.float32).reshape(42, 56)
+    whole = transform.map_back(seen, 90, 120)
+    assert whole.shape == (90, 120) and transform.origin(90, 120) == (0, 0)
+    # positions stay: two pixels of the original for each of the map
+    np.testing.assert_allclose(whole[20:60:2, 20:80:2], seen[10:30, 10:40] - 14.25, atol=1e-2)
+    np.testing.assert_array_equal(whole[-1, :100], whole[-3, :100])
 
 
 def test_a_crop_larger_than_the_image_is_refused():

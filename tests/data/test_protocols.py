@@ -1,5 +1,6 @@
 """Protocols: who may see what, for any data set, seed and order of files."""
 
+import importlib
 import json
 
 import jax.numpy as jnp
@@ -31,9 +32,9 @@ def made(categories=2, train=20, good=6, bad=8):
 PROTOCOLS = (
     {"name": "unsupervised"},
     {"name": "multi_class"},
-    {"name": "few_shot", "k": 3, "rotations": 4},
-    {"name": "noisy", "ratio": 0.1},
-    {"name": "noisy", "ratio": 0.1, "overlap": True},
+    {"name": "few_shot", "num_shots": 3, "rotations": 4},
+    {"name": "noisy", "noise_ratio": 0.1},
+    {"name": "noisy", "noise_ratio": 0.1, "keep_in_test": True},
     {"name": "supervised", "num_anomalies": 2},
     {"name": "supervised", "num_anomalies": 2, "defect": "hole"},
     {"name": "zero_shot"},
@@ -55,7 +56,7 @@ def test_every_protocol_keeps_its_word(options, seed, holdout, sizes, order):
     train, validation, test = ({item.path for item in part} for part in parts)
     assert all(len(paths) == len(part) for paths, part in zip((train, validation, test), parts, strict=True))
     # nobody sees the test but where the protocol says so
-    sees_test = options.get("overlap") or options.get("test_batch")
+    sees_test = options.get("keep_in_test") or options.get("test_batch")
     assert bool(train & test) == bool(sees_test) and not validation & (train | test)
     assert all(not item.label for item in parts.validation)
     # labels are for the supervised alone
@@ -74,23 +75,23 @@ def test_every_protocol_keeps_its_word(options, seed, holdout, sizes, order):
 
 @pytest.mark.parametrize("k", [1, 2, 4, 8])
 def test_few_shot_sizes(k):
-    parts = split(made(), "few_shot", 0.1, 0, k=k)
+    parts = split(made(), "few_shot", 0.1, 0, num_shots=k)
     assert len(parts.train) == 2 * k and len(parts.validation) == 4
-    turned = split(made(), "few_shot", 0.1, 0, k=k, rotations=5)
-    assert len(turned.train) == 10 * k and {item.turn for item in turned.train} == {0, 72, 144, 216, 288}
-    assert {item.path for item in parts.train} <= {item.path for item in turned.train}
+    rotated = split(made(), "few_shot", 0.1, 0, num_shots=k, rotations=5)
+    assert len(rotated.train) == 10 * k and {item.rotation for item in rotated.train} == {0, 72, 144, 216, 288}
+    assert {item.path for item in parts.train} <= {item.path for item in rotated.train}
 
 
 @pytest.mark.parametrize("ratio", [0.05, 0.1, 0.15, 0.2])
 def test_noisy_sizes(ratio):
     dataset = made(2, 100, 10, 40)
-    parts = split(dataset, "noisy", 0.0, 0, ratio=ratio)
+    parts = split(dataset, "noisy", 0.0, 0, noise_ratio=ratio)
     moved = [item for item in parts.train if item not in set(dataset.train)]
     assert len(moved) == 2 * int(ratio * 100) and all(item.defect != "good" and item.label == 0 for item in moved)
     assert len(parts.test) == len(dataset.test) - len(moved)
-    assert len(split(dataset, "noisy", 0.0, 0, ratio=ratio, overlap=True).test) == len(dataset.test)
+    assert len(split(dataset, "noisy", 0.0, 0, noise_ratio=ratio, keep_in_test=True).test) == len(dataset.test)
     # at most 75 % of the anomalies
-    few = split(made(1, 100, 10, 8), "noisy", 0.0, 0, ratio=0.2)
+    few = split(made(1, 100, 10, 8), "noisy", 0.0, 0, noise_ratio=0.2)
     assert sum(item.defect != "good" for item in few.train) == int(MOST_NOISE * 8)
 
 
@@ -106,10 +107,10 @@ def test_supervised_settings():
     ("options", "sentence"),
     [
         ({"name": "few_shots"}, "there is no protocol 'few_shots'; did you mean 'few_shot'"),
-        ({"name": "few_shot", "k": 21}, "protocol.k must be between 1 and the"),
+        ({"name": "few_shot", "num_shots": 21}, "protocol.num_shots must be between 1 and the"),
         ({"name": "few_shot", "rotations": 0}, "protocol.rotations must be at least 1"),
-        ({"name": "noisy", "ratio": 1.0}, r"protocol.ratio must be in \(0, 1\), got 1.0"),
-        ({"name": "noisy", "ratio": 0.01}, "moves none in c0; raise protocol.ratio"),
+        ({"name": "noisy", "noise_ratio": 1.0}, r"protocol.noise_ratio must be in \(0, 1\), got 1.0"),
+        ({"name": "noisy", "noise_ratio": 0.01}, "moves none in c0; raise protocol.noise_ratio"),
         ({"name": "supervised", "defect": "hol"}, "there is no defect 'hol' in the images; did you mean 'hole'"),
         ({"name": "continual"}, "is a sequence of fits"),
     ],
@@ -121,15 +122,26 @@ def test_mistakes_are_named(options, sentence):
         split(made(1), "multi_class", 0.1, 0)
 
 
-def test_a_turned_image_is_the_turned_image():
+def test_shots_by_name_are_the_first_files_and_then_the_next():
+    dataset = made()
+    names = sorted(item.path for item in dataset.train if item.category == "c0")
+    for seed in (0, 1):
+        parts = split(dataset._replace(train=dataset.train[::-1]), "few_shot", 0.1, seed, num_shots=3, shots_by_name=True)
+        assert sorted(item.path for item in parts.train if item.category == "c0") == names[3 * seed : 3 * seed + 3]
+        assert parts.validation and not set(parts.validation) & set(parts.train)
+    with pytest.raises(UserError, match="protocol.shots_by_name takes images 300 to 302 by name, and c0 has"):
+        split(dataset, "few_shot", 0.1, 100, num_shots=3, shots_by_name=True)
+
+
+def test_a_rotated_image_is_the_rotated_image():
     dataset = data.load("synthetic", category="washer")
-    parts = data.split(dataset, "few_shot", 0.1, 0, k=1, rotations=4)
+    parts = data.split(dataset, "few_shot", 0.1, 0, num_shots=1, rotations=4)
     image, mask = read(dataset, parts.train[0])
     for item, times in zip(parts.train, range(4), strict=True):
-        turned, mask_turned = read(dataset, item)
+        rotated, mask_rotated = read(dataset, item)
         # whole right angles move pixels and do nothing else; interpolation may round by one grey level
-        assert np.abs(turned.astype(int) - np.rot90(image, times)).max() <= 1
-        assert turned.dtype == np.uint8 and np.array_equal(mask_turned, np.rot90(mask, times))
+        assert np.abs(rotated.astype(int) - np.rot90(image, times)).max() <= 1
+        assert rotated.dtype == np.uint8 and np.array_equal(mask_rotated, np.rot90(mask, times))
 
 
 def zero(backbone, *, sigma: float = 0.0) -> Detector:
@@ -194,7 +206,8 @@ def test_continual_learning(sequence, tmp_path):
 
 def test_a_stopped_sequence_resumes_to_the_same_bytes(sequence, tmp_path, monkeypatch):
     iadjax.fit_sequence(sequence, tmp_path / "whole")
-    fit = iadjax.sequence.fit
+    module = importlib.import_module("iadjax.experiment.sequence")
+    fit = module.fit
 
     def stop(config, *rest, **options):
         if config["data"]["category"] == "fabric":
@@ -202,7 +215,7 @@ def test_a_stopped_sequence_resumes_to_the_same_bytes(sequence, tmp_path, monkey
         return fit(config, *rest, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(iadjax.sequence, "fit", stop)
+        patch.setattr(module, "fit", stop)
         with pytest.raises(KeyboardInterrupt):
             iadjax.fit_sequence(sequence, tmp_path / "parts")
     with pytest.raises(UserError, match="--resume"):
@@ -237,7 +250,7 @@ def test_what_a_detector_carries(name, tmp_path):
 
 
 def test_transfer(sequence, tmp_path):
-    sequence.protocol.update({"name": "transfer", "source": "wood,granite", "k": 2})
+    sequence.protocol.update({"name": "transfer", "source": "wood,granite", "num_shots": 2})
     sequence.data.category = "washer"
     _, found = iadjax.fit_sequence(sequence, tmp_path / "run")
     assert found["steps"] == ["source", "target"]

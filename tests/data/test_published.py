@@ -293,7 +293,7 @@ def test_a_published_validation_part_is_the_held_out_part(tmp_path):
     split = data.split(found, "unsupervised", 0.1, seed=3)
     assert split.validation == found.validation and split.train == found.train and len(split.validation) == 4
     assert data.split(found, "unsupervised", 0.0, seed=3).validation == ()
-    assert data.split(found, "few_shot", 0.1, seed=3, k=1).validation == found.validation
+    assert data.split(found, "few_shot", 0.1, seed=3, num_shots=1).validation == found.validation
 
 
 def test_published_anomalies_are_those_of_the_supervised_protocol(tmp_path):

@@ -73,7 +73,7 @@ def large(tmp_path):
 @pytest.mark.parametrize("name", ["patchcore", "padim", "fastflow"])
 def test_a_defect_on_a_seam_is_found(name, large, tmp_path):
     config = base_config(name, "folder")
-    config.data.update({"root": str(large), "resize": 0, "tile": 32, "overlap": 0.25, "batch_size": 4, "workers": 0})
+    config.data.update({"root": str(large), "resize": 0, "tile": 32, "tile_overlap": 0.25, "batch_size": 4, "workers": 0})
     config.threshold.holdout = 0.2
     own = {"patchcore": {"sigma": 1.0}, "padim": {"sigma": 1.0, "num_channels": 0}, "fastflow": {"flow_steps": 1, "epochs": 20}}
     config.detector.update({"layers": ("layer1", "layer2"), **own[name]})
@@ -108,8 +108,8 @@ def test_bad_tiles_are_named(large, tmp_path):
     config.data.update({"root": str(large), "resize": 0, "tile": 64})
     with pytest.raises(UserError, match="data.tile 64x64 is larger than the image 48x96"):
         iadjax.fit(config, tmp_path / "run")
-    config.data.overlap = 1.0
-    with pytest.raises(UserError, match=r"data.overlap is a share of a tile, in \[0, 1\); got 1.0"):
+    config.data.tile_overlap = 1.0
+    with pytest.raises(UserError, match=r"data.tile_overlap is a fraction of a tile, in \[0, 1\); got 1.0"):
         iadjax.fit(config, tmp_path / "run")
 
 

@@ -19,7 +19,12 @@ from tests.direct import batch_of
 
 # the smallest setting that goes through every branch of a detector, on 5 + 1 images in batches of 2
 CASES = {
-    "anomalydino": {"protocol.name": "few_shot", "protocol.k": 3, "detector.layers": ("layer2",), "detector.rotations": 4},
+    "anomalydino": {
+        "protocol.name": "few_shot",
+        "protocol.num_shots": 3,
+        "detector.layers": ("layer2",),
+        "detector.rotations": 4,
+    },
     "devnet": {"protocol.name": "supervised", "protocol.num_anomalies": 1, "detector.layers": ("layer1",), "detector.steps": 5},
     "draem": {"detector.width": 4, "detector.segment_width": 4, "detector.epochs": 2},
     "efficientad": {

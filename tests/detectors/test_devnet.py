@@ -125,11 +125,11 @@ def test_hard_setting_removes_the_whole_kind_and_names_the_kinds():
 
 def test_few_shots_do_not_depend_on_the_order_of_files():
     found = data.load("synthetic", category="wood,washer")
-    split = data.split(found, "few_shot", 0.0, seed=5, k=3)
+    split = data.split(found, "few_shot", 0.0, seed=5, num_shots=3)
     assert sorted(item.category for item in split.train) == ["washer"] * 3 + ["wood"] * 3
-    turned = data.split(found._replace(train=found.train[::-1]), "few_shot", 0.0, seed=5, k=3)
+    turned = data.split(found._replace(train=found.train[::-1]), "few_shot", 0.0, seed=5, num_shots=3)
     assert set(turned.train) == set(split.train) and split.test == found.test
-    assert set(data.split(found, "few_shot", 0.0, seed=6, k=3).train) != set(split.train)
+    assert set(data.split(found, "few_shot", 0.0, seed=6, num_shots=3).train) != set(split.train)
 
 
 def test_without_labelled_anomalies_it_says_what_to_set(tmp_path):

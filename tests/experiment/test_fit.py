@@ -171,8 +171,8 @@ def test_log_goes_to_tensorboard(toy_config, tmp_path):
 def test_every_threshold_rule_takes_its_own_options(toy_config, tmp_path, name):
     toy_config.threshold.name = name
     threshold = iadjax.fit(toy_config, tmp_path / "run").threshold
-    own = {"quantile": "q", "k_sigma": "k", "target_fpr": "fpr"}[name]
-    assert threshold["name"] == name and set(threshold) & {"q", "k", "fpr", "tail"} == {own}
+    own = {"quantile": "quantile", "k_sigma": "num_sigmas", "target_fpr": "fpr"}[name]
+    assert threshold["name"] == name and set(threshold) & {"quantile", "num_sigmas", "fpr", "tail_fraction"} == {own}
 
 
 def test_an_unknown_threshold_is_refused_before_fitting(toy_config, tmp_path):

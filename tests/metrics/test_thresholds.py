@@ -11,9 +11,9 @@ RULES = ("quantile", "k_sigma", "extreme_value", "target_fpr")
 
 def test_quantile_and_k_sigma_on_paper():
     assert metrics.fit_threshold("quantile", np.arange(101.0)) == pytest.approx(99)
-    assert metrics.fit_threshold("quantile", np.arange(101.0), q=0.5) == pytest.approx(50)
+    assert metrics.fit_threshold("quantile", np.arange(101.0), quantile=0.5) == pytest.approx(50)
     # mean 2, standard deviation 1
-    assert metrics.fit_threshold("k_sigma", [1.0, 3.0], k=2) == pytest.approx(4)
+    assert metrics.fit_threshold("k_sigma", [1.0, 3.0], num_sigmas=2) == pytest.approx(4)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -73,13 +73,13 @@ def test_bad_input_is_one_sentence(name):
 def test_unknown_rules_values_and_short_tails():
     with pytest.raises(UserError, match="did you mean 'quantile'"):
         metrics.fit_threshold("quantil", [1.0])
-    with pytest.raises(UserError, match="option q must be"):
-        metrics.fit_threshold("quantile", [1.0], q=99)
+    with pytest.raises(UserError, match="option quantile must be"):
+        metrics.fit_threshold("quantile", [1.0], quantile=99)
     with pytest.raises(UserError, match="option fpr must be"):
         metrics.fit_threshold("target_fpr", [1.0], fpr=-1)
     with pytest.raises(UserError, match="option fpr must be"):
         metrics.fit_threshold("extreme_value", np.arange(500.0), fpr=0.5)
-    with pytest.raises(UserError, match="option tail must be"):
-        metrics.fit_threshold("extreme_value", np.arange(500.0), tail=2)
+    with pytest.raises(UserError, match="option tail_fraction must be"):
+        metrics.fit_threshold("extreme_value", np.arange(500.0), tail_fraction=2)
     with pytest.raises(UserError, match="hold out more"):
         metrics.fit_threshold("extreme_value", np.arange(20.0))

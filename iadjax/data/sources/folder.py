@@ -1,12 +1,14 @@
 """Images in folders: the MVTec AD layout, or plain directories of normal and abnormal images."""
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from iadjax.data.dataset import Dataset, Item
-from iadjax.data.images import SUFFIXES, read_item
+from iadjax.data.images import SUFFIXES
+from iadjax.data.masks import MaskReader, read_item
 from iadjax.errors import UserError, did_you_mean
 
 __all__ = ["folder", "mvtec_layout", "plain_directories", "select_categories"]
@@ -19,13 +21,28 @@ def folder(
     abnormal: str = "",
     masks: str = "",
     test_fraction: float = 0.2,
+    mask_threshold: float | str = "auto",
     seed: int = 0,
 ) -> Dataset:
     """A user's own images.
 
     Either `root` holds the MVTec AD layout (`train/good`, `test/<type>`, `ground_truth/<type>`), itself or in one folder
     per category; or `normal`, `abnormal` and `masks` name plain directories (relative to `root` if it is given).
+
+    Args:
+      root, category, normal, abnormal, masks: see above.
+      test_fraction: of the normal images in a plain directory, for test, in [0, 1).
+      mask_threshold: "auto", or the number above which a value of a mask marks a defect; see `MaskReader`.
+      seed: draws the normal images for test.
+
+    Raises:
+      UserError: a folder is missing or holds no images, a mask is missing or left over, or the threshold is no number.
     """
+    read = functools.partial(read_item, read=MaskReader(mask_threshold))
+    return _indexed(root, category, normal, abnormal, masks, test_fraction, seed)._replace(read=read)
+
+
+def _indexed(root: str, category: str, normal: str, abnormal: str, masks: str, test_fraction: float, seed: int) -> Dataset:
     if normal:
         base = Path(root).expanduser() if root else Path()
         return plain_directories(

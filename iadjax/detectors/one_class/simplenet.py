@@ -74,7 +74,8 @@ def simplenet(
       epochs: passes over the images, 40 times 4 in the authors' code.
       adaptor_rate: of AdamW, which trains the adaptor with PyTorch's default weight decay 1e-2.
       discriminator_rate, weight_decay: of Adam, which trains the discriminator, with the L2 term in the gradient.
-      schedule, warmup: of both rates over the whole run, see `families.schedules.rate_schedule`; the authors' code has a cosine, off.
+      schedule, warmup: of both rates over the whole run, see `families.schedules.rate_schedule`; the authors' code has a
+        cosine and leaves it off.
       sigma: of the Gaussian that smooths the map, in pixels of the input; 0 = off.
 
     Raises:

@@ -18,24 +18,31 @@ BYTE_BUDGET = 256 * 2**20
 def nearest_neighbors(
     queries: jax.Array, bank: jax.Array, k: int = 1, *, byte_budget: int = BYTE_BUDGET
 ) -> tuple[jax.Array, jax.Array]:
-    """The k nearest rows of a bank for every query, by Euclidean distance; exact search, usable inside `jax.jit`.
+    """The k nearest rows of a bank for every query, by Euclidean distance. Exact; usable inside `jax.jit`.
 
-    The search compares |b|^2 - 2 q.b tile by tile; the distances and the part of the bank that a step holds are together at
-    most `byte_budget` bytes, or what 128 or k rows of the bank take. The distances that are returned are computed from the
-    differences q - b, so those of near-duplicates are accurate; which of two neighbours is taken is decided to a few units of
+    What it computes (`neighbors.reference.reference`, which tests compare with):
+
+        distances = np.stack([np.linalg.norm(query - bank, axis=1) for query in queries])   # [Q, N]
+        indices = np.argsort(distances, axis=1, kind="stable")[:, :k]                       # [Q, k]
+        distances = np.take_along_axis(distances, indices, axis=1)                          # [Q, k]
+
+    How: neighbours are chosen by |b|^2 - 2 q.b, tile by tile. A step holds at most `byte_budget` bytes of distances and of the
+    bank, or what 128 or k rows of the bank take. The returned distances are computed from the differences q - b, so they are
+    accurate for near-duplicates. Two neighbours may change places where their squared distances differ by a few units of
     float32 rounding of |q|^2 + |b|^2.
 
-    Where there is a mesh (`placement.use`), every device searches its part of the bank: the queries are gathered, or, where
-    they and the candidates would be more than `byte_budget`, sent round the ring of devices with the best they have met.
+    With a mesh (`placement.use`), every device searches its part of the bank. The queries are gathered on all devices. Where
+    they and the candidates take more than `byte_budget`, the queries go round the devices instead, with the best found so far.
 
     Args:
       queries: `[Q, D]` float32.
       bank: `[N, D]` float32.
-      k: neighbours per query, at most N; static.
+      k: neighbours for each query, from 1 to N; static.
       byte_budget: bytes of distances and of parts of the bank that exist at a time; static.
 
     Returns:
-      distances `[Q, k]` float32, ascending, and indices `[Q, k]` int32; equal distances by the lower index.
+      distances `[Q, k]` float32, ascending, in the units of the rows, and indices `[Q, k]` int32; of equal distances the lower
+      index comes first.
 
     Raises:
       UserError: shapes that do not fit, or k outside [1, N].

@@ -11,7 +11,17 @@ __all__ = ["sharded_search"]
 
 
 def sharded_search(queries: jax.Array, bank: jax.Array, k: int, byte_budget: int) -> tuple[jax.Array, jax.Array]:
-    """`search` with queries and bank split over the devices; the same choice as on one."""
+    """`tiled.search` with queries and bank split over the devices; it chooses what one device chooses.
+
+    Args:
+      queries: `[Q, D]` float32.
+      bank: `[N, D]` float32.
+      k: neighbours for each query, at most N.
+      byte_budget: from this many bytes of queries and candidates on, queries go round the devices instead of being gathered.
+
+    Returns:
+      distances `[Q, k]` float32 and indices `[Q, k]` int32.
+    """
     shards = num_shards()
     num_queries, depth = queries.shape
     queries = jnp.pad(queries, [(0, -num_queries % shards), (0, 0)])
@@ -36,8 +46,8 @@ def sharded_search(queries: jax.Array, bank: jax.Array, k: int, byte_budget: int
         def step(carry, _):
             query, *met = carry
             joined = best(tuple(jnp.concatenate(pair, axis=1) for pair in zip(met, nearest(query, part), strict=True)))
-            turn = [(i, (i + 1) % shards) for i in range(shards)]
-            return jax.tree.map(lambda x: jax.lax.ppermute(x, AXIS, turn), (query, *joined)), None
+            to_next = [(i, (i + 1) % shards) for i in range(shards)]
+            return jax.tree.map(lambda x: jax.lax.ppermute(x, AXIS, to_next), (query, *joined)), None
 
         nothing = jnp.full((len(query), k), jnp.inf, query.dtype)
         # with indices past all others

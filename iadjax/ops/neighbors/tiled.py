@@ -14,12 +14,22 @@ _QUERIES = 2048
 
 _GROUP, _NARROW = 128, 16
 
-# on CPUs a step stays within what malloc keeps: of a larger request every page is new at every call (docs/speed.md)
+# on CPUs a step stays within what malloc keeps; the pages of a larger request are new at every call
 _CPU_QUERIES, _CPU_BYTES = 1024, 12 * 2**20
 
 
 def search(queries: jax.Array, bank: jax.Array, k: int, byte_budget: int) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """The k nearest by |b|^2 - 2 q.b: these values, distances and indices, `[Q, k]` each."""
+    """The k rows of the bank with the smallest |b|^2 - 2 q.b for every query.
+
+    Args:
+      queries: `[Q, D]` float32.
+      bank: `[N, D]` float32.
+      k: neighbours for each query, at most N.
+      byte_budget: bytes of distances and of parts of the bank that exist at a time.
+
+    Returns:
+      the values |b|^2 - 2 q.b, the Euclidean distances, both float32, and the indices, int32: `[Q, k]` each.
+    """
     on_cpu = functools.partial(_tiled, k=k, rows=_CPU_QUERIES, byte_budget=min(byte_budget, _CPU_BYTES))
     default = functools.partial(_tiled, k=k, rows=_QUERIES, byte_budget=byte_budget)
     return by_platform(queries, bank, cpu=on_cpu, default=default)

@@ -13,7 +13,7 @@ Unchecked: the counts of each category were not compared with the files; their s
 from pathlib import Path
 
 from iadjax.data.dataset import Dataset
-from iadjax.data.images import read_item
+from iadjax.data.masks import read_item
 from iadjax.data.sources.published.common import chosen, items_in, one_file, root_of, table
 
 __all__ = ["CATEGORIES", "COUNTS", "index", "read"]

@@ -15,7 +15,7 @@ import functools
 from pathlib import Path
 
 from iadjax.data.dataset import Dataset, Item
-from iadjax.data.images import read_coded_mask, read_item
+from iadjax.data.masks import read_coded_mask, read_item
 from iadjax.data.sources.published.common import chosen, files_in, root_of, table
 from iadjax.errors import UserError
 

@@ -13,7 +13,7 @@ Unchecked: the images themselves were not at hand.
 from pathlib import Path
 
 from iadjax.data.dataset import Dataset
-from iadjax.data.images import read_item
+from iadjax.data.masks import read_item
 from iadjax.data.sources.published.common import chosen, items_in, root_of, table
 
 __all__ = ["CATEGORIES", "COUNTS", "index", "read"]

@@ -17,7 +17,7 @@ Unchecked: nothing; layout and counts were compared with the published files.
 from pathlib import Path
 
 from iadjax.data.dataset import Dataset, Item
-from iadjax.data.images import read_item
+from iadjax.data.masks import read_item
 from iadjax.data.sources.folder import select_categories
 from iadjax.data.sources.published.common import readable, root_of, table
 from iadjax.errors import UserError

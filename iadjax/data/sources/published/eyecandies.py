@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 
 from iadjax.data.dataset import Dataset, Item
-from iadjax.data.images import read_coded_mask, read_item, read_values
+from iadjax.data.masks import read_coded_mask, read_item, read_values
 from iadjax.data.sources.published.common import chosen, files_in, readable, root_of, table
 from iadjax.errors import UserError
 

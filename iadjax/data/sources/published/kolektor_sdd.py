@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from iadjax.data.dataset import Dataset, Item
-from iadjax.data.images import read_coded_mask, read_item
+from iadjax.data.masks import read_coded_mask, read_item
 from iadjax.data.sources.folder import select_categories
 from iadjax.data.sources.published.common import files_in, readable, root_of, table
 from iadjax.errors import UserError

@@ -21,7 +21,7 @@ import numpy as np
 import tifffile
 
 from iadjax.data.dataset import Dataset, Item
-from iadjax.data.images import read_coded_mask, read_item
+from iadjax.data.masks import read_coded_mask, read_item
 from iadjax.data.sources.published.common import chosen, files_in, readable, root_of, table
 from iadjax.errors import UserError
 

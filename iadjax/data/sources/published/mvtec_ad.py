@@ -12,7 +12,7 @@ Unchecked: nothing.
 from pathlib import Path
 
 from iadjax.data.dataset import Dataset
-from iadjax.data.images import read_item
+from iadjax.data.masks import read_item
 from iadjax.data.sources.folder import mvtec_layout
 from iadjax.data.sources.published.common import chosen, root_of, table
 from iadjax.errors import UserError

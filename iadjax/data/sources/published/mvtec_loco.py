@@ -17,7 +17,7 @@ from pathlib import Path
 
 from iadjax.data.dataset import Dataset, Item
 from iadjax.data.defects import Defect, loco_defects, read_defects_config
-from iadjax.data.images import read_coded_mask, read_item, read_values
+from iadjax.data.masks import read_coded_mask, read_item, read_values
 from iadjax.data.sources.published.common import chosen, items_in, root_of, table
 from iadjax.errors import UserError
 

@@ -19,7 +19,7 @@ import json
 from pathlib import Path
 
 from iadjax.data.dataset import Dataset, Item
-from iadjax.data.images import read_coded_mask, read_item
+from iadjax.data.masks import read_coded_mask, read_item
 from iadjax.data.sources.published.common import chosen, root_of
 from iadjax.errors import UserError
 
