@@ -122,37 +122,37 @@ class Phase(NamedTuple):
       update: `(key, state, frozen, batch) -> (state, info)`; one step over one batch, jitted by the driver.
         `info` is a dict of scalars for the log. Sums over rows are `parallel.axis.all_sum` of those of the batch.
       finalize: `(key, state, frozen) -> state`; once after the last batch, outside jit; may change shapes and the NamedTuple.
-      finalized: `state -> state`: a tree nested as what `finalize` returns, for a state of `init`'s shapes; None where
-        `finalize` keeps the nesting. A checkpoint is put back into it.
-      between: `(key, state, frozen) -> state`; after every update, outside jit, if given: what `jit` cannot do and cannot wait
-        for the end (compressing a bank that is full). Keeps shapes; its key is the same after every update of a phase.
       epochs: passes over the split.
       steps: if above 0, that many updates instead, over as many passes as they take.
       split: "train", or "validation" (held-out normal images).
-      when: "always"; "fresh": skipped in a fit that goes on from an earlier state; "carried": only in such a fit.
-      group: ""; "category": every batch is of one category.
-      needs_image: whether `update` reads `Batch.image` or `Batch.mask`. Only asked of detectors with `embed`; phases with
-        `augment` or `anomaly_fraction` get them anyway.
       augment: `(rng, image [H, W, 3] float32, draw) -> {name: array}`; runs per image in the threads of the input pipeline and
         fills `Batch.extra`; `rng` is a NumPy generator that depends on (seed, phase, epoch, row) alone, and `draw()` is
         another normal image of the same category (the same one where there is no other).
       anomaly_fraction: if above 0, the fraction of every batch that is drawn (with replacement) from the labelled anomalies
         of the split; a pass is then one over its normal images.
+      between: `(key, state, frozen) -> state`; after every update, outside jit, if given: what `jit` cannot do and cannot wait
+        for the end (compressing a bank that is full). Keeps shapes; its key is the same after every update of a phase.
+      finalized: `state -> state`: a tree nested as what `finalize` returns, for a state of `init`'s shapes; None where
+        `finalize` keeps the nesting. A checkpoint is put back into it.
+      when: "always"; "fresh": skipped in a fit that goes on from an earlier state; "carried": only in such a fit.
+      group: ""; "category": every batch is of one category.
+      needs_image: whether `update` reads `Batch.image` or `Batch.mask`. Only asked of detectors with `embed`; phases with
+        `augment` or `anomaly_fraction` get them anyway.
     """
 
     name: str
     update: Callable[[jax.Array, State, Frozen, Batch], tuple[State, dict[str, jax.Array]]]
     finalize: Callable[[jax.Array, State, Frozen], State] = keep
-    finalized: Callable[[State], State] | None = None
-    between: Callable[[jax.Array, State, Frozen], State] | None = None
     epochs: int = 1
     steps: int = 0
     split: str = "train"
+    augment: Callable[[np.random.Generator, np.ndarray, Callable[[], np.ndarray]], dict[str, np.ndarray]] | None = None
+    anomaly_fraction: float = 0.0
+    between: Callable[[jax.Array, State, Frozen], State] | None = None
+    finalized: Callable[[State], State] | None = None
     when: str = "always"
     group: str = ""
     needs_image: bool = False
-    augment: Callable[[np.random.Generator, np.ndarray, Callable[[], np.ndarray]], dict[str, np.ndarray]] | None = None
-    anomaly_fraction: float = 0.0
 
 
 class Detector(NamedTuple):

@@ -45,7 +45,7 @@ def test_what_a_run_writes(golden):
     rows = list(csv.DictReader((run.workdir / "scores.csv").read_text().splitlines()))
     assert len(rows) == 52 and list(rows[0]) == ["path", "category", "label", "score"]
     record = json.loads((run.workdir / "run.json").read_text())
-    assert record["seed"] == 0 and record["weights"]["name"] == "filter_bank"
+    assert record["seed"] == 0 and record["weights"]["backbone"]["name"] == "filter_bank"
     assert {"fingerprint", "versions", "device", "wall_seconds", "peak_memory_bytes"} <= set(record)
     assert {"prepare", "fit", "threshold", "predict", "metrics", "report"} <= set(record["wall_seconds"])
     threshold = json.loads((run.workdir / "threshold.json").read_text())

@@ -85,7 +85,7 @@ def moments_phase(describe: Callable, factorize: Callable, name: str = "fit", **
         covariance = state.scatter / jnp.maximum(state.count - 1, 1)
         return Gaussian(state.constants, state.count, state.mean, factorize(covariance))
 
-    return Phase(name, update, finalize, lambda state: Gaussian(*state), **fields)
+    return Phase(name, update, finalize, finalized=lambda state: Gaussian(*state), **fields)
 
 
 def gaussian(draw: Callable, embed: Callable, describe: Callable, factorize: Callable, predict: Callable) -> Detector:

@@ -178,7 +178,7 @@ def bank_phase(describe: Callable, choose: Callable, bank_bytes: int = 0, name: 
     def finalized(state):
         return Memory(state.features, state.rows, *state[1:])
 
-    return Phase(name, update, finalize, finalized, between if bank_bytes else None, **fields)
+    return Phase(name, update, finalize, between=between if bank_bytes else None, finalized=finalized, **fields)
 
 
 def memory_bank(

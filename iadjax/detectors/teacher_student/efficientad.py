@@ -238,7 +238,7 @@ def efficientad(
                 "calibrate",
                 calibrate,
                 finish,
-                lambda state: Calibrated(*state[1:]),
+                finalized=lambda state: Calibrated(*state[1:]),
                 split="validation",
                 needs_image=True,
             ),
