@@ -14,12 +14,17 @@ from iadjax.cpu.patches import product
 from iadjax.cpu.prepared import TRANSFORMED
 from iadjax.nn.convolution import convolve
 
-__all__ = ["BatchNorm", "Conv", "ConvTranspose2x2", "max_pool", "uniform_fan_in"]
+__all__ = ["BatchNorm", "Conv", "ConvTranspose2x2", "max_pool", "uniform_fan_in", "uniform_fan_out"]
 
 
 def uniform_fan_in(key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32) -> jax.Array:
     """PyTorch's default for convolutions and linear layers: U(-b, b) with b = 1 / sqrt(fan in)."""
     return nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")(key, shape, dtype)
+
+
+def uniform_fan_out(key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32) -> jax.Array:
+    """PyTorch's default for transposed convolutions: U(-b, b), b = 1 / sqrt(kernel's positions x channels of the output)."""
+    return nn.initializers.variance_scaling(1 / 3, "fan_out", "uniform")(key, shape, dtype)
 
 
 class Conv(nn.Module):
@@ -64,7 +69,7 @@ class ConvTranspose2x2(nn.Module):
     """A transposed convolution of kernel 2 and stride 2, without a bias: every cell becomes its own 2 x 2 block."""
 
     features: int
-    kernel_init: Callable = uniform_fan_in
+    kernel_init: Callable = uniform_fan_out
     rounded: bool = False
 
     @nn.compact
