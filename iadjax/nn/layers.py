@@ -14,7 +14,7 @@ from iadjax.cpu.patches import product
 from iadjax.cpu.prepared import TRANSFORMED
 from iadjax.nn.convolution import convolve
 
-__all__ = ["BatchNorm", "Conv", "ConvTranspose2x2", "max_pool", "uniform_fan_in", "uniform_fan_out"]
+__all__ = ["BatchNorm", "Conv", "ConvTranspose2x2", "max_pool", "uniform_bias", "uniform_fan_in", "uniform_fan_out"]
 
 
 def uniform_fan_in(key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32) -> jax.Array:
@@ -25,6 +25,11 @@ def uniform_fan_in(key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32) ->
 def uniform_fan_out(key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32) -> jax.Array:
     """PyTorch's default for transposed convolutions: U(-b, b), b = 1 / sqrt(kernel's positions x channels of the output)."""
     return nn.initializers.variance_scaling(1 / 3, "fan_out", "uniform")(key, shape, dtype)
+
+
+def uniform_bias(fan_in: int) -> Callable:
+    """PyTorch's default for biases: U(-b, b) with b = 1 / sqrt(fan in)."""
+    return functools.partial(jax.random.uniform, minval=-(fan_in**-0.5), maxval=fan_in**-0.5)
 
 
 class Conv(nn.Module):
@@ -59,8 +64,7 @@ class Conv(nn.Module):
         transformed = None if self.part else self.get_variable("params", TRANSFORMED)
         y = convolve(x, kernel, self.stride, pad, self.rounded, transformed)
         if self.bias:
-            bound = (sides[0] * sides[1] * x.shape[-1]) ** -0.5
-            init = functools.partial(jax.random.uniform, minval=-bound, maxval=bound)
+            init = uniform_bias(sides[0] * sides[1] * x.shape[-1])
             y += self.param("bias", init, (self.features,))[part].astype(y.dtype)
         return y
 
