@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from iadjax.detector import Batch, DataSpec, Detector, Prediction
+from iadjax.detector import Batch, DataSpec, Detector, Phase, Prediction
 
 
 def embed(detector: Detector, frozen, image):
@@ -38,3 +38,8 @@ def predict(detector: Detector, state, frozen, image) -> Prediction:
     """`Detector.predict` of images `[B, H, W, 3]`, as one compiled function."""
     batch = batch_of(detector, frozen, image)._replace(mask=None, label=None)
     return jax.jit(detector.predict)(state, frozen, batch)
+
+
+def phases(detector: Detector) -> tuple[Phase, ...]:
+    """The detector's phases for a data set of four images."""
+    return detector.phases(DataSpec(4, (64, 64, 3), ("a",)))

@@ -20,7 +20,8 @@ def get_config(arg: str = "smoke"):
     smoke = dataset == "smoke"
     config = base_config("uniad", "synthetic" if smoke else dataset)
     config.data.update({"category": "all", "resize": 224, "batch_size": 64})
-    config.backbone.name = "tf_efficientnet_b4"
+    # the padding of the authors' port of EfficientNet
+    config.backbone.name = "efficientnet_b4_static"
     config.detector.layers = ("stage1", "stage2", "stage3", "stage5")
     if category or smoke:
         config.data.category = category or "all"

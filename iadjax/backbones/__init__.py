@@ -1,6 +1,8 @@
 """Frozen feature extractors by name."""
 
 from iadjax.backbones.backbone import Backbone, check_layers
+from iadjax.backbones.cait import SPECS as CAITS
+from iadjax.backbones.cait import cait
 from iadjax.backbones.efficientnet import SPECS as EFFICIENTNETS
 from iadjax.backbones.efficientnet import efficientnet
 from iadjax.backbones.filter_bank import filter_bank
@@ -14,7 +16,7 @@ from iadjax.errors import UserError, did_you_mean
 
 __all__ = ["Backbone", "NAMES", "backbone", "check_layers", "content_hash", "convert", "load_weights"]
 
-NAMES = ("filter_bank", "pdn_medium", "pdn_small", *SPECS, "squeezenet1_1", *EFFICIENTNETS, *VITS)
+NAMES = ("filter_bank", "pdn_medium", "pdn_small", *SPECS, "squeezenet1_1", *EFFICIENTNETS, *VITS, *CAITS)
 
 
 def backbone(name: str) -> Backbone:
@@ -25,6 +27,8 @@ def backbone(name: str) -> Backbone:
         return efficientnet(name)
     if name in VITS:
         return vit(name)
+    if name in CAITS:
+        return cait(name)
     if name == "squeezenet1_1":
         return squeezenet1_1()
     if name in ("pdn_medium", "pdn_small"):

@@ -9,7 +9,7 @@ import numpy as np
 
 from iadjax.errors import UserError, did_you_mean
 
-__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "Backbone", "check_layers", "normalize"]
+__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "Backbone", "check_layers", "plain_features", "normalize"]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -22,8 +22,10 @@ class Backbone(NamedTuple):
       name: its name in configs.
       layers: the names that can be asked for, in the order in which they are computed.
       init: `(key, layers) -> variables`; random variables for everything up to the last of `layers`.
-      features: `(variables, image [B, H, W, 3] in [0, 1], layers) -> tuple of [B, h, w, C]`, one for each of `layers`;
-        normalises the image as its weights need it; computes no layer above the last one asked for.
+      features: `(variables, image [B, H, W, 3] in [0, 1], layers, train=False, valid=None) -> tuple of [B, h, w, C]`, one for
+        each of `layers`; normalises the image as its weights need it; computes no layer above the last one asked for. With
+        `train` it returns `(levels, batch_stats)`: levels normalised by the statistics of the rows where `valid [B]` is true
+        (None: of all), and the running ones moved a tenth of the way; {} in networks without BatchNorm.
       weight_name: `(path in the variables) -> name in a PyTorch state dict`, or None if there are no weights.
       head: pattern of the names in a state dict that belong to no layer (the classifier).
       hub: the weights used when a config names none (a Hugging Face Hub tag), or None.
@@ -33,7 +35,7 @@ class Backbone(NamedTuple):
     name: str
     layers: tuple[str, ...]
     init: Callable[[jax.Array, Sequence[str]], Any]
-    features: Callable[[Any, jax.Array, Sequence[str]], tuple[jax.Array, ...]]
+    features: Callable[..., Any]
     weight_name: Callable[[tuple[str, ...]], str] | None = None
     head: str = ""
     hub: str | None = None
@@ -54,3 +56,21 @@ def check_layers(backbone: Backbone, layers: Sequence[str]) -> tuple[str, ...]:
 def normalize(image: jax.Array) -> jax.Array:
     """`[B, H, W, 3]` in [0, 1] to zero mean and unit variance by ImageNet's channel statistics."""
     return (image - jnp.asarray(IMAGENET_MEAN, image.dtype)) / jnp.asarray(IMAGENET_STD, image.dtype)
+
+
+def plain_features(features: Callable, batch_norm: str = "") -> Callable:
+    """`Backbone.features` from `(variables, image, layers) -> levels`, for networks without BatchNorm.
+
+    Args:
+      features: the levels.
+      batch_norm: name of a network that has BatchNorm, with running statistics only; training it is a UserError.
+    """
+
+    def both(variables, image, layers, train=False, valid=None):
+        del valid
+        if train and batch_norm:
+            raise UserError(f"the BatchNorm of {batch_norm} cannot be trained; take a ResNet, or do not train the backbone")
+        levels = features(variables, image, layers)
+        return (levels, {}) if train else levels
+
+    return both

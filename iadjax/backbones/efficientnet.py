@@ -1,4 +1,8 @@
-"""EfficientNet (Tan & Le, ICML 2019) with TensorFlow's padding, as its published weights need it; timm's layer names."""
+"""EfficientNet (Tan & Le, ICML 2019) with TensorFlow's padding, as its published weights need it; timm's layer names.
+
+TensorFlow's padding depends on the size of each input. Melas-Kyriazi's port for PyTorch instead pads every layer as an image of
+one fixed size would need it, 380 for B4. At 224 its third and fifth stages lie half a cell off the others'.
+"""
 
 import math
 import re
@@ -9,17 +13,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from iadjax.backbones.backbone import Backbone, check_layers, normalize
+from iadjax.backbones.backbone import Backbone, check_layers, normalize, plain_features
 from iadjax.backbones.weights import torch_name
 from iadjax.cpu.dispatch import by_platform
 
 __all__ = ["SPECS", "EfficientNet", "efficientnet"]
 
-# name: (width, depth) multipliers
+# name: (width, depth) multipliers, side of the image that the padding is computed for (0: the image given), weights
 SPECS = {
-    "tf_efficientnet_b0": (1.0, 1.0),
-    "tf_efficientnet_b4": (1.4, 1.8),
-    "tf_efficientnet_b5": (1.6, 2.2),
+    "tf_efficientnet_b0": (1.0, 1.0, 0, "timm/tf_efficientnet_b0.aa_in1k"),
+    "tf_efficientnet_b4": (1.4, 1.8, 0, "timm/tf_efficientnet_b4.aa_in1k"),
+    # UniAD's, with the padding of Melas-Kyriazi's port
+    "efficientnet_b4_static": (1.4, 1.8, 380, "timm/tf_efficientnet_b4.aa_in1k"),
+    "tf_efficientnet_b5": (1.6, 2.2, 0, "timm/tf_efficientnet_b5.aa_in1k"),
 }
 
 # of B0, table 1 of the paper: (expansion, channels, blocks, stride, kernel)
@@ -41,8 +47,14 @@ def blocks_per_stage(depth: float) -> tuple[int, ...]:
     return tuple(math.ceil(depth * stage[2]) for stage in _STAGES)
 
 
-def _conv(features: int, kernel: int, stride: int, name: str, bias: bool = False) -> nn.Conv:
-    return nn.Conv(features, (kernel, kernel), (stride, stride), padding="SAME", use_bias=bias, name=name)
+def _pads(sides: Sequence[int], kernel: int, stride: int) -> list[tuple[int, int]]:
+    """TensorFlow's padding of each side, (before, after): as many outputs as strides begin in the side."""
+    missing = [max((-(-side // stride) - 1) * stride + kernel - side, 0) for side in sides]
+    return [(each // 2, each - each // 2) for each in missing]
+
+
+def _conv(features: int, kernel: int, name: str, bias: bool = False) -> nn.Conv:
+    return nn.Conv(features, (kernel, kernel), padding="SAME", use_bias=bias, name=name)
 
 
 def _norm(name: str) -> nn.BatchNorm:
@@ -50,35 +62,39 @@ def _norm(name: str) -> nn.BatchNorm:
 
 
 class Depthwise(nn.Module):
-    """A convolution of each channel with a kernel of its own."""
+    """A convolution of each channel with a kernel of its own.
+
+    Attributes:
+      kernel, stride: of both sides.
+      planned: side of the input that the padding is computed for; 0: that of the input given.
+    """
 
     kernel: int
     stride: int
+    planned: int = 0
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         init = nn.initializers.lecun_normal()
         kernel = self.param("kernel", init, (self.kernel, self.kernel, 1, x.shape[-1]))
+        pads = _pads((self.planned, self.planned) if self.planned else x.shape[1:3], self.kernel, self.stride)
 
         def grouped(x, kernel):
             return jax.lax.conv_general_dilated(
                 x,
                 kernel,
                 (self.stride, self.stride),
-                "SAME",
+                pads,
                 dimension_numbers=("NHWC", "HWIO", "NHWC"),
                 feature_group_count=x.shape[-1],
             )
 
         # XLA on a CPU takes ten times as long for the grouped form
-        return by_platform(x, kernel, cpu=self._shifted, default=grouped)
+        return by_platform(x, kernel, cpu=lambda x, kernel: self._shifted(x, kernel, pads), default=grouped)
 
-    def _shifted(self, x, kernel):
-        sizes = [-(-side // self.stride) for side in x.shape[1:3]]
-        missing = [
-            max((size - 1) * self.stride + self.kernel - side, 0) for size, side in zip(sizes, x.shape[1:3], strict=True)
-        ]
-        padded = jnp.pad(x, ((0, 0), *((each // 2, each - each // 2) for each in missing), (0, 0)))
+    def _shifted(self, x, kernel, pads):
+        padded = jnp.pad(x, ((0, 0), *pads, (0, 0)))
+        sizes = [(side - self.kernel) // self.stride + 1 for side in padded.shape[1:3]]
         total = 0.0
         for i in range(self.kernel):
             for j in range(self.kernel):
@@ -95,6 +111,7 @@ class Block(nn.Module):
     channels: int
     kernel: int
     stride: int
+    planned: int = 0
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -103,12 +120,12 @@ class Block(nn.Module):
         first = int(self.expansion > 1)
         y = x
         if first:
-            y = nn.silu(_norm("bn1")(_conv(self.expansion * depth, 1, 1, "conv_pw")(y)))
-        y = nn.silu(_norm(f"bn{1 + first}")(Depthwise(self.kernel, self.stride, name="conv_dw")(y)))
+            y = nn.silu(_norm("bn1")(_conv(self.expansion * depth, 1, "conv_pw")(y)))
+        y = nn.silu(_norm(f"bn{1 + first}")(Depthwise(self.kernel, self.stride, self.planned, name="conv_dw")(y)))
         squeezed = jnp.mean(y, axis=(1, 2), keepdims=True)
-        squeezed = nn.silu(_conv(max(1, depth // 4), 1, 1, "se_conv_reduce", bias=True)(squeezed))
-        y = y * nn.sigmoid(_conv(y.shape[-1], 1, 1, "se_conv_expand", bias=True)(squeezed))
-        y = _norm(f"bn{2 + first}")(_conv(self.channels, 1, 1, "conv_pwl" if first else "conv_pw")(y))
+        squeezed = nn.silu(_conv(max(1, depth // 4), 1, "se_conv_reduce", bias=True)(squeezed))
+        y = y * nn.sigmoid(_conv(y.shape[-1], 1, "se_conv_expand", bias=True)(squeezed))
+        y = _norm(f"bn{2 + first}")(_conv(self.channels, 1, "conv_pwl" if first else "conv_pw")(y))
         return x + y if self.stride == 1 and depth == self.channels else y
 
 
@@ -118,35 +135,40 @@ class EfficientNet(nn.Module):
     Attributes:
       width, depth: the multipliers, see `SPECS`.
       layers: names to return: "stem", "stage1" ... "stage7".
+      planned: side of the image that the padding is computed for; 0: that of the image given.
     """
 
     width: float
     depth: float
     layers: tuple[str, ...]
+    planned: int = 0
 
     @nn.compact
     def __call__(self, x: jax.Array) -> tuple[jax.Array, ...]:
-        x = nn.silu(_norm("bn1")(_conv(round_channels(32, self.width), 3, 2, "conv_stem")(x)))
+        side = self.planned
+        pads = _pads((side, side) if side else x.shape[1:3], 3, 2)
+        stem = nn.Conv(round_channels(32, self.width), (3, 3), (2, 2), pads, use_bias=False, name="conv_stem")
+        x, side = nn.silu(_norm("bn1")(stem(x))), -(-side // 2)
         taps = {"stem": x}
         for stage, count in enumerate(blocks_per_stage(self.depth)):
             if set(self.layers) <= taps.keys():
                 break
             expansion, channels, _, stride, kernel = _STAGES[stage]
             for i in range(count):
-                block = Block(
-                    expansion, round_channels(channels, self.width), kernel, 1 if i else stride, name=f"blocks_{stage}_{i}"
-                )
-                x = block(x)
+                step = 1 if i else stride
+                features, name = round_channels(channels, self.width), f"blocks_{stage}_{i}"
+                x = Block(expansion, features, kernel, step, side, name=name)(x)
+                side = -(-side // step)
             taps[f"stage{stage + 1}"] = x
         return tuple(taps[name] for name in self.layers)
 
 
 def efficientnet(name: str) -> Backbone:
     """The backbone `name`, a key of `SPECS`."""
-    width, depth = SPECS[name]
+    width, depth, planned, hub = SPECS[name]
 
     def module(layers: Sequence[str]) -> EfficientNet:
-        return EfficientNet(width, depth, check_layers(backbone, layers))
+        return EfficientNet(width, depth, check_layers(backbone, layers), planned)
 
     def init(key, layers):
         return module(layers).init(key, jnp.zeros((1, 64, 64, 3)))
@@ -158,10 +180,10 @@ def efficientnet(name: str) -> Backbone:
         name=name,
         layers=("stem", *(f"stage{i}" for i in range(1, 8))),
         init=init,
-        features=features,
+        features=plain_features(features, batch_norm=name),
         weight_name=_weight_name,
         head=r"(conv_head|bn2|classifier)\..*",
-        hub=f"timm/{name}.aa_in1k",
+        hub=hub,
         rename=lambda tensors: _timm_names(tensors, blocks_per_stage(depth)),
     )
     return backbone

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from iadjax.backbones.backbone import Backbone, check_layers
+from iadjax.backbones.backbone import Backbone, check_layers, plain_features
 
 __all__ = ["filter_bank"]
 
@@ -108,5 +108,5 @@ def filter_bank() -> Backbone:
             taps[layer] = _describe(opponent)
         return tuple(taps[layer] for layer in layers)
 
-    backbone = Backbone(name="filter_bank", layers=_LAYERS, init=lambda key, layers: {}, features=features)
+    backbone = Backbone("filter_bank", _LAYERS, lambda key, layers: {}, plain_features(features))
     return backbone

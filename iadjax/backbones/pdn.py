@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from iadjax.backbones.backbone import Backbone, check_layers, normalize
+from iadjax.backbones.backbone import Backbone, check_layers, normalize, plain_features
 from iadjax.nn.pdn import PDN, SPECS
 
 __all__ = ["pdn"]
@@ -32,7 +32,7 @@ def pdn(name: str) -> Backbone:
     def rename(tensors):
         return published_names(name, tensors) if "0.weight" in tensors else tensors
 
-    backbone = Backbone(name, ("features",), init, features, weight_name, head=r"(?!)", rename=rename)
+    backbone = Backbone(name, ("features",), init, plain_features(features), weight_name, head=r"(?!)", rename=rename)
     return backbone
 
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from iadjax.backbones.backbone import Backbone, check_layers, normalize
 from iadjax.backbones.weights import torch_name
-from iadjax.nn.layers import Conv, max_pool
+from iadjax.nn.layers import BatchNorm, Conv, max_pool
 
 __all__ = ["SPECS", "ResNet", "resnet"]
 
@@ -30,8 +30,11 @@ def _conv(features: int, kernel: int, stride: int, name: str) -> Conv:
     return Conv(features, kernel, stride, bias=False, kernel_init=nn.initializers.lecun_normal(), name=name)
 
 
-def _norm(name: str) -> nn.BatchNorm:
-    return nn.BatchNorm(use_running_average=True, epsilon=1e-5, name=name)
+def _norm(x: jax.Array, valid: jax.Array | None, name: str) -> jax.Array:
+    """By running statistics, or by those of the rows where `valid [B]` is true, which the running ones then follow."""
+    if valid is None:
+        return nn.BatchNorm(use_running_average=True, epsilon=1e-5, name=name)(x)
+    return BatchNorm(name=name)(x, valid)
 
 
 class Block(nn.Module):
@@ -44,7 +47,7 @@ class Block(nn.Module):
     downsample: bool
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array, valid: jax.Array | None) -> jax.Array:
         if self.bottleneck:
             width = self.planes * self.width_per_group // 64
             convs = [(width, 1, 1), (width, 3, self.stride), (4 * self.planes, 1, 1)]
@@ -52,11 +55,11 @@ class Block(nn.Module):
             convs = [(self.planes, 3, self.stride), (self.planes, 3, 1)]
         y = x
         for i, (features, kernel, stride) in enumerate(convs, start=1):
-            y = _norm(f"bn{i}")(_conv(features, kernel, stride, f"conv{i}")(y))
+            y = _norm(_conv(features, kernel, stride, f"conv{i}")(y), valid, f"bn{i}")
             if i < len(convs):
                 y = nn.relu(y)
         if self.downsample:
-            x = _norm("downsample_1")(_conv(convs[-1][0], 1, self.stride, "downsample_0")(x))
+            x = _norm(_conv(convs[-1][0], 1, self.stride, "downsample_0")(x), valid, "downsample_1")
         return nn.relu(x + y)
 
 
@@ -74,10 +77,10 @@ class ResNet(nn.Module):
     layers: tuple[str, ...]
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> tuple[jax.Array, ...]:
+    def __call__(self, x: jax.Array, valid: jax.Array | None = None) -> tuple[jax.Array, ...]:
         taps = {}
         wanted = set(self.layers)
-        x = nn.relu(_norm("bn1")(_conv(64, 7, 2, "conv1")(x)))
+        x = nn.relu(_norm(_conv(64, 7, 2, "conv1")(x), valid, "bn1"))
         taps["relu"] = x
         if wanted <= taps.keys():
             return tuple(taps[name] for name in self.layers)
@@ -91,7 +94,7 @@ class ResNet(nn.Module):
                 stride = 2 if stage > 1 and i == 0 else 1
                 downsample = i == 0 and (self.bottleneck or stage > 1)
                 block = Block(planes, stride, self.bottleneck, self.width_per_group, downsample, name=f"layer{stage}_{i}")
-                x = block(x)
+                x = block(x, valid)
                 taps[f"layer{stage}.{i}"] = x
                 if i == count - 1:
                     taps[f"layer{stage}"] = x
@@ -113,8 +116,12 @@ def resnet(name: str) -> Backbone:
     def init(key, layers):
         return module(layers).init(key, jnp.zeros((1, 32, 32, 3)))
 
-    def features(variables, image, layers):
-        return module(layers).apply(variables, normalize(image))
+    def features(variables, image, layers, train=False, valid=None):
+        if not train:
+            return module(layers).apply(variables, normalize(image))
+        valid = jnp.ones(len(image), bool) if valid is None else valid
+        levels, changed = module(layers).apply(variables, normalize(image), valid, mutable="batch_stats")
+        return levels, changed["batch_stats"]
 
     backbone = Backbone(
         name=name,

@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from iadjax.backbones.backbone import Backbone, check_layers, normalize
+from iadjax.backbones.backbone import Backbone, check_layers, normalize, plain_features
 from iadjax.nn.layers import max_pool
 
 __all__ = ["SqueezeNet", "squeezenet1_1"]
@@ -77,7 +77,7 @@ def squeezenet1_1() -> Backbone:
         name="squeezenet1_1",
         layers=tuple(f"features.{i}" for i in range(13)),
         init=lambda key, layers: module(layers).init(key, jnp.zeros((1, 64, 64, 3))),
-        features=lambda variables, image, layers: module(layers).apply(variables, normalize(image)),
+        features=plain_features(lambda variables, image, layers: module(layers).apply(variables, normalize(image))),
         weight_name=weight_name,
         head=r"classifier\..*",
     )

@@ -12,11 +12,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from iadjax.backbones.backbone import Backbone, check_layers, normalize
+from iadjax.backbones.backbone import Backbone, check_layers, normalize, plain_features
+from iadjax.backbones.taps import tap_names, tapped
 from iadjax.backbones.weights import torch_name
 from iadjax.errors import UserError
 
-__all__ = ["SPECS", "Spec", "ViT", "position_matrix", "vit"]
+__all__ = ["SPECS", "Mlp", "Spec", "ViT", "position_matrix", "vit"]
 
 
 class Spec(NamedTuple):
@@ -109,7 +110,11 @@ class Block(nn.Module):
 
 
 class ViT(nn.Module):
-    """Patch tokens after some blocks, up to the last one in `layers` ("block1" ..., "norm": the last, normalised)."""
+    """Patch tokens after some blocks, up to the last one in `layers`.
+
+    "block8" is the output of the eighth block, "block8.norm" the same behind the network's last norm, and "norm" that of the
+    last block behind it.
+    """
 
     spec: Spec
     layers: tuple[str, ...]
@@ -132,15 +137,9 @@ class ViT(nn.Module):
             prefix.append(self.param("reg_token", init, (1, spec.registers, spec.dim)))
         prefix = jnp.concatenate(prefix, axis=1)
         x = jnp.concatenate([jnp.broadcast_to(prefix, (batch, *prefix.shape[1:])), x], axis=1)
-        taps = {}
-        for i in range(spec.depth):
-            x = Block(spec.heads, spec.layer_scale, name=f"blocks_{i}")(x)
-            taps[f"block{i + 1}"] = x
-            if set(self.layers) <= taps.keys():
-                break
-        else:
-            taps["norm"] = nn.LayerNorm(1e-6, name="norm")(x)
-        return tuple(taps[name][:, prefix.shape[1] :].reshape(batch, height, width, -1) for name in self.layers)
+        block = lambda i, x: Block(spec.heads, spec.layer_scale, name=f"blocks_{i}")(x)  # noqa: E731
+        taps = tapped(block, x, spec.depth, self.layers)
+        return tuple(tap[:, prefix.shape[1] :].reshape(batch, height, width, -1) for tap in taps)
 
     def _positions(self, table: jax.Array, height: int, width: int) -> jax.Array:
         """`[grid^2, C]` positions on another grid, `[1, height, width, C]`."""
@@ -182,7 +181,7 @@ def _cubic(x: np.ndarray, a: float) -> np.ndarray:
 
 
 def vit(name: str) -> Backbone:
-    """The backbone `name`, a key of `SPECS`; layers "block1" ..., "norm" (DINOv2's normalised patch tokens)."""
+    """The backbone `name`, a key of `SPECS`; layers "block1", "block1.norm" ..., "norm" (DINOv2's normalised patch tokens)."""
     spec = SPECS[name]
 
     def module(layers: Sequence[str]) -> ViT:
@@ -206,9 +205,9 @@ def vit(name: str) -> Backbone:
 
     backbone = Backbone(
         name=name,
-        layers=(*(f"block{i + 1}" for i in range(spec.depth)), "norm"),
+        layers=tap_names(spec.depth),
         init=init,
-        features=features,
+        features=plain_features(features),
         weight_name=weight_name,
         head=r"(head|head_dist)\.(weight|bias)|mask_token",
         hub=spec.hub,

@@ -20,7 +20,7 @@ class AllInOneBlock(nn.Module):
 
     Attributes:
       kernel: of both convolutions.
-      hidden_ratio: channels between them, as a multiple of the input's.
+      hidden_ratio: channels between them, as a multiple of those of x1 (FrEIA builds the convolutions from x1's number).
       clamp: largest |s|.
     """
 
@@ -40,7 +40,7 @@ class AllInOneBlock(nn.Module):
         offset = self.param("global_offset", nn.initializers.zeros, (depth,))
         draw = lambda: jax.random.permutation(self.make_rng("params"), depth)  # noqa: E731
         order = self.variable("constants", "permutation", draw).value
-        hidden = max(1, int(depth * self.hidden_ratio))
+        hidden = max(1, int(first * self.hidden_ratio))
         enter, leave = Conv(hidden, self.kernel, name="subnet_0"), Conv(2 * second, self.kernel, name="subnet_2")
 
         def coupling(condition):

@@ -15,12 +15,31 @@ from iadjax.cpu.prepared import TRANSFORMED
 from iadjax.nn.convolution import convolve
 from iadjax.parallel.axis import all_sum, first_row, own_rows
 
-__all__ = ["BatchNorm", "Conv", "ConvTranspose2x2", "Dropout", "max_pool", "uniform_fan_in"]
+__all__ = [
+    "BatchNorm",
+    "Conv",
+    "ConvTranspose2x2",
+    "Dropout",
+    "max_pool",
+    "uniform_bias",
+    "uniform_fan_in",
+    "uniform_fan_out",
+]
 
 
 def uniform_fan_in(key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32) -> jax.Array:
     """PyTorch's default for convolutions and linear layers: U(-b, b) with b = 1 / sqrt(fan in)."""
     return nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")(key, shape, dtype)
+
+
+def uniform_fan_out(key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32) -> jax.Array:
+    """PyTorch's default for transposed convolutions: U(-b, b), b = 1 / sqrt(kernel's positions x channels of the output)."""
+    return nn.initializers.variance_scaling(1 / 3, "fan_out", "uniform")(key, shape, dtype)
+
+
+def uniform_bias(fan_in: int) -> Callable:
+    """PyTorch's default for biases: U(-b, b) with b = 1 / sqrt(fan in)."""
+    return functools.partial(jax.random.uniform, minval=-(fan_in**-0.5), maxval=fan_in**-0.5)
 
 
 class Conv(nn.Module):
@@ -55,8 +74,7 @@ class Conv(nn.Module):
         transformed = None if self.part else self.get_variable("params", TRANSFORMED)
         y = convolve(x, kernel, self.stride, pad, self.rounded, transformed)
         if self.bias:
-            bound = (sides[0] * sides[1] * x.shape[-1]) ** -0.5
-            init = functools.partial(jax.random.uniform, minval=-bound, maxval=bound)
+            init = uniform_bias(sides[0] * sides[1] * x.shape[-1])
             y += self.param("bias", init, (self.features,))[part].astype(y.dtype)
         return y
 
@@ -65,7 +83,7 @@ class ConvTranspose2x2(nn.Module):
     """A transposed convolution of kernel 2 and stride 2, without a bias: every cell becomes its own 2 x 2 block."""
 
     features: int
-    kernel_init: Callable = uniform_fan_in
+    kernel_init: Callable = uniform_fan_out
     rounded: bool = False
 
     @nn.compact

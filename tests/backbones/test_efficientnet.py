@@ -1,5 +1,7 @@
 """EfficientNet against PyTorch operations written from the paper, the published sizes, and both sets of names."""
 
+import importlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +13,8 @@ from iadjax.backbones.backbone import IMAGENET_MEAN, IMAGENET_STD
 from iadjax.backbones.efficientnet import Depthwise
 from iadjax.backbones.weights import convert
 from tests import torch_parity as parity
+
+efficientnet = importlib.import_module("iadjax.backbones.efficientnet")
 
 LAYERS = ("stem", "stage1", "stage2", "stage3")
 # of B0: expansion, channels, blocks, stride, kernel
@@ -33,17 +37,23 @@ def random_tensors(network, layers):
     return tensors
 
 
-def torch_features(tensors, image):
-    """The stem and three stages in plain PyTorch calls."""
+def torch_features(tensors, image, planned=0):
+    """The stem and three stages in plain PyTorch calls; `planned`: the side that paddings are computed for."""
     import torch
     import torch.nn.functional as F
 
     t = {name: torch.from_numpy(value) for name, value in tensors.items()}
 
+    side_of = {"planned": planned}
+
     def conv(x, name, stride=1, groups=1):
         weight = t[f"{name}.weight"]
         pads = []
-        for side, kernel in zip(x.shape[:1:-1], weight.shape[:1:-1], strict=True):
+        sides = x.shape[:1:-1]
+        if planned and weight.shape[-1] > 1:
+            sides = [side_of["planned"]] * 2
+            side_of["planned"] = -(-sides[0] // stride)
+        for side, kernel in zip(sides, weight.shape[:1:-1], strict=True):
             missing = max((-(-side // stride) - 1) * stride + kernel - side, 0)
             pads += [missing // 2, missing - missing // 2]
         return F.conv2d(F.pad(x, pads), weight, t.get(f"{name}.bias"), stride, groups=groups)
@@ -81,10 +91,31 @@ def test_features_equal_pytorch(size):
         parity.assert_close(a, parity.from_torch(b), 1e-4)
 
 
+def test_static_padding_is_that_of_the_planned_size(monkeypatch):
+    pytest.importorskip("torch")
+    monkeypatch.setitem(efficientnet.SPECS, "static", (1.0, 1.0, 380, ""))
+    dynamic, static = backbones.backbone("tf_efficientnet_b0"), efficientnet.efficientnet("static")
+    tensors = random_tensors(dynamic, LAYERS)
+    image = np.random.default_rng(1).random((2, 64, 64, 3)).astype(np.float32)
+    variables = convert(static, tensors, LAYERS)
+    ours = jax.jit(lambda v, x: static.features(v, x, LAYERS))(variables, image)
+    for a, b in zip(ours, torch_features(tensors, image, 380), strict=True):
+        parity.assert_close(a, parity.from_torch(b), 1e-4)
+    # 64 and 380 ask for the same padding in the stem and in the stages of kernel 3, but not in the third stage
+    other = jax.jit(lambda v, x: dynamic.features(v, x, LAYERS))(variables, image)
+    for a, b in zip(ours[:3], other[:3], strict=True):
+        parity.assert_close(a, b, 1e-5)
+    assert np.abs(ours[3] - other[3]).max() > 0.1 * np.abs(ours[3]).max()
+
+
 # parameters as published, less those of the head: 1 x 1 convolution, norm, classifier
 @pytest.mark.parametrize(
     ("name", "published", "last", "head"),
-    [("tf_efficientnet_b0", 5_288_548, 320, 1280), ("tf_efficientnet_b4", 19_341_616, 448, 1792)],
+    [
+        ("tf_efficientnet_b0", 5_288_548, 320, 1280),
+        ("tf_efficientnet_b4", 19_341_616, 448, 1792),
+        ("efficientnet_b4_static", 19_341_616, 448, 1792),
+    ],
 )
 def test_number_of_parameters_is_the_published_one(name, published, last, head):
     network = backbones.backbone(name)

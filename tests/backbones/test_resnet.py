@@ -228,3 +228,39 @@ def test_filter_bank_features():
     both = np.stack([stripes, stripes.T])[..., None].repeat(3, -1)
     (answer,) = parity.features(backbone, {}, jnp.asarray(both), ("layer1",))
     assert answer[0, 8, 8, :6].argmax() == 0 and answer[1, 8, 8, :6].argmax() == 3
+
+
+def test_train_mode_normalises_by_the_valid_rows_and_moves_the_running_statistics():
+    torch = pytest.importorskip("torch")
+    backbone = backbones.backbone("resnet18")
+    layers = ("relu", "layer1.0")
+    weights = state_dict(backbone, layers)
+    variables = backbones.convert(backbone, weights, layers)
+    image = np.random.default_rng(1).random((3, 32, 32, 3), np.float32)
+    valid = np.array([True, True, False])
+    run = jax.jit(lambda v, x, valid: backbone.features(v, x, layers, train=True, valid=valid))
+    (stem, _), changed = run(variables, image, valid)
+    functional = torch.nn.functional
+    normal = (image[:2] - np.array([0.485, 0.456, 0.406])) / np.array([0.229, 0.224, 0.225])
+    x = functional.conv2d(parity.to_torch(normal), torch.tensor(weights["conv1.weight"]), stride=2, padding=3)
+    mean, var = (torch.tensor(weights[f"bn1.running_{each}"]) for each in ("mean", "var"))
+    scale, bias = (torch.tensor(weights[f"bn1.{each}"]) for each in ("weight", "bias"))
+    truth = torch.relu(functional.batch_norm(x, mean, var, scale, bias, training=True, momentum=0.1))
+    close(stem[:2], parity.from_torch(truth))
+    close(changed["bn1"]["mean"], mean.numpy())
+    # PyTorch's running variance divides by one less
+    biased = 0.9 * weights["bn1.running_var"] + 0.1 * x.var((0, 2, 3), correction=0).numpy()
+    close(changed["bn1"]["var"], biased)
+    assert jax.tree.structure(changed) == jax.tree.structure(variables["batch_stats"])
+    same = run(variables, np.concatenate([image[:2], image[:1]]), valid)[1]
+    for a, b in zip(jax.tree.leaves(changed), jax.tree.leaves(same), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
+
+
+def test_train_mode_of_networks_without_batch_norm_and_of_those_that_refuse():
+    image = np.zeros((1, 32, 32, 3), np.float32)
+    backbone = backbones.backbone("filter_bank")
+    (level,), changed = backbone.features({}, image, ("layer1",), train=True)
+    assert changed == {} and level.shape == (1, 8, 8, 18)
+    with pytest.raises(UserError, match="tf_efficientnet_b0 cannot be trained"):
+        backbones.backbone("tf_efficientnet_b0").features({}, image, ("stem",), train=True)

@@ -127,11 +127,12 @@ def test_tokens_equal_pytorch(small, name, size):
     normal = (image - np.array([0.485, 0.456, 0.406])) / np.array([0.229, 0.224, 0.225])
     theirs = network(parity.to_torch(normal))
     backbone = vit(name)
-    layers = ("block1", "block3", "norm")
+    layers = ("block1", "block1.norm", "block3", "norm")
     tensors = {**parity.tensors(network), "mask_token": np.zeros((1, 24)), "head.weight": np.zeros((1, 24))}
     variables = backbones.convert(backbone, tensors, layers)
-    for ours, index in zip(backbone.features(variables, image, layers), (0, 2, 3), strict=True):
-        parity.assert_close(ours, theirs[index].detach(), 1e-4)
+    for ours, index in zip(backbone.features(variables, image, layers), (0, None, 2, 3), strict=True):
+        truth = network.norm(theirs[0]) if index is None else theirs[index]
+        parity.assert_close(ours, truth.detach(), 1e-4)
     if name != "distilled":
         other = backbones.convert(backbone, hugging_face(parity.tensors(network)), layers)
         for a, b in zip(jax.tree.leaves(variables), jax.tree.leaves(other), strict=True):

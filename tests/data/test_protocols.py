@@ -147,11 +147,11 @@ def test_a_rotated_image_is_the_rotated_image():
 def zero(backbone, *, sigma: float = 0.0) -> Detector:
     """A detector without phases: an image's distance from grey."""
 
-    def predict(state, frozen, image):
-        maps = jnp.abs(image - 0.5).mean(-1)
+    def predict(state, frozen, batch):
+        maps = jnp.abs(batch.image - 0.5).mean(-1)
         return Prediction(maps.max((1, 2)), maps)
 
-    return Detector(lambda key, frozen, spec: {"nothing": jnp.zeros(1)}, (), predict)
+    return Detector(lambda key, frozen, spec: {"nothing": jnp.zeros(1)}, lambda spec: (), predict)
 
 
 def test_zero_shot_needs_no_training_images(tmp_path, monkeypatch, tree):

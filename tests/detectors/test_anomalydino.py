@@ -8,22 +8,21 @@ from scipy import ndimage
 from sklearn.decomposition import PCA
 
 from iadjax import backbones
-from iadjax.detector import Batch, DataSpec
 from iadjax.detectors.memory_bank.anomalydino import anomalydino, foreground, rotate
 from iadjax.errors import UserError
 from tests import torch_parity as parity
+from tests.direct import batch_of, phases, predict, spec_for
 
 
 def fitted(images, **options):
     backbone = backbones.backbone("filter_bank")
     detector = anomalydino(backbone, layers=("layer2",), **options)
     state = jax.jit(detector.init, static_argnums=2)(
-        jax.random.key(0), {"backbone": {}}, DataSpec(len(images), images.shape[1:], ("a",))
+        jax.random.key(0), {"backbone": {}}, spec_for(detector, {"backbone": {}}, len(images), images.shape[1:])
     )
-    zeros = np.zeros(len(images), np.int32)
-    batch = Batch(images, zeros, zeros, zeros, zeros, np.ones(len(images), bool))
-    state, _ = jax.jit(detector.phases[0].update)(jax.random.key(1), state, {"backbone": {}}, batch)
-    return backbone, detector, detector.phases[0].finalize(jax.random.key(2), state, {"backbone": {}})
+    batch = batch_of(detector, {"backbone": {}}, images)
+    state, _ = jax.jit(phases(detector)[0].update)(jax.random.key(1), state, {"backbone": {}}, batch)
+    return backbone, detector, phases(detector)[0].finalize(jax.random.key(2), state, {"backbone": {}})
 
 
 def units(backbone, images):
@@ -42,7 +41,7 @@ def test_scores_and_maps_follow_the_paper(rotations):
     queries = units(backbone, tests)
     distance = 1 - (queries.reshape(-1, 18) @ bank.T).max(1).reshape(3, 8, 8)
     score = np.sort(distance.reshape(3, -1), axis=1)[:, -int(0.05 * 64) :].mean(1)
-    prediction = jax.jit(detector.predict)(state, {"backbone": {}}, tests)
+    prediction = predict(detector, state, {"backbone": {}}, tests)
     parity.assert_close(prediction.score, score, 1e-4)
     place = np.clip((np.arange(64) + 0.5) / 8 - 0.5, 0, 7)
     weights = np.maximum(0, 1 - np.abs(place[:, None] - np.arange(8)))
@@ -99,7 +98,7 @@ def test_masked_patches_score_zero_and_leave_the_bank():
     assert 0 < mask.sum() < mask.size and len(state.features) == mask.sum()
     other = images[:1, ::-1].copy()
     shown = np.asarray(foreground(parity.features(backbone, {}, other, ("layer2",))[0], 2.0))[0]
-    prediction = np.asarray(jax.jit(detector.predict)(state, {"backbone": {}}, other).map)[0]
+    prediction = np.asarray(predict(detector, state, {"backbone": {}}, other).map)[0]
     # a pixel in the middle of four masked patches is made of zeros alone
     corner = ~(shown[:-1, :-1] | shown[1:, :-1] | shown[:-1, 1:] | shown[1:, 1:])
     assert corner.any() and not prediction[8::8, 8::8][corner].any()

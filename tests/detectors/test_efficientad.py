@@ -1,4 +1,4 @@
-"""EfficientAD against PyTorch modules written from the paper's tables, and its losses and quantiles in NumPy."""
+"""EfficientAD: its losses, statistics and quantiles in NumPy; tests/parity has the other codes' numbers."""
 
 import jax
 import jax.numpy as jnp
@@ -6,122 +6,45 @@ import numpy as np
 import pytest
 
 from iadjax import backbones
-from iadjax.backbones.pdn import published_names
-from iadjax.backbones.weights import fill
-from iadjax.detector import Batch, DataSpec
+from iadjax.cpu.dispatch import plain
 from iadjax.detectors.pytorch import from_torch
 from iadjax.detectors.teacher_student import efficientad as module
 from iadjax.detectors.teacher_student.efficientad import Autoencoder, efficientad
 from iadjax.errors import UserError
 from iadjax.nn.pdn import PDN
 from tests import torch_parity as parity
-
-# the places of the layers in a plain sequence, written out independently of the code
-SMALL = {"0": "conv1", "3": "conv2", "6": "conv3", "8": "conv4"}
-MEDIUM = {"0": "conv1", "3": "conv2", "6": "conv3", "8": "conv4", "10": "conv5", "12": "conv6"}
+from tests.direct import batch_of, phases, predict, spec_for
+from tests.parity import harness
 
 
-def torch_pdn(name, features, padding):
-    nn = pytest.importorskip("torch").nn
-    pad = 1 if padding else 0
-    head = [(3, 128, 256), (256,)] if name == "pdn_small" else [(3, 256, 512), (512,)]
-    a, b, c = head[0]
-    start = [nn.Conv2d(a, b, 4, padding=3 * pad), nn.ReLU(), nn.AvgPool2d(2, 2, pad)]
-    start += [nn.Conv2d(b, c, 4, padding=3 * pad), nn.ReLU(), nn.AvgPool2d(2, 2, pad)]
-    if name == "pdn_small":
-        end = [nn.Conv2d(c, c, 3, padding=pad), nn.ReLU(), nn.Conv2d(c, features, 4)]
-    else:
-        end = [nn.Conv2d(c, c, 1), nn.ReLU(), nn.Conv2d(c, c, 3, padding=pad), nn.ReLU()]
-        end += [nn.Conv2d(c, features, 4), nn.ReLU(), nn.Conv2d(features, features, 1)]
-    network = nn.Sequential(*start, *end)
-    parity.randomize(network)
-    return network
-
-
-@pytest.mark.parametrize("name,padding", [("pdn_small", False), ("pdn_small", True), ("pdn_medium", False)])
-def test_pdn_equals_pytorch(name, padding):
-    network = torch_pdn(name, 12, padding)
-    x = np.random.default_rng(0).normal(size=(2, 41, 48, 3)).astype(np.float32)
-    ours = PDN(name, 12, padding)
-    named = published_names(name, parity.tensors(network))
-    variables = fill(jax.jit(ours.init)(jax.random.key(0), x), named)
-    theirs = parity.from_torch(network(parity.to_torch(x)))
-    parity.assert_close(jax.jit(ours.apply)(variables, x), theirs, 1e-4)
-    parity.assert_close(ours.apply(variables, x, (4, 9)), theirs[..., 4:9], 1e-4)
-
-
-def torch_autoencoder():
-    nn = pytest.importorskip("torch").nn
-    layers = []
-    for a, b in ((3, 32), (32, 32), (32, 64), (64, 64), (64, 64)):
-        layers += [nn.Conv2d(a, b, 4, 2, 1), nn.ReLU()]
-    layers.append(nn.Conv2d(64, 64, 8))
-    for size in (3, 8, 15, 32, 63, 127):
-        layers += [nn.Upsample(size=size, mode="bilinear"), nn.Conv2d(64, 64, 4, padding=2), nn.ReLU()]
-    layers += [nn.Upsample(size=56, mode="bilinear"), nn.Conv2d(64, 64, 3, padding=1), nn.ReLU()]
-    network = nn.Sequential(*layers, nn.Conv2d(64, 384, 3, padding=1))
-    parity.randomize(network)
-    return network
+@pytest.fixture(autouse=True)
+def xla_convolutions():
+    """The forms that compile fast; tests/nn/test_convolution.py holds the others to the same."""
+    with plain():
+        yield
 
 
 def built(name="pdn_small", size=128, validation=3, **options):
     backbone = backbones.backbone(name)
     frozen = {"backbone": backbone.init(jax.random.key(0), backbone.layers)}
     detector = efficientad(backbone, **{"steps": 10, **options})
-    spec = DataSpec(4, (size, size, 3), ("a",), validation, 2)
+    spec = spec_for(detector, frozen, 4, (size, size, 3), num_validation=validation, steps_per_epoch=2)
     return detector, frozen, jax.jit(detector.init, static_argnums=2)(jax.random.key(1), frozen, spec)
 
 
-def test_autoencoder_equals_pytorch_and_both_sets_of_names_load():
-    torch = pytest.importorskip("torch")
-    student, autoencoder = torch_pdn("pdn_small", 768, False), torch_autoencoder()
-    _, _, state = built(size=256)
-    tensors = {f"student.{name}": tensor for name, tensor in parity.tensors(student).items()}
-    tensors |= {f"autoencoder.{name}": tensor for name, tensor in parity.tensors(autoencoder).items()}
-    loaded = from_torch("efficientad", tensors, state)
-    params = loaded.trained.variables["params"]
-    x = np.random.default_rng(0).normal(size=(2, 256, 256, 3)).astype(np.float32)
-    output = autoencoder(parity.to_torch(x))
-    ours = Autoencoder()
-    parity.assert_close(ours.apply({"params": params["autoencoder"]}, x), parity.from_torch(output), 1e-4)
-    value = (output**2).mean()
-    value.backward()
-
-    def loss(tree):
-        return jnp.mean(ours.apply({"params": tree}, x) ** 2)
-
-    mine, gradients = jax.jit(jax.value_and_grad(loss))(params["autoencoder"])
-    np.testing.assert_allclose(mine, value.item(), rtol=1e-4)
-    torch_gradients = {f"autoencoder.{name}": p.grad.numpy() for name, p in autoencoder.named_parameters()}
-    expected = from_torch("efficientad", {**tensors, **torch_gradients}, state).trained.variables["params"]["autoencoder"]
-    for a, b in zip(jax.tree.leaves(gradients), jax.tree.leaves(expected), strict=True):
-        assert np.abs(a - b).max() <= 1e-3 * np.abs(b).max()
-
-    convolutions = [i for i, layer in enumerate(autoencoder) if isinstance(layer, torch.nn.Conv2d)]
-    names = [f"ae.encoder.enconv{i}" for i in range(1, 7)] + [f"ae.decoder.deconv{i}" for i in range(1, 9)]
-    other = {
-        f"model.student.{SMALL[name.split('.')[0]]}.{name.split('.')[1]}": t for name, t in parity.tensors(student).items()
-    }
-    for place, name in zip(convolutions, names, strict=True):
-        for kind in ("weight", "bias"):
-            other[f"model.{name}.{kind}"] = tensors[f"autoencoder.{place}.{kind}"]
-    other["model.teacher.conv1.weight"] = np.zeros(1)
-    for kind in ("mean", "std"):
-        other[f"model.mean_std.{kind}"] = np.full((1, 384, 1, 1), 2.0, np.float32)
-    for i, kind in enumerate(("qa_st", "qb_st", "qa_ae", "qb_ae")):
-        other[f"model.quantiles.{kind}"] = np.float32(i)
-    again = from_torch("efficientad", other, state)
-    for a, b in zip(jax.tree.leaves(params), jax.tree.leaves(again.trained.variables["params"]), strict=True):
-        assert np.array_equal(a, b)
-    assert np.all(again.mean == 2) and np.all(again.variance == 4)
-    assert np.array_equal(again.maps, [[0, 1], [2, 3]])
-    with pytest.raises(UserError, match="missing autoencoder.encoder.enconv1.weight"):
-        from_torch("efficientad", {k: v for k, v in tensors.items() if not k.startswith("autoencoder.0")}, state)
+def test_a_part_of_the_channels_is_a_part_of_the_output():
+    x = np.random.default_rng(0).normal(size=(2, 41, 48, 3)).astype(np.float32)
+    network = PDN("pdn_small", 12)
+    variables = jax.jit(network.init)(jax.random.key(0), x)
+    parity.assert_close(network.apply(variables, x, (4, 9)), network.apply(variables, x)[..., 4:9], 1e-5)
 
 
-def test_medium_names():
-    network = torch_pdn("pdn_medium", 12, False)
-    assert {key.split(".")[0] for key in published_names("pdn_medium", parity.tensors(network))} == set(MEDIUM.values())
+def test_a_missing_tensor_is_named():
+    backbone = backbones.backbone("pdn_small")
+    frozen = {"backbone": jax.eval_shape(lambda: backbone.init(jax.random.key(0), backbone.layers))}
+    state = harness.empty_state(efficientad(backbone), frozen, 128)
+    with pytest.raises(UserError, match="missing a tensor for autoencoder/decoder_deconv1/bias"):
+        from_torch("efficientad", {}, state)
 
 
 def test_hard_mean_is_that_of_the_quantile():
@@ -145,22 +68,21 @@ def test_jitter_by_hand():
         np.testing.assert_allclose(y, np.clip(f * x + (1 - f) * base, 0, 1), atol=1e-5)
 
 
-def batch_of(images, size=4, penalty=True):
+def padded_batch(detector, frozen, images, size=4, padding=0.3):
     count = len(images)
-    padded = np.concatenate([images, np.full((size - count, *images.shape[1:]), 0.3, np.float32)])
-    zeros = np.zeros(size, np.int32)
-    extra = {"penalty": np.random.default_rng(9).random(padded.shape, np.float32)} if penalty else {}
-    return Batch(padded, zeros, zeros, zeros, zeros, np.arange(size) < count, extra)
+    padded = np.concatenate([images, np.full((size - count, *images.shape[1:]), padding, np.float32)])
+    extra = {"penalty": np.random.default_rng(9).random(padded.shape, np.float32)}
+    return batch_of(detector, frozen, padded, valid=np.arange(size) < count, extra=extra)
 
 
 def test_statistics_and_calibration_are_those_of_the_definition():
     detector, frozen, state = built(validation=3)
     images = np.random.default_rng(0).random((3, 128, 128, 3), np.float32)
     key = jax.random.key(0)
-    for phase in detector.phases[:2]:
+    for phase in phases(detector)[:2]:
         # one image, then two and a padded row
         for rows in (images[:1], images[1:]):
-            state, _ = jax.jit(phase.update)(key, state, frozen, batch_of(rows))
+            state, _ = jax.jit(phase.update)(key, state, frozen, padded_batch(detector, frozen, rows))
         state = phase.finalize(key, state, frozen)
     backbone = backbones.backbone("pdn_small")
     features = np.asarray(parity.features(backbone, frozen["backbone"], images, ("features",))[0], np.float64)
@@ -173,18 +95,18 @@ def test_statistics_and_calibration_are_those_of_the_definition():
     taught = (features - features.mean((0, 1, 2))) / features.std((0, 1, 2))
     local = ((taught - student[..., :384]) ** 2).mean(-1)
     whole = ((restored - student[..., 384:]) ** 2).mean(-1)
-    phase = detector.phases[3]
+    phase = phases(detector)[3]
     for rows in (images[:2], images[2:]):
-        state, _ = jax.jit(phase.update)(key, state, frozen, batch_of(rows))
+        state, _ = jax.jit(phase.update)(key, state, frozen, padded_batch(detector, frozen, rows))
     state = phase.finalize(key, state, frozen)
     truth = [[np.quantile(maps, q) for q in (0.9, 0.995)] for maps in (local, whole)]
-    np.testing.assert_allclose(state.maps, truth, rtol=1e-3)
+    np.testing.assert_allclose(state.quantiles, truth, rtol=1e-3)
     scaled = [0.1 * (maps - a) / (b - a) for maps, (a, b) in zip((local, whole), truth, strict=True)]
     combined = np.pad((scaled[0] + scaled[1]) / 2, ((0, 0), (4, 4), (4, 4)))
     place = np.clip((np.arange(128) + 0.5) / 4 - 0.5, 0, 31)
     weights = np.maximum(0, 1 - np.abs(place[:, None] - np.arange(32)))
     expected = np.einsum("ai,bij,cj->bac", weights, combined, weights)
-    prediction = jax.jit(detector.predict)(state, frozen, images)
+    prediction = predict(detector, state, frozen, images)
     np.testing.assert_allclose(prediction.map, expected, atol=2e-3 * np.abs(expected).max())
     np.testing.assert_allclose(prediction.score, prediction.map.max((1, 2)))
 
@@ -194,10 +116,8 @@ def test_training_lowers_the_loss_and_ignores_padded_rows():
     detector, frozen, state = built(learning_rate=1e-3)
     state = state._replace(variance=jnp.ones(384))
     images = np.random.default_rng(0).random((2, 128, 128, 3), np.float32)
-    update = jax.jit(detector.phases[2].update)
-    batch = batch_of(images, 3)
-    other = batch._replace(image=batch.image.copy())
-    other.image[2] = 0.9
+    update = jax.jit(phases(detector)[2].update)
+    batch, other = (padded_batch(detector, frozen, images, 3, padding) for padding in (0.3, 0.9))
     key = jax.random.key(0)
     (one, first), (two, _) = update(key, state, frozen, batch), update(key, state, frozen, other)
     for a, b in zip(jax.tree.leaves(one.trained), jax.tree.leaves(two.trained), strict=True):
@@ -210,9 +130,9 @@ def test_training_lowers_the_loss_and_ignores_padded_rows():
 
 def test_penalty_image_is_a_crop_and_sometimes_grey():
     detector, _, _ = built()
-    augment = detector.phases[2].augment
+    augment = phases(detector)[2].augment
     image = np.zeros((64, 96, 3), np.float32)
-    made = [augment(np.random.default_rng(i), image)["penalty"] for i in range(40)]
+    made = [augment(np.random.default_rng(i), image, None)["penalty"] for i in range(40)]
     assert all(each.shape == image.shape and each.dtype == np.float32 for each in made)
     grey = sum(np.ptp(each, axis=-1).max() < 1e-6 for each in made)
     assert 4 <= grey <= 22

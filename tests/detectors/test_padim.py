@@ -5,27 +5,28 @@ import numpy as np
 import pytest
 
 from iadjax import backbones
-from iadjax.detector import Batch, DataSpec
 from iadjax.detectors.distribution.padim import padim
 from iadjax.errors import UserError
 from tests import torch_parity as parity
+from tests.direct import batch_of, phases, predict, spec_for
 
 
 def fitted(images, batch_size, **options):
     backbone = backbones.backbone("filter_bank")
     frozen = {"backbone": backbone.init(jax.random.key(0), backbone.layers)}
     detector = padim(backbone, **options)
-    state = jax.jit(detector.init, static_argnums=2)(jax.random.key(1), frozen, DataSpec(len(images), images.shape[1:], ("a",)))
+    state = jax.jit(detector.init, static_argnums=2)(
+        jax.random.key(1), frozen, spec_for(detector, frozen, len(images), images.shape[1:])
+    )
     for start in range(0, len(images), batch_size):
         rows = images[start : start + batch_size]
         valid = np.arange(batch_size) < len(rows)
         # what stands in padded rows must not matter
         image = np.concatenate([rows, np.full((batch_size - len(rows), *images.shape[1:]), 0.7, np.float32)])
-        zeros = np.zeros(batch_size, np.int32)
-        batch = Batch(image, zeros, zeros, zeros, zeros, valid)
-        state, _ = jax.jit(detector.phases[0].update)(jax.random.key(2), state, frozen, batch)
+        batch = batch_of(detector, frozen, image, valid=valid)
+        state, _ = jax.jit(phases(detector)[0].update)(jax.random.key(2), state, frozen, batch)
     moments = state
-    return backbone, frozen, detector, moments, detector.phases[0].finalize(jax.random.key(3), state, frozen)
+    return backbone, frozen, detector, moments, phases(detector)[0].finalize(jax.random.key(3), state, frozen)
 
 
 def features(backbone, frozen, images, channels):
@@ -51,7 +52,7 @@ def test_moments_and_distance(batch_size):
     place = np.clip((np.arange(32) + 0.5) / 4 - 0.5, 0, 7)
     weights = np.maximum(0, 1 - np.abs(place[:, None] - np.arange(8)))
     truth = np.einsum("ai,bij,cj->bac", weights, distance, weights)
-    prediction = jax.jit(detector.predict)(state, frozen, tests)
+    prediction = predict(detector, state, frozen, tests)
     np.testing.assert_allclose(prediction.map, truth, rtol=2e-3)
     np.testing.assert_allclose(prediction.score, truth.max((1, 2)), rtol=2e-3)
 
@@ -60,7 +61,7 @@ def test_fewer_images_than_channels_stay_finite():
     rng = np.random.default_rng(0)
     images = rng.random((2, 32, 32, 3), np.float32)
     _, frozen, detector, _, state = fitted(images, 2, num_channels=0)
-    assert np.all(np.isfinite(jax.jit(detector.predict)(state, frozen, images).map))
+    assert np.all(np.isfinite(predict(detector, state, frozen, images).map))
 
 
 def test_bad_options_are_refused():

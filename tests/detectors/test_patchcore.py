@@ -8,9 +8,9 @@ from scipy import ndimage
 from scipy.spatial.distance import cdist
 
 from iadjax import backbones, ops
-from iadjax.detector import Batch, DataSpec
 from iadjax.detectors.memory_bank.patchcore import patchcore
 from iadjax.errors import UserError
+from tests.direct import batch_of, phases, predict, spec_for
 
 LAYERS = ("layer1", "layer2")
 BACKBONE = backbones.backbone("filter_bank")
@@ -18,18 +18,11 @@ FROZEN = {"backbone": {}}
 KEY = jax.random.key(0)
 
 
-def batch_of(images, valid=None):
-    count = len(images)
-    zeros = np.zeros(count, np.int32)
-    mask = np.zeros(images.shape[:3], np.uint8)
-    return Batch(images, mask, zeros, zeros, np.arange(count, dtype=np.int32), np.ones(count, bool) if valid is None else valid)
-
-
 def fitted(detector, images):
-    spec = DataSpec(len(images), images.shape[1:], ("part",))
+    spec = spec_for(detector, FROZEN, len(images), images.shape[1:])
     state = jax.jit(detector.init, static_argnums=2)(KEY, FROZEN, spec)
-    state, _ = jax.jit(detector.phases[0].update)(KEY, state, FROZEN, batch_of(images))
-    return detector.phases[0].finalize(KEY, state, FROZEN)
+    state, _ = jax.jit(phases(detector)[0].update)(KEY, state, FROZEN, batch_of(detector, FROZEN, images))
+    return phases(detector)[0].finalize(KEY, state, FROZEN)
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +53,7 @@ def embed(images):
 def test_scores_and_maps_follow_the_paper(images, reweight):
     detector = patchcore(BACKBONE, layers=LAYERS, coreset_ratio=1.0, reweight=reweight, num_neighbors=4, sigma=2.0)
     state = fitted(detector, images[:3])
-    found = jax.jit(detector.predict)(state, FROZEN, images[3:])
+    found = predict(detector, state, FROZEN, images[3:])
 
     bank = embed(images[:3]).reshape(-1, state.features.shape[-1])
     np.testing.assert_allclose(state.features, bank, atol=1e-5)
@@ -82,7 +75,7 @@ def test_scores_and_maps_follow_the_paper(images, reweight):
 
 def test_training_images_score_zero(images):
     detector = patchcore(BACKBONE, layers=LAYERS, coreset_ratio=1.0)
-    found = jax.jit(detector.predict)(fitted(detector, images), FROZEN, images)
+    found = predict(detector, fitted(detector, images), FROZEN, images)
     np.testing.assert_allclose(found.score, 0, atol=1e-4)
 
 
@@ -97,19 +90,19 @@ def test_coreset_has_the_size_of_its_ratio_and_rows_of_the_bank(images):
 
 def test_padded_rows_stay_out_of_the_bank(images):
     detector = patchcore(BACKBONE, layers=LAYERS, coreset_ratio=1.0)
-    update = jax.jit(detector.phases[0].update)
-    state = jax.jit(detector.init, static_argnums=2)(KEY, FROZEN, DataSpec(5, (32, 32, 3), ("part",)))
+    update = jax.jit(phases(detector)[0].update)
+    state = jax.jit(detector.init, static_argnums=2)(KEY, FROZEN, spec_for(detector, FROZEN, 5, (32, 32, 3)))
     garbage = np.full((2, 32, 32, 3), 9, np.float32)
-    state, _ = update(KEY, state, FROZEN, batch_of(images[:4]))
+    state, _ = update(KEY, state, FROZEN, batch_of(detector, FROZEN, images[:4]))
     last = np.concatenate([images[4:], garbage, garbage[:1]])
-    state, info = update(KEY, state, FROZEN, batch_of(last, np.array([True, False, False, False])))
+    state, info = update(KEY, state, FROZEN, batch_of(detector, FROZEN, last, valid=[True, False, False, False]))
     assert int(state.count) == int(info["bank_images"]) == 5
     np.testing.assert_allclose(state.features, fitted_buffer(detector, images), atol=1e-6)
 
 
 def fitted_buffer(detector, images):
-    state = jax.jit(detector.init, static_argnums=2)(KEY, FROZEN, DataSpec(len(images), images.shape[1:], ("part",)))
-    return jax.jit(detector.phases[0].update)(KEY, state, FROZEN, batch_of(images))[0].features
+    state = jax.jit(detector.init, static_argnums=2)(KEY, FROZEN, spec_for(detector, FROZEN, len(images), images.shape[1:]))
+    return jax.jit(phases(detector)[0].update)(KEY, state, FROZEN, batch_of(detector, FROZEN, images))[0].features
 
 
 def test_unfold_embedding_is_the_authors(images):

@@ -1,4 +1,4 @@
-"""RD4AD against a PyTorch module written from the paper's description, and its loss and map by hand."""
+"""RD4AD with bottleneck blocks against a PyTorch module (the cards have basic ones), its initial weights and padded rows."""
 
 import jax
 import jax.numpy as jnp
@@ -8,11 +8,11 @@ import pytest
 
 from iadjax import backbones, detectors, losses
 from iadjax.backbones.weights import fill
-from iadjax.detector import DataSpec
 from iadjax.detectors.pytorch import from_torch
 from iadjax.detectors.teacher_student.rd4ad import Student, rd4ad
 from iadjax.errors import UserError
 from tests import torch_parity as parity
+from tests.direct import spec_for
 
 CHANNELS, BLOCKS = (4, 6, 8), (2, 1, 1, 2)
 
@@ -101,8 +101,8 @@ def features(seed=0, batch=3):
     return [rng.normal(size=(batch, side, side, c)).astype(np.float32) for side, c in zip((16, 8, 4), CHANNELS, strict=True)]
 
 
-@pytest.mark.parametrize("width", [0, 2])
-def test_student_equals_pytorch(width):
+def test_student_with_bottleneck_blocks_equals_pytorch():
+    width = 2
     torch = pytest.importorskip("torch")
     module = torch_student(width)
     inputs = features()
@@ -149,54 +149,27 @@ def build(**options):
         backbone,
         frozen,
         detector,
-        jax.jit(detector.init, static_argnums=2)(jax.random.key(1), frozen, DataSpec(4, (64, 64, 3), ("a",))),
+        jax.jit(detector.init, static_argnums=2)(jax.random.key(1), frozen, spec_for(detector, frozen, 4, (64, 64, 3))),
     )
 
 
-def test_map_is_the_sum_of_upsampled_distances():
-    backbone, frozen, detector, state = build(sigma=0.0)
-    image = np.random.default_rng(0).random((2, 64, 64, 3), np.float32)
-    prediction = jax.jit(detector.predict)(state, frozen, image)
-    taught = parity.features(backbone, frozen["backbone"], image, backbone.layers)
-    channels = tuple(level.shape[-1] for level in taught)
-    restored = Student(channels, (2, 2, 2, 2), 0).apply(state.variables, taught)
-    truth = np.zeros((2, 64, 64))
-    for e, d in zip(taught, restored, strict=True):
-        e, d = np.asarray(e, np.float64), np.asarray(d, np.float64)
-        distance = 1 - (e * d).sum(-1) / np.maximum(np.linalg.norm(e, axis=-1) * np.linalg.norm(d, axis=-1), 1e-12)
-        side = distance.shape[1]
-        place = np.linspace(0, side - 1, 64)
-        weights = np.maximum(0, 1 - np.abs(place[:, None] - np.arange(side)))
-        truth += np.einsum("ai,bij,cj->bac", weights, distance, weights)
-    parity.assert_close(prediction.map, truth, 1e-4)
-    np.testing.assert_allclose(prediction.score, prediction.map.max((1, 2)))
-
-
-def test_names_of_the_authors_and_of_anomalib_are_accepted_and_a_mismatch_is_named():
+def test_a_mismatch_names_the_tensor():
     _, _, _, state = build()
-    from flax.traverse_util import flatten_dict
+    with pytest.raises(UserError, match=r"missing a tensor for bn/bn1/mean.*and \d+ more"):
+        from_torch("rd4ad", {"decoder.extra": np.zeros(1)}, state)
 
-    from iadjax.backbones.weights import torch_name
 
-    theirs = {}
-    for path, leaf in flatten_dict(state.variables).items():
-        tensor = np.random.default_rng(len(theirs)).normal(size=leaf.shape).astype(np.float32)
-        order = {"kernel": (3, 2, 0, 1), "transposed_kernel": (2, 3, 0, 1)}.get(path[-1])
-        theirs[torch_name(path)] = tensor.transpose(order) if order else tensor
-    theirs["bn.conv4.weight"] = np.zeros((1, 1, 1, 1))
-    theirs["bn.bn1.num_batches_tracked"] = np.zeros((), np.int64)
-    official = from_torch("rd4ad", theirs, state)
-    anomalib = {
-        "model." + name.replace("bn.", "bottleneck.", 1) if name.startswith("bn.") else "model." + name: v
-        for name, v in theirs.items()
-    }
-    anomalib["model.encoder.conv1.weight"] = np.zeros((1, 1, 1, 1))
-    other = from_torch("rd4ad", anomalib, state)
-    for a, b, c in zip(*(jax.tree.leaves(each.variables) for each in (official, other, state)), strict=True):
-        assert np.array_equal(a, b) and not np.array_equal(a, c)
-    theirs["decoder.extra"] = theirs.pop("decoder.layer1.0.conv1.weight")
-    with pytest.raises(UserError, match=r"missing decoder.layer1.0.conv1.weight; unknown decoder.extra"):
-        from_torch("rd4ad", theirs, state)
+def test_plain_convolutions_are_drawn_by_kaiming_s_rule_and_transposed_ones_by_pytorch_s():
+    features = [np.zeros((1, side, side, c), np.float32) for side, c in zip((16, 8, 4), (32, 48, 64), strict=True)]
+    params = jax.jit(Student((32, 48, 64), BLOCKS, 0).init)(jax.random.key(0), features)["params"]
+    plain = np.asarray(params["decoder"]["layer1_0"]["conv2"]["kernel"])
+    assert plain.std() == pytest.approx((2 / (9 * plain.shape[-1])) ** 0.5, rel=0.05)
+    for block, name in (("layer1_0", "conv1"), ("layer2_0", "upsample_0")):
+        kernel = np.asarray(params["decoder"][block][name]["transposed_kernel"])
+        # PyTorch counts the output's channels: U(-b, b), b = 1 / sqrt(4 channels)
+        bound = (4 * kernel.shape[-1]) ** -0.5
+        assert 0.98 * bound < np.abs(kernel).max() <= bound
+        assert kernel.std() == pytest.approx(bound / 3**0.5, rel=0.05)
 
 
 def test_bad_options_are_refused():
@@ -208,7 +181,8 @@ def test_bad_options_are_refused():
     backbone = backbones.backbone("filter_bank")
     frozen = {"backbone": backbone.init(jax.random.key(0), backbone.layers)}
     with pytest.raises(UserError, match="multiple of 32"):
-        rd4ad(backbone).init(jax.random.key(0), frozen, DataSpec(4, (48, 48, 3), ("a",)))
+        detector = rd4ad(backbone)
+        detector.init(jax.random.key(0), frozen, spec_for(detector, frozen, 4, (48, 48, 3)))
 
 
 def test_optimizer_is_that_of_the_paper():

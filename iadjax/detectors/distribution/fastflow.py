@@ -87,11 +87,15 @@ def fastflow(
     """Builds FastFlow.
 
     Args:
-      backbone: frozen network; its variables are `frozen["backbone"]`.
-      layers: levels of a CNN, or one block of a ViT (the seventh of DeiT, the fortieth of CaiT).
+      backbone: frozen network; its variables are `frozen["backbone"]`. Gathierry's code, whose figures are the common
+        reference, takes timm's Wide ResNet-50-2, which in its version means the weights `timm/wide_resnet50_2.racm_in1k`;
+        the default here is torchvision's first version.
+      layers: levels of a CNN, or one block of a ViT behind the network's last norm: "block8.norm" of DeiT, "block41.norm"
+        of CaiT (blocks 7 and 40 of the paper, counted from 0).
       flow_steps: couplings per level: 8 for a CNN, 20 for a ViT in the paper (table 2).
       conv3x3_only: True for ResNet-18 in the published configurations, False (3 x 3 and 1 x 1 alternate) for Wide ResNet-50-2.
-      hidden_ratio: channels inside a coupling's network: 1.0 for CNNs, 0.16 for ViTs.
+      hidden_ratio: channels inside a coupling's network, as a multiple of the half of the channels that it sees: 1.0 for
+        CNNs, 0.16 for ViTs.
       clamp: of the couplings.
       layer_norm: a trained norm over channels and positions before each flow. It is not in the paper but in every
         implementation that reaches its figures; off for ViTs, whose last norm takes its place. It binds the model to one

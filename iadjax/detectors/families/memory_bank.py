@@ -98,8 +98,9 @@ def init_bank(describe: Callable, frozen, spec: DataSpec, bank_bytes: int = 0) -
             )
         rows = min(rows, number + spec.batch_size * patches)
     size = ops.padded_rows(rows)
-    zero = jnp.int32(0)
-    return Bank(jnp.zeros((size, depth)), jnp.zeros((size, 3), jnp.int32), zero, zero, jnp.int32(patches))
+    # arrays of their own: the driver donates them
+    counts = (jnp.int32(number) for number in (0, 0, patches))
+    return Bank(jnp.zeros((size, depth)), jnp.zeros((size, 3), jnp.int32), *counts)
 
 
 def add_images(bank: Bank, features: jax.Array, batch: Batch) -> Bank:

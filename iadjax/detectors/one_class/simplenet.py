@@ -17,10 +17,15 @@ from iadjax.detector import Detector, Prediction
 from iadjax.detectors.families.gradient import gradient
 from iadjax.detectors.families.schedules import adam_with_l2, check_schedule, rate_schedule
 from iadjax.errors import UserError
-from iadjax.nn.layers import BatchNorm
+from iadjax.nn.layers import BatchNorm, uniform_bias
 from iadjax.synthesis.feature_noise import gaussian_noise
 
 __all__ = ["Adaptor", "Discriminator", "simplenet"]
+
+
+def _dense(features: int, fan_in: int, name: str) -> nn.Dense:
+    """The authors draw weights by Xavier's rule and leave PyTorch's default to biases."""
+    return nn.Dense(features, kernel_init=nn.initializers.xavier_normal(), bias_init=uniform_bias(fan_in), name=name)
 
 
 class Adaptor(nn.Module):
@@ -28,7 +33,7 @@ class Adaptor(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        return nn.Dense(x.shape[-1], kernel_init=nn.initializers.xavier_normal(), name="layers_0fc")(x)
+        return _dense(x.shape[-1], x.shape[-1], "layers_0fc")(x)
 
 
 class Discriminator(nn.Module):
@@ -38,10 +43,9 @@ class Discriminator(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, valid: jax.Array | None = None) -> jax.Array:
-        init = nn.initializers.xavier_normal()
-        x = nn.Dense(self.hidden, kernel_init=init, name="body_block1_0")(x)
+        x = _dense(self.hidden, x.shape[-1], "body_block1_0")(x)
         x = nn.leaky_relu(BatchNorm(name="body_block1_1")(x, valid), 0.2)
-        return nn.Dense(1, use_bias=False, kernel_init=init, name="tail")(x)[..., 0]
+        return nn.Dense(1, use_bias=False, kernel_init=nn.initializers.xavier_normal(), name="tail")(x)[..., 0]
 
 
 def simplenet(

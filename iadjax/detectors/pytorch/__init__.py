@@ -1,7 +1,14 @@
 """Trained detectors of other libraries: PyTorch state dicts become our states.
 
 A state dict here is a mapping of names to arrays; bring it as safetensors (`safetensors.torch.save_file`), because pickled
-files are code and are never read. Each module here holds the names of one detector's tensors.
+files are code and are never read.
+
+Each module here is one detector's table: `TABLE` maps patterns of tensor names, the authors' and anomalib's, to paths in our
+variables (`backbones.weights.fill_by_table`). A module may also have
+
+- `prepare(tensors) -> tensors`: brings one code's tensors into the order of the other's;
+- `layout(path, tensor) -> tensor`: more than `torch_layout` knows;
+- `from_torch(tensors, state) -> state`: where the state is more than its variables.
 """
 
 import importlib
@@ -10,11 +17,12 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from iadjax.backbones.weights import fill_by_table, torch_layout
 from iadjax.detector import State
 from iadjax.detectors import factory
 from iadjax.errors import UserError
 
-__all__ = ["from_torch"]
+__all__ = ["from_torch", "table"]
 
 
 def from_torch(name: str, tensors: Mapping[str, np.ndarray], state: State) -> State:
@@ -28,8 +36,20 @@ def from_torch(name: str, tensors: Mapping[str, np.ndarray], state: State) -> St
     Raises:
       UserError: the detector has no such import, or a tensor is missing, unknown or of another shape (named).
     """
+    module = table(name)
+    tensors = {key: np.asarray(value) for key, value in tensors.items()}
+    if hasattr(module, "prepare"):
+        tensors = module.prepare(tensors)
+    if hasattr(module, "from_torch"):
+        return module.from_torch(tensors, state)
+    layout = getattr(module, "layout", torch_layout)
+    return state._replace(variables=fill_by_table(state.variables, tensors, module.TABLE, layout))
+
+
+def table(name: str):
+    """The module of the detector `name`; a UserError if it has none."""
     factory(name)
     module = f"{__name__}.{name}"
     if importlib.util.find_spec(module) is None:
         raise UserError(f"{name} has nothing to import: it keeps no trained network")
-    return importlib.import_module(module).from_torch({key: np.asarray(value) for key, value in tensors.items()}, state)
+    return importlib.import_module(module)

@@ -1,30 +1,28 @@
-"""DRAEM: names of tensors in other libraries."""
+"""DRAEM: names of the authors' tensors (both networks' in one dict), and of anomalib's."""
 
 import numpy as np
 
-from iadjax.backbones import weights
-from iadjax.detector import State
+TABLE = {
+    r"(?:\w+\.)?(encoder|encoder_segment)\.(block\d)\.(\d)\.(\w+)": r"\1/\2_\3/\4",
+    r"(?:\w+\.)?(decoder|decoder_segment)\.(up\d|up_b|db\d|db_b|fin_out)\.(\d)\.(\w+)": r"\1/\2_\3/\4",
+}
 
-__all__ = ["from_torch"]
 
+def prepare(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The channels in our order: RGB, and the restored image before the given one.
 
-def from_torch(tensors, state: State) -> State:
-    """The state with the tensors of the authors' code (both networks' in one dict), or of anomalib.
-
-    The authors read images as BGR, and anomalib puts the given image before the restored one; both are turned round.
+    The authors read images as BGR; anomalib puts the given image before the restored one.
     """
     anomalib = any("reconstructive_subnetwork." in name for name in tensors)
-    renamed = {}
-    for name, tensor in tensors.items():
-        for prefix in ("model.", "reconstructive_subnetwork.", "discriminative_subnetwork."):
-            name = name.removeprefix(prefix)
-        if name == "encoder_segment.block1.0.weight" and anomalib:
-            tensor = np.concatenate([tensor[:, 3:], tensor[:, :3]], axis=1)
-        elif not anomalib and name == "encoder_segment.block1.0.weight":
-            tensor = np.concatenate([tensor[:, 2::-1], tensor[:, :2:-1]], axis=1)
-        elif not anomalib and name == "encoder.block1.0.weight":
-            tensor = tensor[:, ::-1]
-        elif not anomalib and name in ("decoder.fin_out.0.weight", "decoder.fin_out.0.bias"):
-            tensor = tensor[::-1]
-        renamed[name] = tensor
-    return state._replace(variables=weights.fill(state.variables, renamed))
+    return {name: _reordered(name, tensor, anomalib) for name, tensor in tensors.items()}
+
+
+def _reordered(name: str, tensor: np.ndarray, anomalib: bool) -> np.ndarray:
+    if name.endswith("encoder_segment.block1.0.weight"):
+        first, second = tensor[:, :3], tensor[:, 3:]
+        return np.concatenate([second, first] if anomalib else [first[:, ::-1], second[:, ::-1]], axis=1)
+    if anomalib:
+        return tensor
+    if name.endswith("encoder.block1.0.weight"):
+        return tensor[:, ::-1]
+    return tensor[::-1] if ".fin_out.0." in f".{name}" and "segment" not in name else tensor

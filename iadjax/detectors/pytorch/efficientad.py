@@ -1,53 +1,54 @@
-"""EfficientAD: names of tensors in other libraries."""
+"""EfficientAD: names of anomalib's tensors, and of Nelson's with "student." and "autoencoder." before its numbers.
+
+anomalib's hold the statistics of the teacher and the quantiles too, which are taken over; without them the first two phases
+and the last one have to be run. The teacher's tensors are the backbone's.
+"""
 
 import jax.numpy as jnp
 import numpy as np
 
-from iadjax.backbones import weights
-from iadjax.backbones.pdn import published_names
+from iadjax.backbones.weights import fill_by_table
 from iadjax.detector import State
+from iadjax.detectors.teacher_student.efficientad import Calibrated
 
-__all__ = ["from_torch"]
+TABLE = {
+    r"student\.(conv\d)\.(\w+)": r"student/\1/\2",
+    r"ae\.(?:en|de)coder\.enconv(\d)\.(\w+)": r"autoencoder/encoder_enconv\1/\2",
+    r"ae\.(?:en|de)coder\.deconv(\d)\.(\w+)": r"autoencoder/decoder_deconv\1/\2",
+    # positions in Nelson's sequences; a Dropout follows the ReLU of the first six steps of the decoder
+    r"student\.0\.(\w+)": r"student/conv1/\1",
+    r"student\.3\.(\w+)": r"student/conv2/\1",
+    r"student\.6\.(\w+)": r"student/conv3/\1",
+    r"student\.8\.(\w+)": r"student/conv4/\1",
+    r"student\.10\.(\w+)": r"student/conv5/\1",
+    r"student\.12\.(\w+)": r"student/conv6/\1",
+    r"autoencoder\.0\.(\w+)": r"autoencoder/encoder_enconv1/\1",
+    r"autoencoder\.2\.(\w+)": r"autoencoder/encoder_enconv2/\1",
+    r"autoencoder\.4\.(\w+)": r"autoencoder/encoder_enconv3/\1",
+    r"autoencoder\.6\.(\w+)": r"autoencoder/encoder_enconv4/\1",
+    r"autoencoder\.8\.(\w+)": r"autoencoder/encoder_enconv5/\1",
+    r"autoencoder\.10\.(\w+)": r"autoencoder/encoder_enconv6/\1",
+    r"autoencoder\.12\.(\w+)": r"autoencoder/decoder_deconv1/\1",
+    r"autoencoder\.16\.(\w+)": r"autoencoder/decoder_deconv2/\1",
+    r"autoencoder\.20\.(\w+)": r"autoencoder/decoder_deconv3/\1",
+    r"autoencoder\.24\.(\w+)": r"autoencoder/decoder_deconv4/\1",
+    r"autoencoder\.28\.(\w+)": r"autoencoder/decoder_deconv5/\1",
+    r"autoencoder\.32\.(\w+)": r"autoencoder/decoder_deconv6/\1",
+    r"autoencoder\.36\.(\w+)": r"autoencoder/decoder_deconv7/\1",
+    r"autoencoder\.38\.(\w+)": r"autoencoder/decoder_deconv8/\1",
+    r"(teacher|mean_std|quantiles)\..*": None,
+}
 
 
-# places of the convolutions in Nelson's sequence of layers
-_PLACES = {2 * i: f"encoder.enconv{i + 1}" for i in range(6)}
-
-_PLACES |= {12 + 3 * i: f"decoder.deconv{i + 1}" for i in range(7)} | {32: "decoder.deconv8"}
-
-
-def from_torch(tensors, state: State) -> State:
-    """The state with the tensors of anomalib, or of Nelson's code ("student." and "autoencoder." before its numbers).
-
-    anomalib's hold the statistics of the teacher and the quantiles too, which are taken over; without them the first two
-    phases and the last one have to be run. The teacher's tensors are the backbone's.
-    """
+def from_torch(tensors: dict[str, np.ndarray], state: State) -> State:
+    """The networks, and anomalib's statistics where there are some."""
+    state = state._replace(trained=state.trained._replace(variables=fill_by_table(state.trained.variables, tensors, TABLE)))
     tensors = {name.removeprefix("model."): tensor for name, tensor in tensors.items()}
-    renamed, student = {}, {}
-    for name, tensor in tensors.items():
-        part, _, rest = name.partition(".")
-        if part == "student" and rest[0].isdigit():
-            student[rest] = tensor
-        elif part == "autoencoder":
-            number, kind = rest.split(".")
-            renamed[f"autoencoder.{_PLACES.get(int(number), number)}.{kind}"] = tensor
-        elif part == "ae":
-            renamed[f"autoencoder.{rest}"] = tensor
-        else:
-            renamed[name] = tensor
-    if student:
-        spec = "pdn_small" if "8.weight" in student and "10.weight" not in student else "pdn_medium"
-        renamed |= {f"student.{name}": tensor for name, tensor in published_names(spec, student).items()}
-
-    def name(path):
-        return weights.torch_name(path).replace("encoder_", "encoder.").replace("decoder_", "decoder.")
-
-    variables = weights.fill(state.trained.variables, renamed, name, ignored=r"(teacher|mean_std|quantiles)\..*")
-    state = state._replace(trained=state.trained._replace(variables=variables))
     if "mean_std.mean" in tensors:
         mean, std = (jnp.asarray(tensors[f"mean_std.{each}"].reshape(-1)) for each in ("mean", "std"))
         state = state._replace(mean=mean, variance=std**2)
     if "quantiles.qa_st" in tensors:
         rows = [[tensors[f"quantiles.{q}_{kind}"] for q in ("qa", "qb")] for kind in ("st", "ae")]
-        state = state._replace(maps=jnp.asarray(np.array(rows, np.float32).reshape(2, 2)))
+        quantiles = jnp.asarray(np.array(rows, np.float32).reshape(2, 2))
+        return Calibrated(state.mean, state.variance, state.trained, quantiles)
     return state

@@ -1,27 +1,27 @@
-"""FastFlow: names of tensors in other libraries."""
+"""FastFlow: names of the tensors of Gathierry's code ("nf_flows.") and of anomalib's ("fast_flow_blocks.")."""
 
-from iadjax.backbones import weights
-from iadjax.detector import State
+import numpy as np
 
-__all__ = ["from_torch"]
+from iadjax.backbones.weights import torch_layout
+
+_BLOCK = r"(?:nf_flows|fast_flow_blocks)\.(\d+)\.module_list\.(\d+)\."
+
+TABLE = {
+    r"norms\.(\d+)\.(weight|bias)": r"norms_\1/\2",
+    rf"{_BLOCK}(global_scale|global_offset)": r"nf_flows_\1/module_list_\2/\3",
+    rf"{_BLOCK}w_perm": r"nf_flows_\1/module_list_\2/permutation",
+    # convolutions stand first and third in the sequence, or second and fifth where padding is a layer of its own
+    rf"{_BLOCK}subnet\.[01]\.(weight|bias)": r"nf_flows_\1/module_list_\2/subnet_0/\3",
+    rf"{_BLOCK}subnet\.[24]\.(weight|bias)": r"nf_flows_\1/module_list_\2/subnet_2/\3",
+    rf"{_BLOCK}(w_perm_inv|last_jac)": None,
+    r"feature_extractor\..*": None,
+}
 
 
-def from_torch(tensors, state: State) -> State:
-    """The state with the tensors of Gathierry's code ("nf_flows.0.module_list.0...") or of anomalib ("fast_flow_blocks.")."""
-
-    def name(path):
-        return weights.torch_name(path[:-1] + ("w_perm",)) if path[-1] == "permutation" else weights.torch_name(path)
-
-    def layout(path, tensor):
-        if path[-1] == "permutation":
-            # a matrix of zeros and ones: row i holds the channel that comes i-th
-            return tensor[..., 0, 0].argmax(axis=1) if tensor.ndim == 4 else tensor
-        if path[1].startswith("norms"):
-            return tensor.transpose(1, 2, 0) if tensor.ndim == 3 else tensor
-        if path[-1].startswith("global"):
-            return tensor.reshape(-1)
-        return weights.torch_layout(path, tensor)
-
-    renamed = {key.removeprefix("model.").replace("fast_flow_blocks.", "nf_flows."): value for key, value in tensors.items()}
-    ignored = r".*\.w_perm_inv|feature_extractor\..*|.*\.last_jac"
-    return state._replace(variables=weights.fill(state.variables, renamed, name, layout, ignored))
+def layout(path: tuple[str, ...], tensor: np.ndarray) -> np.ndarray:
+    """Norms `[C, h, w]` to `[h, w, C]`, scales `[1, C, 1, 1]` to `[C]`, permutation matrices to the channel that comes i-th."""
+    if path[-1] == "permutation":
+        return tensor[..., 0, 0].argmax(axis=1)
+    if path[1].startswith("norms"):
+        return tensor.transpose(1, 2, 0)
+    return tensor.reshape(-1) if path[-1].startswith("global") else torch_layout(path, tensor)

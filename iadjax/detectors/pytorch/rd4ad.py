@@ -1,14 +1,13 @@
-"""RD4AD: names of tensors in other libraries."""
+"""RD4AD: names of the authors' tensors ("bn." and "decoder." before the names) and of anomalib's ("bottleneck.")."""
 
-from iadjax.backbones import weights
-from iadjax.detector import State
-
-__all__ = ["from_torch"]
-
-
-def from_torch(tensors, state: State) -> State:
-    """The state with the tensors of the authors' code ("bn." and "decoder." before the names) or of anomalib ("bottleneck.")"""
-    renamed = {name.removeprefix("model.").replace("bottleneck.", "bn.", 1): tensor for name, tensor in tensors.items()}
-    # conv4 and bn4 of the authors' bottleneck are never used; the teacher's tensors are the backbone's
-    ignored = r"bn\.(conv4|bn4)\..*|(feature_extractor|encoder)\..*"
-    return state._replace(variables=weights.fill(state.variables, renamed, ignored=ignored))
+TABLE = {
+    r"(?:bn|bottleneck)\.bn_layer\.(\d+)\.(conv\d|bn\d)\.(\w+)": r"bn/bn_layer_\1/\2/\3",
+    r"(?:bn|bottleneck)\.bn_layer\.(\d+)\.downsample\.(\d)\.(\w+)": r"bn/bn_layer_\1/downsample_\2/\3",
+    r"(?:bn|bottleneck)\.(conv[1-3]|bn[1-3])\.(\w+)": r"bn/\1/\2",
+    r"decoder\.layer(\d)\.(\d+)\.(conv\d|bn\d)\.(\w+)": r"decoder/layer\1_\2/\3/\4",
+    r"decoder\.layer(\d)\.(\d+)\.upsample\.(\d)\.(\w+)": r"decoder/layer\1_\2/upsample_\3/\4",
+    # never used in the authors' code
+    r"(?:bn|bottleneck)\.(conv4|bn4)\..*": None,
+    # the teacher's tensors are the backbone's
+    r"(feature_extractor|encoder)\..*": None,
+}

@@ -1,19 +1,20 @@
-"""SimpleNet: names of tensors in other libraries."""
+"""SimpleNet: names of the authors' tensors ("pre_projection." and "discriminator." before the names)."""
 
-from iadjax.backbones import weights
+import numpy as np
+
+from iadjax.backbones.weights import fill_by_table
 from iadjax.detector import State
 
-__all__ = ["from_torch"]
+TABLE = {
+    r"pre_projection\.layers\.0fc\.(\w+)": r"adaptor/layers_0fc/\1",
+    r"discriminator\.body\.block1\.(\d)\.(\w+)": r"discriminator/body_block1_\1/\2",
+    r"discriminator\.tail\.(\w+)": r"discriminator/tail/\1",
+    r"backbone\..*": None,
+}
 
 
-def from_torch(tensors, state: State) -> State:
-    """The state with the tensors of the authors' code ("pre_projection." and "discriminator." before the names)."""
+def from_torch(tensors: dict[str, np.ndarray], state: State) -> State:
+    """The statistics in the state are those of the discriminator alone."""
     trees = {"params": state.variables["params"], "batch_stats": {"discriminator": state.variables["batch_stats"]}}
-
-    def name(path):
-        torch = weights.torch_name(path).replace("adaptor.", "pre_projection.", 1)
-        return torch.replace("layers_0fc", "layers.0fc").replace("body_block1", "body.block1")
-
-    filled = weights.fill(trees, tensors, name)
-    variables = {"params": filled["params"], "batch_stats": filled["batch_stats"]["discriminator"]}
-    return state._replace(variables=variables)
+    filled = fill_by_table(trees, tensors, TABLE)
+    return state._replace(variables={"params": filled["params"], "batch_stats": filled["batch_stats"]["discriminator"]})

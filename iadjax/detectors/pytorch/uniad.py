@@ -1,21 +1,15 @@
-"""UniAD: names of tensors in other libraries."""
+"""UniAD: names of the authors' tensors, as "module.reconstruction.transformer.encoder.layers.0.linear1.weight"."""
 
-from iadjax.backbones import weights
-from iadjax.detector import State
+_LAYER = r"(?:reconstruction\.)?transformer\.(encoder|decoder)\.layers\.(\d+)\."
 
-__all__ = ["from_torch"]
-
-
-def from_torch(tensors, state: State) -> State:
-    """The state with the tensors of the authors' code (names as "transformer.encoder.layers.0.self_attn.in_proj_weight")."""
-
-    def name(path):
-        torch = weights.torch_name(path)
-        for ours, theirs in (("transformer_", "transformer."), ("encoder_", "encoder."), ("decoder_", "decoder.")):
-            torch = torch.replace(ours, theirs)
-        for part in ("learned_embed", "row_embed", "col_embed"):
-            torch = torch.replace(f"{part}_weight", f"{part}.weight")
-        return torch.replace("pos_embed_", "pos_embed.")
-
-    renamed = {key.removeprefix("module.").removeprefix("reconstruction."): tensor for key, tensor in tensors.items()}
-    return state._replace(variables=weights.fill(state.variables, renamed, name, ignored=r"backbone\..*|neck\..*"))
+TABLE = {
+    rf"{_LAYER}(linear\d|norm\d)\.(\w+)": r"transformer_\1_layers_\2/\3/\4",
+    rf"{_LAYER}(self_attn|multihead_attn)\.(in_proj_\w+)": r"transformer_\1_layers_\2/\3/\4",
+    rf"{_LAYER}(self_attn|multihead_attn)\.out_proj\.(\w+)": r"transformer_\1_layers_\2/\3/out_proj/\4",
+    rf"{_LAYER}learned_embed\.weight": r"transformer_\1_layers_\2/learned_embed_weight",
+    r"(?:reconstruction\.)?transformer\.decoder\.norm\.(\w+)": r"transformer_decoder_norm/\1",
+    r"(?:reconstruction\.)?pos_embed\.(row|col)_embed\.weight": r"pos_embed_\1_embed_weight",
+    r"(?:reconstruction\.)?(input_proj|output_proj)\.(\w+)": r"\1/\2",
+    # frozen networks
+    r"(backbone|neck)\..*": None,
+}

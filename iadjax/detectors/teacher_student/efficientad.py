@@ -148,8 +148,7 @@ def efficientad(
         networks = {"student": pdn.init(keys[0], image), "autoencoder": autoencoder.init(keys[1], image)}
         variables = {"params": {name: each["params"] for name, each in networks.items()}}
         maps = jnp.zeros((2, spec.num_validation, *spec.features.shape[1:3]))
-        zeros = jnp.zeros(CHANNELS)
-        return Training(jnp.zeros(()), zeros, zeros, init_trained(variables, optimizer), maps)
+        return Training(jnp.zeros(()), jnp.zeros(CHANNELS), jnp.zeros(CHANNELS), init_trained(variables, optimizer), maps)
 
     # two passes: E[x^2] - E[x]^2 would cancel
     def update_mean(key, state, frozen, batch):

@@ -29,7 +29,8 @@ def _conv(features: int, kernel: int, stride: int, name: str) -> Conv:
 
 
 def _deconv(features: int, name: str) -> ConvTranspose2x2:
-    return ConvTranspose2x2(features, _kaiming, name=name)
+    # PyTorch's default: the authors draw only plain convolutions by Kaiming's rule
+    return ConvTranspose2x2(features, name=name)
 
 
 class Block(nn.Module):

@@ -1,0 +1,33 @@
+"""Intermediate layers of transformers, with or without the network's last norm."""
+
+from collections.abc import Callable, Sequence
+
+import flax.linen as nn
+import jax
+
+__all__ = ["tap_names", "tapped"]
+
+
+def tapped(block: Callable, x: jax.Array, depth: int, layers: Sequence[str]) -> list[jax.Array]:
+    """Tokens at the `layers` of a transformer, called inside the module that owns its blocks and the norm "norm".
+
+    Args:
+      block: `(i, x) -> x`, the block number i from 0.
+      x: tokens.
+      depth: number of blocks; none above the last one asked for is called.
+      layers: "block1" ..., "block1.norm" ..., "norm".
+    """
+    norm, taps = nn.LayerNorm(1e-6, name="norm"), {}
+    names = [f"block{depth}.norm" if layer == "norm" else layer for layer in layers]
+    for i in range(max(int(name.removesuffix(".norm")[5:]) for name in names)):
+        x = block(i, x)
+        name = f"block{i + 1}"
+        taps[name] = x
+        if f"{name}.norm" in names:
+            taps[f"{name}.norm"] = norm(x)
+    return [taps[name] for name in names]
+
+
+def tap_names(depth: int) -> tuple[str, ...]:
+    """The layers of a transformer with `depth` blocks, see `tapped`."""
+    return (*(name for i in range(1, depth + 1) for name in (f"block{i}", f"block{i}.norm")), "norm")
