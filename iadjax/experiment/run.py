@@ -94,7 +94,7 @@ class Run:
         if tile is None:
             return jax.tree.map(lambda x: x[0], predict_padded([image], 1, self.predict_batch))
         size = image.shape[:2]
-        where = tiling.places(size, tile, overlap)
+        where = tiling.positions(size, tile, overlap)
         batch = self.config["data"]["batch_size"]
         parts = [
             predict_padded(
@@ -111,7 +111,7 @@ class Run:
         seen, number, size = items, 1, None
         if tile is not None and items:
             size = data.whole_size(self.data.dataset, self.transform, items)
-            seen, number = tiling.tiled(items, size, tile, overlap), len(tiling.places(size, tile, overlap))
+            seen, number = tiling.tiled(items, size, tile, overlap), len(tiling.positions(size, tile, overlap))
         rows: list[tuple[float, np.ndarray]] = []
         done = 0
         with progress.track(name, len(items), "image") as report:

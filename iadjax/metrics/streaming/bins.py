@@ -35,12 +35,12 @@ def keys(scores: Any, xp: Any) -> Any:
     """uint32 of the order of float32 scores; -0 equals 0."""
     scores = xp.where(scores == 0, xp.float32(0), scores.astype(xp.float32))
     bits = scores.view(np.uint32) if xp is np else jax.lax.bitcast_convert_type(scores, jnp.uint32)
-    # negative floats grow downwards: turn them over, and put the others above them
+    # the bits of negative floats grow downwards: they are inverted, and the others are put above them
     return xp.where(bits >= xp.uint32(_TOP_BIT), ~bits, bits | xp.uint32(_TOP_BIT))
 
 
 def interval_of(scores: Any, xp: Any) -> Any:
-    """int32 place of the interval of each score."""
+    """int32 number of the interval of each score."""
     return (keys(scores, xp) >> xp.uint32(_WIDTH)).astype(xp.int32)
 
 
@@ -72,14 +72,14 @@ def plan_of(pieces: np.ndarray) -> Plan:
 def allocate(mass: np.ndarray, num_bins: int) -> np.ndarray:
     """Powers of two of bins per interval, at most `num_bins` together: least error for `mass` / bins is at its square root."""
     base = num_bins // (2 * INTERVALS)
-    share = np.sqrt(mass)
-    share = share / max(share.sum(), 1e-300)
-    wish = base + (num_bins - base * INTERVALS) * share
+    fraction = np.sqrt(mass)
+    fraction = fraction / max(fraction.sum(), 1e-300)
+    wish = base + (num_bins - base * INTERVALS) * fraction
     pieces = np.minimum(1 << np.log2(wish).astype(np.int64), INTERVALS)
     while True:
         # rounding down left bins over: double the intervals that need it most
-        order = np.argsort(-share / pieces, kind="stable")
-        order = order[(share[order] > 0) & (pieces[order] < INTERVALS)]
+        order = np.argsort(-fraction / pieces, kind="stable")
+        order = order[(fraction[order] > 0) & (pieces[order] < INTERVALS)]
         grown = order[np.cumsum(pieces[order]) <= num_bins - pieces.sum()]
         if not len(grown):
             return pieces

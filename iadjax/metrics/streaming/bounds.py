@@ -84,7 +84,7 @@ def curve(state: State, x: Range, y: Range) -> Curve:
     """The bins that a metric of y over x depends on."""
     rises = np.flatnonzero((np.diff(y.low) > 0) | (np.diff(y.high) > 0))
     wide = edges(state.plan, len(x.low) - 1)[1][::-1]
-    before, at = ([Range(each.low[place], each.high[place]) for each in (x, y)] for place in (rises, rises + 1))
+    before, at = ([Range(each.low[index], each.high[index]) for each in (x, y)] for index in (rises, rises + 1))
     return Curve(before[0], at[0], before[1], at[1], wide[rises])
 
 
@@ -128,9 +128,9 @@ def count_at(state: State, found: Range, threshold: float) -> tuple[float, float
         return 0.0, 0.0
     key = int(keys(np.maximum(np.full(1, low), np.finfo(np.float32).min), np)[0])
     begin = edges(state.plan, len(found.low) - 1)[0]
-    place = int(np.searchsorted(begin, key, side="right")) - 1
-    lower = len(begin) - place
-    return (found.low[lower if begin[place] == key else lower - 1], found.high[lower])
+    index = int(np.searchsorted(begin, key, side="right")) - 1
+    lower = len(begin) - index
+    return (found.low[lower if begin[index] == key else lower - 1], found.high[lower])
 
 
 def _bounded(value: float, worst: float, best: float) -> Bounded:

@@ -133,8 +133,8 @@ def _weights(areas: Any, regions: Any) -> tuple[dict[str, Any], dict[str, Any]]:
 def compute(state: State) -> Streamed:
     """Metrics of everything that a streaming state has seen, with their error bounds.
 
-    A bound comes from the counts: the best and the worst order of what shares a bin or lay in a bin before it was cut, and the
-    rounding of float sums. Bins of one float32 value are ties, not unknowns: they add nothing.
+    The order of scores in one bin, or in a bin before it was cut, is not known. A bound is how far the best and the worst order
+    are from the value, plus the rounding of float sums. Scores in a bin of one float32 value are tied and add no error.
 
     Returns:
       `Streamed`; all NaN, with one warning, without a defect or without a defect-free pixel.
@@ -148,10 +148,10 @@ def compute(state: State) -> Streamed:
         nan = undefined("pixel metrics need a defect and defect-free pixels")
         return Streamed(dict.fromkeys(keys, nan), dict.fromkeys(keys, nan))
     numbers = _curve(state, "normal", "defect")
-    shares = _curve(state, "normal", "defect", shares=True)
-    pro = _curve(state, "normal", "region", shares=True)
+    rates = _curve(state, "normal", "defect", fractions=True)
+    pro = _curve(state, "normal", "region", fractions=True)
     found = [
-        bounds.area(shares, partial(ramp_area, limit=1.0)),
+        bounds.area(rates, partial(ramp_area, limit=1.0)),
         bounds.average_precision(numbers),
         bounds.largest(numbers, lambda true, false: 2 * true / (true + false + numbers.y_at.high[-1])),
         *(bounds.area(pro, partial(ramp_area, limit=limit)) for limit in LIMITS.values()),
@@ -165,7 +165,7 @@ def aupro(state: State, fpr_limit: float = 0.3) -> Bounded:
     state = bounds.check(state)
     if not _both(state):
         return _undefined("AU-PRO needs a defect and defect-free pixels")
-    return bounds.area(_curve(state, "normal", "region", shares=True), partial(ramp_area, limit=fpr_limit))
+    return bounds.area(_curve(state, "normal", "region", fractions=True), partial(ramp_area, limit=fpr_limit))
 
 
 def iou_max(state: State) -> Bounded:
@@ -206,7 +206,7 @@ def aupimo(state: State, fpr_bounds: tuple[float, float] = (1e-5, 1e-4)) -> Boun
     """The mean over anomalous images of `metrics.aupimo`.
 
     It needs only the mean of their true positive rates, so that the state has one size for any number of images. The bound
-    grows with the share of one normal pixel among those that the lower bound leaves.
+    grows with the fraction of one normal pixel among those that the lower bound leaves.
 
     Returns:
       `Bounded`; NaN with one warning without an anomalous or without a normal image. One warning when the lower bound is less
@@ -226,10 +226,10 @@ def aupimo(state: State, fpr_bounds: tuple[float, float] = (1e-5, 1e-4)) -> Boun
     return bounds.area(bounds.curve(state, x, y), partial(log_ramp_area, lower=fpr_bounds[0], upper=fpr_bounds[1]))
 
 
-def _curve(state: State, x: str, y: str, shares: bool = False) -> bounds.Curve:
-    """y over x, as they were counted or as shares."""
+def _curve(state: State, x: str, y: str, fractions: bool = False) -> bounds.Curve:
+    """y over x, as counts or as fractions."""
     sizes = {"normal": _sum(state, "normal"), "defect": _sum(state, "defect"), "region": float(state.counts.totals["regions"])}
-    ranges = (bounds.range_of(state, (name,), sizes[name] if shares else 1.0) for name in (x, y))
+    ranges = (bounds.range_of(state, (name,), sizes[name] if fractions else 1.0) for name in (x, y))
     return bounds.curve(state, *ranges)
 
 

@@ -190,14 +190,14 @@ def _moved(state: State, pieces: np.ndarray, planned: Any) -> State:
     plan, num_bins = plan_of(pieces), _num_bins(state)
     counts = _wide(state.counts)
     old, new = edges(state.plan, num_bins)[0], edges(plan, num_bins)[0]
-    place = np.searchsorted(old, new, side="right") - 1
-    known, past = old[place] == new, new == 1 << 32
+    index = np.searchsorted(old, new, side="right") - 1
+    known, past = old[index] == new, new == 1 << 32
     sums, slack = {}, {}
     for name, field in counts.sums.items():
         above = np.concatenate([np.cumsum(field[::-1])[::-1], np.zeros(1, field.dtype)])
-        lower = np.where(past, 0, np.where(known, above[place], above[place + 1]))
-        most = above[place] + counts.slack[name][place]
-        slack[name] = np.where(past, 0, np.where(known, counts.slack[name][place], most - above[place + 1]))
+        lower = np.where(past, 0, np.where(known, above[index], above[index + 1]))
+        most = above[index] + counts.slack[name][index]
+        slack[name] = np.where(past, 0, np.where(known, counts.slack[name][index], most - above[index + 1]))
         sums[name] = lower - np.append(lower[1:], np.zeros(1, field.dtype))
     return State(plan, Counts(sums, slack, counts.totals), planned, state.unit)
 

@@ -1,4 +1,4 @@
-"""What the modules of published data sets share: finding folders and files, and errors that name what is missing."""
+"""Common to the modules of published data sets: finding folders and files, and errors that name what is missing."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path

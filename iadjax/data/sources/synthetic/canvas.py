@@ -34,7 +34,7 @@ def edge(distance: np.ndarray, softness: float = 1.0) -> np.ndarray:
 
 
 def rotate(xy: np.ndarray, angle: float, center=(0.0, 0.0)) -> np.ndarray:
-    """Coordinates seen from a frame that is moved to `center` and turned by `angle` radians."""
+    """Coordinates seen from a frame that is moved to `center` and rotated by `angle` radians."""
     cos, sin = np.cos(angle), np.sin(angle)
     x, y = xy[..., 0] - center[0], xy[..., 1] - center[1]
     return np.stack([cos * x + sin * y, -sin * x + cos * y], axis=-1).astype(np.float32)
@@ -58,7 +58,7 @@ def curve(rng: np.random.Generator, start, length: float, width: float, bend: fl
     point, angle = np.asarray(start, np.float64), rng.uniform(0, 2 * np.pi)
     distance = np.full((SIZE, SIZE), np.inf, np.float32)
     for step in range(steps):
-        # a line turns round rather than leave the canvas
+        # a line goes back at the border of the canvas
         if np.abs(point + length / steps * np.array([np.cos(angle), np.sin(angle)])).max() > 0.95:
             angle += np.pi / 2
         following = point + length / steps * np.array([np.cos(angle), np.sin(angle)])
