@@ -47,7 +47,7 @@ def convolve(
       x: `[B, H, W, C]`.
       kernel: `[h, w, C, O]`, of the dtype of `x`; float32 if `rounded`.
       stride, pad: of rows and columns.
-      rounded: factors may be rounded to bfloat16. On CPUs they are rounded where that is faster, and sums stay float32. On other
+      rounded: factors may be rounded to bfloat16. On CPUs they are where that is faster, and sums stay float32. On other
         platforms they always are, and so is the result.
       transformed: `transform_kernel(kernel)` if it was computed before; bfloat16 if `rounded`.
 
