@@ -1,6 +1,6 @@
-"""Defects that several categories share. Each takes `(rng, image, where)` and returns the image and the region it changed.
+"""Defects of several categories. Each function takes `(rng, image, where)` and returns the image and the region it changed.
 
-`where` is the coverage of the part `[SIZE, SIZE]` in [0, 1]; a defect stays on it.
+`where` is the coverage of the part `[SIZE, SIZE]` in [0, 1]; a defect stays inside it.
 """
 
 import numpy as np

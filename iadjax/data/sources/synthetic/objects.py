@@ -1,4 +1,4 @@
-"""Three objects: washer, capsule, circuit. `draw(rng)` gives a normal part and its coverage; `DEFECTS` what can be wrong."""
+"""Three objects: washer, capsule, circuit. `draw(rng)` draws a normal part and its coverage; `DEFECTS` draw defects on it."""
 
 import numpy as np
 
@@ -151,7 +151,7 @@ def _around(part: int) -> np.ndarray:
 
 
 def _same_part(rng: np.random.Generator) -> np.random.Generator:
-    """A generator at the beginning of the same stream, so that the same board comes out again."""
+    """A generator that repeats the same stream, so that it draws the same board again."""
     return np.random.default_rng(rng.bit_generator.seed_seq)
 
 

@@ -1,4 +1,4 @@
-"""Three textures: fabric, wood, granite. `draw(rng)` gives a normal surface; `DEFECTS` what can be wrong with it."""
+"""Three textures: fabric, wood, granite. `draw(rng)` draws a normal surface; `DEFECTS` draw defects on it."""
 
 import numpy as np
 
