@@ -1,8 +1,8 @@
 """The bins of a streaming state.
 
-A float32 score is mapped to a 32-bit key of the same order. The upper 16 bits of the key choose one of 65,536 intervals. A plan
-cuts each interval into a power of two of bins, from 1 to 65,536 (one for each float32 value). Plans change while scores come in,
-so that bins are fine where they are needed.
+A float32 score is mapped to a 32-bit key of the same order. The upper 16 bits of the key choose one of 65,536 intervals. A
+plan cuts each interval into a power of two of bins, from 1 to 65,536 (one for each float32 value). Plans change while scores
+come in, so that bins are fine where they are needed.
 """
 
 from typing import Any, NamedTuple
