@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from iadjax import ops
+from iadjax.parallel.axis import all_sum
 
 __all__ = [
     "cosine_distance",
@@ -27,8 +28,11 @@ __all__ = [
 
 
 def mean(values: jax.Array, valid: jax.Array) -> jax.Array:
-    """Mean of `[B]` values over the rows where `valid [B]` is true."""
-    return jnp.sum(jnp.where(valid, values, 0)) / jnp.maximum(jnp.sum(valid), 1)
+    """Mean of `[B]` values over the rows where `valid [B]` is true.
+
+    Of several replicas each gets its rows' part of it; `train_step` adds them up.
+    """
+    return jnp.sum(jnp.where(valid, values, 0)) / jnp.maximum(all_sum(jnp.sum(valid)), 1)
 
 
 def mse(x: jax.Array, y: jax.Array) -> jax.Array:

@@ -1,6 +1,17 @@
 """Configs: what they hold, how a file is loaded, and how one becomes data, a backbone and a detector."""
 
-from iadjax.config.build import Data, Model, build_data, build_model, source_options, spec_of
+from iadjax.config.build import (
+    Data,
+    Model,
+    build_data,
+    build_model,
+    load_frozen,
+    network_keys,
+    outline_model,
+    source_options,
+    spec_of,
+    with_features,
+)
 from iadjax.config.files import load_config
 from iadjax.config.identity import fingerprint, fit_keys
 from iadjax.config.schema import base_config, refuse_old_keys, resolve
@@ -14,8 +25,12 @@ __all__ = [
     "fingerprint",
     "fit_keys",
     "load_config",
+    "load_frozen",
+    "network_keys",
+    "outline_model",
     "refuse_old_keys",
     "resolve",
     "source_options",
     "spec_of",
+    "with_features",
 ]

@@ -1,18 +1,24 @@
 """A resolved config as images, frozen networks and a detector."""
 
-from collections.abc import Callable, Mapping
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from iadjax import backbones, data, detectors
+from iadjax.backbones import Backbone
 from iadjax.config.schema import GEOMETRY, SIZES
 from iadjax.cpu.prepared import precompute
 from iadjax.data import Dataset, Split, Transform
 from iadjax.detector import DataSpec, Detector, Frozen
 from iadjax.nn.precision import mixed_precision
 
-__all__ = ["Data", "Model", "build_data", "build_model", "source_options", "spec_of"]
+__all__ = [
+    "Data", "Model", "build_data", "build_model", "load_frozen", "network_keys", "outline_model", "source_options", "spec_of",
+    "with_features",
+]  # fmt: skip
 
 
 class Model(NamedTuple):
@@ -20,33 +26,73 @@ class Model(NamedTuple):
 
     Attributes:
       detector: the pure functions.
-      frozen: variables of the backbone.
-      ready: the same for updates and predictions, see `frozen.precompute`.
+      frozen: variables of the frozen networks by name; their shapes alone in what `outline_model` gives.
+      ready: the same for updates and predictions, see `cpu.prepared.precompute`.
       transform: resize and crop.
-      weights: {"name", "weights", "hash"} of the backbone, as recorded beside every number.
+      weights: {network: {"name", "weights", "hash"}}, as recorded beside every number.
     """
 
     detector: Detector
     frozen: Frozen
     ready: Frozen
     transform: Transform
-    weights: dict[str, str]
+    weights: dict[str, dict[str, str]]
+
+
+def outline_model(config: Mapping[str, Any]) -> Model:
+    """The model of a resolved config before any weights are looked for; its options are checked."""
+    options = dict(config["detector"])
+    build: Callable = detectors.factory(options.pop("name"))
+    options = {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}
+    networks = _networks(config)
+    detector = _in_precision(build(*networks.values(), **options), config["precision"])
+    key = jax.random.key(config["seed"])
+    frozen = {name: jax.eval_shape(functools.partial(_init, config, name, each), key) for name, each in networks.items()}
+    return Model(detector, frozen, frozen, _transform(config), {})
+
+
+def _init(config: Mapping[str, Any], name: str, network: Backbone, key: jax.Array) -> Any:
+    return network.init(key, _layers(config, name, network))
+
+
+def load_frozen(config: Mapping[str, Any], model: Model) -> Model:
+    """The model with the variables of its frozen networks loaded."""
+    frozen, record = {}, {}
+    for name, network in _networks(config).items():
+        weights = network_keys(config, name)["weights"]
+        key = jax.random.key(config["seed"])
+        frozen[name] = backbones.load_weights(network, weights, _layers(config, name, network), key)
+        digest = backbones.content_hash(frozen[name])
+        record[name] = {"name": network.name, "weights": weights or network.hub or "", "hash": digest}
+    return model._replace(frozen=frozen, ready=precompute(frozen, config["precision"]), weights=record)
 
 
 def build_model(config: Mapping[str, Any]) -> Model:
-    """The detector of a resolved config, with its backbone's variables loaded."""
-    options = dict(config["detector"])
-    name = options.pop("name")
-    build: Callable = detectors.factory(name)
-    options = {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}
-    backbone = backbones.backbone(config["backbone"]["name"])
-    detector = mixed_precision(build(backbone, **options), config["precision"])
-    layers = options.get("layers", backbone.layers)
-    variables = backbones.load_weights(backbone, config["backbone"]["weights"], layers, jax.random.key(config["seed"]))
-    weights = config["backbone"]["weights"] or backbone.hub or ""
-    record = {"name": backbone.name, "weights": weights, "hash": backbones.content_hash(variables)}
-    frozen = {"backbone": variables}
-    return Model(detector, frozen, precompute(frozen, config["precision"]), _transform(config), record)
+    """The detector of a resolved config, with the variables of its frozen networks loaded."""
+    return load_frozen(config, outline_model(config))
+
+
+def network_keys(config: Mapping[str, Any], name: str) -> dict[str, str]:
+    """{"name", "weights"} of a frozen network: `config.backbone`, or one of `config.networks`."""
+    return config["backbone"] if name == "backbone" else config["networks"][name]
+
+
+def _networks(config: Mapping[str, Any]) -> dict[str, Backbone]:
+    names = detectors.networks(config["detector"]["name"])
+    return {name: backbones.backbone(network_keys(config, name)["name"]) for name in names}
+
+
+def _layers(config: Mapping[str, Any], name: str, network: Backbone) -> Sequence[str]:
+    """The layers of a network that the detector asks for: its option `layers`, or `<network>_layers` of the others."""
+    return config["detector"].get("layers" if name == "backbone" else f"{name}_layers", network.layers)
+
+
+def _in_precision(detector: Detector, precision: str) -> Detector:
+    def phases(spec):
+        return tuple(phase._replace(update=mixed_precision(phase.update, precision)) for phase in detector.phases(spec))
+
+    embed = detector.embed and mixed_precision(detector.embed, precision)
+    return detector._replace(phases=phases, embed=embed, predict=mixed_precision(detector.predict, precision))
 
 
 def _transform(config: Mapping[str, Any]) -> Transform:
@@ -69,9 +115,12 @@ class Data(NamedTuple):
     split: Split
 
 
+_PIPELINE = (*GEOMETRY, "batch_size", "workers", "feature_cache_bytes")
+
+
 def source_options(config: Mapping[str, Any]) -> dict[str, Any]:
     """The keys under `data` that say what is read, and not how it goes through the network: `data.load`'s keywords."""
-    return {key: value for key, value in config["data"].items() if key not in (*GEOMETRY, "batch_size", "workers")}
+    return {key: value for key, value in config["data"].items() if key not in _PIPELINE}
 
 
 def build_data(config: Mapping[str, Any]) -> Data:
@@ -80,14 +129,22 @@ def build_data(config: Mapping[str, Any]) -> Data:
     return Data(dataset, data.split(dataset, **config["protocol"], holdout=config["threshold"]["holdout"], seed=config["seed"]))
 
 
-def spec_of(config: Mapping[str, Any], built: Data, transform: Transform) -> DataSpec:
-    """What the detector may know: counts, categories and the shape of the first image after the transform."""
+def spec_of(config: Mapping[str, Any], built: Data, model: Model) -> DataSpec:
+    """What the detector may know: counts, categories, the shape of the first image after the transform, and of its features."""
     dataset, split = built
-    normal = data.in_tiles(dataset, transform, [item for item in split.train if not item.label])
+    normal = data.in_tiles(dataset, model.transform, [item for item in split.train if not item.label])
     # under zero_shot there is no training image
-    first = (normal or data.in_tiles(dataset, transform, split.test[:1]))[0]
-    image, _ = data.read_transformed(dataset, transform, first)
-    validation = data.in_tiles(dataset, transform, split.validation)
-    steps = max(1, data.num_batches(normal, config["data"]["batch_size"]))
+    first = (normal or data.in_tiles(dataset, model.transform, split.test[:1]))[0]
+    shape = data.read_transformed(dataset, model.transform, first)[0].shape
+    validation = data.in_tiles(dataset, model.transform, split.validation)
     size = config["data"]["batch_size"]
-    return DataSpec(len(normal), image.shape, dataset.categories, len(validation), steps, size)
+    steps = max(1, data.num_batches(normal, size))
+    return with_features(DataSpec(len(normal), shape, dataset.categories, len(validation), steps, size), model)
+
+
+def with_features(spec: DataSpec, model: Model) -> DataSpec:
+    """The spec with the shapes of `Detector.embed`."""
+    if model.detector.embed is None:
+        return spec._replace(features=())
+    image = jax.ShapeDtypeStruct((1, *spec.image_shape), jnp.float32)
+    return spec._replace(features=jax.eval_shape(model.detector.embed, model.frozen, image))

@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 __all__ = ["fingerprint", "fit_keys"]
@@ -12,7 +13,7 @@ __all__ = ["fingerprint", "fit_keys"]
 _FREE = ("evaluate", "checkpoint_every", "parallel")
 
 # where files lie does not matter: a restore compares the hash of the weights, and `run.json` records that of the images
-_FREE_KEYS = ("data.workers", "data.root", "backbone.weights")
+_FREE_KEYS = ("data.workers", "data.root", "data.feature_cache_bytes", "backbone.weights")
 
 
 def fit_keys(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -21,11 +22,22 @@ def fit_keys(config: Mapping[str, Any]) -> dict[str, Any]:
     for section, value in config.items():
         if section in _FREE:
             continue
-        for key, each in value.items() if isinstance(value, dict) else [("", value)]:
-            name = f"{section}.{key}".rstrip(".")
-            if name not in _FREE_KEYS and (section != "threshold" or key == "holdout"):
-                flat[name] = each
+        for key, each in _flat(section, value):
+            if key not in _FREE_KEYS and not re.fullmatch(r"networks\..*\.weights", key) and _of_fit(key):
+                flat[key] = each
     return flat
+
+
+def _flat(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+    if not isinstance(value, dict):
+        yield name, value
+        return
+    for key, each in value.items():
+        yield from _flat(f"{name}.{key}", each)
+
+
+def _of_fit(key: str) -> bool:
+    return not key.startswith("threshold.") or key == "threshold.holdout"
 
 
 def fingerprint(value: Any) -> str:

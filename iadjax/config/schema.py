@@ -2,7 +2,7 @@
 
 import ast
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ml_collections import ConfigDict, FieldReference
@@ -43,6 +43,8 @@ def base_config(detector: str = "patchcore", dataset: str = "synthetic") -> Conf
     config.data = ConfigDict(
         {"name": dataset, "root": "", "category": "", "batch_size": 16, "workers": 2, "tile_overlap": 0.25}
         | {"resize_side": "auto", "interpolation": "bilinear", "crop_multiple": 0}
+        # features of training images that are kept; 0: none
+        | {"feature_cache_bytes": 4 * 2**30}
         # sizes: one integer or (height, width)
         | {key: FieldReference(size, field_type=object) for key, size in zip(SIZES, (256, 0, 0), strict=True)}
     )
@@ -50,7 +52,12 @@ def base_config(detector: str = "patchcore", dataset: str = "synthetic") -> Conf
         config.data.update({"normal": "", "abnormal": "", "masks": "", "test_fraction": 0.2})
         # a number or "auto"
         config.data.mask_threshold = FieldReference("auto", field_type=object)
-    config.backbone = ConfigDict({"name": "filter_bank", "weights": ""})
+    networks = detectors.networks(detector)
+    if "backbone" in networks:
+        config.backbone = ConfigDict({"name": "filter_bank", "weights": ""})
+    others = [name for name in networks if name != "backbone"]
+    if others:
+        config.networks = ConfigDict({name: {"name": "", "weights": ""} for name in others})
     config.detector = ConfigDict({"name": detector, **detectors.options(detector)})
     # what each key belongs to stands at `data.split`
     config.protocol = ConfigDict(
@@ -79,16 +86,25 @@ def resolve(config: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(known, dict):
             _check_names(section, _section(plain, section), known)
             plain[section] = {**known, **plain.get(section, {})}
+            for name, keys in known.items():
+                # of `networks`, whose keys are groups themselves
+                if isinstance(keys, dict):
+                    group = f"{section}.{name}"
+                    _check_names(group, _section(plain[section], name), keys)
+                    plain[section][name] = {**keys, **plain[section][name]}
         else:
             plain.setdefault(section, known)
-    for section, known in reference.items():
-        for key, default in known.items() if isinstance(known, dict) else [(None, known)]:
-            value = plain[section].get(key, default) if key else plain[section]
-            _check_type(f"{section}.{key}" if key else section, value, default)
+    for key, default in _leaves("", reference):
+        value = plain
+        for part in key.split("."):
+            value = value[part]
+        _check_type(key, value, default)
     for key in SIZES:
         plain["data"][key] = _size(f"data.{key}", plain["data"][key])
     if plain["data"]["batch_size"] < 1 or plain["data"]["workers"] < 0 or plain["checkpoint_every"] < 1:
         raise UserError("data.batch_size and checkpoint_every must be at least 1, and data.workers at least 0")
+    if plain["data"]["feature_cache_bytes"] < 0:
+        raise UserError("data.feature_cache_bytes must be at least 0 (0: no features are kept)")
     if not 0 <= plain["data"]["tile_overlap"] < 1:
         raise UserError(f"data.tile_overlap is a fraction of a tile, in [0, 1); got {plain['data']['tile_overlap']}")
     for key, known in (("resize_side", RESIZE_SIDES), ("interpolation", FILTERS)):
@@ -96,6 +112,16 @@ def resolve(config: Mapping[str, Any]) -> dict[str, Any]:
             raise UserError(f"there is no data.{key} {plain['data'][key]!r}; {did_you_mean(plain['data'][key], known)}")
     metrics.threshold_options(plain["threshold"]["name"])
     return plain
+
+
+def _leaves(prefix: str, tree: dict) -> Iterator[tuple[str, Any]]:
+    """Every key of nested groups with its value, as "section.key"."""
+    for key, value in tree.items():
+        name = f"{prefix}.{key}".lstrip(".")
+        if isinstance(value, dict):
+            yield from _leaves(name, value)
+        else:
+            yield name, value
 
 
 def refuse_old_keys(config: Mapping[str, Any], where: str = "the config") -> None:
@@ -128,7 +154,7 @@ def _check_names(section: str, given: dict, known: dict) -> None:
 
 
 def _check_type(key: str, value: Any, default: Any) -> None:
-    if key in [f"data.{name}" for name in (*SIZES, "mask_threshold")] or isinstance(default, dict):
+    if key in [f"data.{name}" for name in (*SIZES, "mask_threshold")]:
         return
     kind = type(default)
     fits = {

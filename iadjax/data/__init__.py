@@ -3,7 +3,16 @@
 from iadjax.data import tiling
 from iadjax.data.dataset import Dataset, Item, read
 from iadjax.data.images import read_image
-from iadjax.data.loader import batches, in_tiles, num_batches, pad_batch, read_transformed, whole_size
+from iadjax.data.loader import (
+    batches,
+    check_inputs,
+    in_tiles,
+    index_batches,
+    num_batches,
+    pad_batch,
+    read_transformed,
+    whole_size,
+)
 from iadjax.data.masks import MaskReader
 from iadjax.data.prepared.read import find_prepared, load_prepared
 from iadjax.data.protocols import SEQUENCES, Split, split
@@ -22,7 +31,9 @@ __all__ = [
     "Split",
     "Transform",
     "batches",
+    "check_inputs",
     "in_tiles",
+    "index_batches",
     "load",
     "num_batches",
     "pad_batch",

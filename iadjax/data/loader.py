@@ -19,7 +19,7 @@ from iadjax.data.transform import Transform
 from iadjax.detector import Batch
 from iadjax.errors import UserError
 
-__all__ = ["batches", "in_tiles", "num_batches", "pad_batch", "read_transformed", "whole_size"]
+__all__ = ["batches", "check_inputs", "in_tiles", "index_batches", "num_batches", "pad_batch", "read_transformed", "whole_size"]
 
 # images that stay decoded while their tiles are cut
 _DECODED = 4
@@ -46,35 +46,55 @@ def in_tiles(dataset: Dataset, transform: Transform, items: Sequence[Item]) -> S
     return tiled(items, whole_size(dataset, transform, items), transform.tile, transform.overlap)
 
 
-def num_batches(items: Sequence[Item], batch_size: int, anomaly_share: float = 0.0) -> int:
+def num_batches(items: Sequence[Item], batch_size: int, anomaly_fraction: float = 0.0, group: str = "") -> int:
     """Batches of one pass, the padded last one included."""
-    if anomaly_share:
-        normal = sum(item.label == 0 for item in items)
-        return -(-normal // (batch_size - _num_anomalies(batch_size, anomaly_share)))
-    return -(-len(items) // batch_size)
+    return len(_plan(items, batch_size, (0,), anomaly_fraction, group))
 
 
-def _num_anomalies(batch_size: int, share: float) -> int:
+def _num_anomalies(batch_size: int, fraction: float) -> int:
     """Rows of a batch that are labelled anomalies: at least one, and at least one row is left for a normal image."""
-    return min(max(1, round(share * batch_size)), batch_size - 1)
+    return min(max(1, round(fraction * batch_size)), batch_size - 1)
 
 
-def _order(items: Sequence[Item], batch_size: int, shuffle: tuple[int, ...] | None, anomaly_share: float) -> np.ndarray:
-    """Positions in `items`, in the order of one pass."""
+def _plan(
+    items: Sequence[Item], batch_size: int, shuffle: tuple[int, ...] | None, anomaly_fraction: float = 0.0, group: str = ""
+) -> list[np.ndarray]:
+    """One pass: the positions in `items` that each batch holds, at most `batch_size` of them."""
+
+    def cut_into(order: np.ndarray, rows: int) -> list[np.ndarray]:
+        return [order[start : start + rows] for start in range(0, len(order), rows)]
+
     if shuffle is None:
-        return np.arange(len(items))
+        return cut_into(np.arange(len(items)), batch_size)
     rng = np.random.default_rng(shuffle)
-    if not anomaly_share:
-        return rng.permutation(len(items))
-    labels = np.array([item.label for item in items])
-    normal, anomalous = np.flatnonzero(labels == 0), np.flatnonzero(labels == 1)
-    count = _num_anomalies(batch_size, anomaly_share)
-    normal = rng.permutation(normal)
-    rows = batch_size - count
-    parts = [
-        np.concatenate([normal[start : start + rows], rng.choice(anomalous, count)]) for start in range(0, len(normal), rows)
+    if anomaly_fraction:
+        labels = np.array([item.label for item in items])
+        normal, anomalous = np.flatnonzero(labels == 0), np.flatnonzero(labels == 1)
+        count = _num_anomalies(batch_size, anomaly_fraction)
+        parts = cut_into(rng.permutation(normal), batch_size - count)
+        return [np.concatenate([part, rng.choice(anomalous, count)]) for part in parts]
+    order = rng.permutation(len(items))
+    if not group:
+        return cut_into(order, batch_size)
+    if group != "category":
+        raise UserError(f"a phase groups its batches by 'category' or not at all (''), got {group!r}")
+    categories = np.array([items[i].category for i in order])
+    parts = [part for name in sorted(set(categories)) for part in cut_into(order[categories == name], batch_size)]
+    return [parts[i] for i in rng.permutation(len(parts))]
+
+
+def _own_rows(plan: list[np.ndarray], batch_size: int, start: int, process: tuple[int, int], multiple: int):
+    """(rows of this process in a batch, [(position in the pass, position in the items)] of all of them, (-1, -1) if padded)."""
+    index, count = process
+    multiple = math.lcm(multiple, count)
+    own = -(-batch_size // multiple) * multiple // count
+    begins = np.cumsum([0, *map(len, plan)])
+    rows = [
+        (int(begins[number]) + row, int(plan[number][row])) if row < len(plan[number]) else (-1, -1)
+        for number in range(start, len(plan))
+        for row in range(index * own, (index + 1) * own)
     ]
-    return np.concatenate(parts)
+    return own, rows
 
 
 def batches(
@@ -89,8 +109,11 @@ def batches(
     process: tuple[int, int] = (0, 1),
     multiple: int = 1,
     raw: bool = False,
+    inputs: Sequence[str] = (),
+    prepare: Callable | None = None,
     augment: Callable | None = None,
-    anomaly_share: float = 0.0,
+    anomaly_fraction: float = 0.0,
+    group: str = "",
 ) -> Iterator[Batch]:
     """One pass over `items`.
 
@@ -98,29 +121,22 @@ def batches(
       dataset: reads the items.
       items: the split.
       transform: resize and crop.
-      batch_size: rows of a batch; the last one is padded with zeros and `valid=False`.
+      batch_size: rows of a batch; a shorter one is padded with zeros and `valid=False`.
       shuffle: words that seed the order (seed, phase, epoch), or None for the order of `items`.
       start: batches to leave out at the beginning.
       workers: threads that decode; 0 decodes in the caller's thread.
-      process: (index, count); each process reads its own share of every batch, a run of neighbouring rows.
+      process: (index, count); each process reads its own part of every batch, a run of neighbouring rows.
       multiple: every batch is padded to a multiple of so many rows (devices); a multiple of the number of processes.
       raw: images of 8 bits stay uint8, for `images.unit_range` on the device; float32 in [0, 1] otherwise.
-      augment, anomaly_share: of the phase, see `Phase`; they need `shuffle`.
+      inputs, prepare: of the detector, see `Detector`.
+      augment, anomaly_fraction, group: of the phase, see `Phase`; they need `shuffle`.
 
     Raises:
-      UserError: images of different sizes.
+      UserError: images of different sizes, or inputs that the data set does not have.
     """
-    order = _order(items, batch_size, shuffle, anomaly_share)
-    index, count = process
-    multiple = math.lcm(multiple, count)
-    own = -(-batch_size // multiple) * multiple // count
-    first = [(batch * batch_size, index * own) for batch in range(start, -(-len(order) // batch_size))]
-    # places in `order` of this process's rows; those past the batch or the end are padding
-    places = [
-        begin + row if row < batch_size and begin + row < len(order) else -1
-        for begin, offset in first
-        for row in range(offset, offset + own)
-    ]
+    check_inputs(dataset, inputs)
+    own, rows = _own_rows(_plan(items, batch_size, shuffle, anomaly_fraction, group), batch_size, start, process, multiple)
+    partners = _normal_by_category(items) if augment else {}
     shape = []
 
     def whole(item: Item):
@@ -131,11 +147,7 @@ def batches(
         # the tiles of an image follow each other: it is decoded once
         whole = functools.lru_cache(_DECODED)(whole)
 
-    def load(place: int):
-        if place < 0:
-            return ()
-        position = int(order[place])
-        item = items[position]
+    def pixels(item: Item):
         image, mask = whole(item._replace(tile=None))
         if not shape:
             shape.append(image.shape)
@@ -144,23 +156,80 @@ def batches(
                 f"images of different sizes in one split: {item.path} is {image.shape[1]}x{image.shape[0]} and another is "
                 f"{shape[0][1]}x{shape[0][0]} after data.resize and data.crop; set both so that one size comes out"
             )
+        return (image, mask) if item.tile is None else tuple(cut(each, item.tile, transform.tile) for each in (image, mask))
+
+    def load(row: tuple[int, int]):
+        place, position = row
+        if place < 0:
+            return ()
+        item = items[position]
+        image, mask = pixels(item)
         label = item.label
         if item.tile is not None:
-            image, mask = (cut(array, item.tile, transform.tile) for array in (image, mask))
             # a tile beside the defect is normal
             label = int(label and (mask.any() or not dataset.has_masks))
-        extra = augment(np.random.default_rng((*shuffle, _AUGMENT, place)), to_float(image)) if augment else {}
-        if dataset.points:
+        extra = {}
+        if "xyz" in inputs:
             xyz = transform.points(dataset.points(item))
-            extra = {"xyz": xyz if item.tile is None else cut(xyz, item.tile, transform.tile), **extra}
-        return image if raw else to_float(image), mask, label, dataset.categories.index(item.category), position, extra
+            extra["xyz"] = xyz if item.tile is None else cut(xyz, item.tile, transform.tile)
+        if prepare:
+            extra |= prepare(to_float(image), extra)
+        if augment:
+            rng = np.random.default_rng((*shuffle, _AUGMENT, place))
+            others = [other for other in partners[item.category] if other != position] or [position]
 
-    rows = grain.MapDataset.source(places).map(load).batch(own, batch_fn=list)
+            def draw():
+                return to_float(pixels(items[others[rng.integers(len(others))]])[0])
+
+            extra |= augment(rng, to_float(image), draw)
+        return image if raw else to_float(image), mask, label, _category(dataset, item), position, extra
+
+    loaded = grain.MapDataset.source(rows).map(load).batch(own, batch_fn=list)
     options = grain.ReadOptions(num_threads=workers, prefetch_buffer_size=2 * max(1, workers) if workers else 0)
-    for loaded in rows.to_iter_dataset(options):
-        real = [row for row in loaded if row]
-        # a share without a single image still has the shape of one
-        yield pad_batch(real, own) if real else _blank(pad_batch([load(0)], own))
+    for part in loaded.to_iter_dataset(options):
+        real = [row for row in part if row]
+        # a part without a single image still has the shape of one
+        yield pad_batch(real, own) if real else _blank(pad_batch([load((0, 0))], own))
+
+
+def check_inputs(dataset: Dataset, inputs: Sequence[str]) -> None:
+    """A UserError where the data set does not have what a detector needs beside images."""
+    for name in inputs:
+        if name != "xyz" or dataset.points is None:
+            raise UserError(f"this detector needs {name!r} of every image, and the data set {dataset.name} has none")
+
+
+def _category(dataset: Dataset, item: Item) -> int:
+    return dataset.categories.index(item.category)
+
+
+def _normal_by_category(items: Sequence[Item]) -> dict[str, list[int]]:
+    found: dict[str, list[int]] = {}
+    for position, item in enumerate(items):
+        # every category has a list, if only of its anomalies
+        own = found.setdefault(item.category, [])
+        if not item.label:
+            own.append(position)
+    return found
+
+
+def index_batches(
+    dataset: Dataset,
+    items: Sequence[Item],
+    batch_size: int,
+    *,
+    shuffle: tuple[int, ...],
+    start: int = 0,
+    group: str = "",
+) -> Iterator[Batch]:
+    """The batches of `batches` for one device, of normal images whose pixels nobody reads: nothing is decoded."""
+    own, rows = _own_rows(_plan(items, batch_size, shuffle, 0.0, group), batch_size, start, (0, 1), 1)
+    categories = np.array([_category(dataset, item) for item in items], np.int32)
+    for begin in range(0, len(rows), own):
+        index = np.array([position for _, position in rows[begin : begin + own]], np.int32)
+        valid = index >= 0
+        zeros = np.zeros(own, np.int32)
+        yield Batch(None, (), np.where(valid, categories[index], 0), index, {}, valid, None, zeros)
 
 
 def _blank(batch: Batch) -> Batch:
@@ -181,10 +250,11 @@ def pad_batch(rows, batch_size: int) -> Batch:
 
     return Batch(
         image=pad(images, images.dtype),
-        mask=pad(masks, np.uint8),
-        label=pad(labels, np.int32),
+        features=(),
         category=pad(categories, np.int32),
         index=pad(indices, np.int32, -1),
-        valid=pad(np.ones(len(rows)), bool),
         extra={name: pad(np.stack([extra[name] for extra in extras]), extras[0][name].dtype) for name in extras[0]},
+        valid=pad(np.ones(len(rows)), bool),
+        mask=pad(masks, np.uint8),
+        label=pad(labels, np.int32),
     )

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from iadjax.errors import UserError, did_you_mean
 
-__all__ = ["MODULES", "factory", "options"]
+__all__ = ["MODULES", "factory", "networks", "options"]
 
 MODULES = {
     "anomalydino": "iadjax.detectors.memory_bank.anomalydino",
@@ -23,7 +23,7 @@ MODULES = {
 
 
 def factory(name: str) -> Callable:
-    """The function that builds the detector `name`: `factory(name)(backbone, **options)`."""
+    """The function that builds the detector `name`: `factory(name)(*networks, **options)`, see `networks`."""
     if name not in MODULES:
         raise UserError(f"there is no detector {name!r}; {did_you_mean(name, MODULES)}")
     return getattr(importlib.import_module(MODULES[name]), name)
@@ -33,3 +33,9 @@ def options(name: str) -> dict[str, object]:
     """The keyword options of a detector with their defaults: the config keys under `detector`."""
     parameters = inspect.signature(factory(name)).parameters.values()
     return {parameter.name: parameter.default for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY}
+
+
+def networks(name: str) -> tuple[str, ...]:
+    """The frozen networks of a detector, by the names of its factory's first arguments: "backbone" and others."""
+    parameters = inspect.signature(factory(name)).parameters.values()
+    return tuple(parameter.name for parameter in parameters if parameter.kind is parameter.POSITIONAL_OR_KEYWORD)

@@ -42,6 +42,22 @@ def _flatten(state: State) -> dict[str, jax.Array]:
     return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
 
 
+def _is_key(leaf: jax.Array) -> bool:
+    """Whether an array holds typed PRNG keys, of which Orbax stores the numbers and the name of the generator."""
+    return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _plain(leaf: jax.Array) -> jax.Array:
+    return jax.random.key_data(leaf) if _is_key(leaf) else leaf
+
+
+def _kind(leaf: jax.Array) -> str:
+    return f"{_KEY}{jax.random.key_impl(leaf)}" if _is_key(leaf) else str(leaf.dtype)
+
+
+_KEY = "key:"
+
+
 def save(directory: Path, state: State, position: Position, identity: dict[str, Any], spec: DataSpec) -> Path:
     """Writes a checkpoint under `directory` and then removes the older ones.
 
@@ -49,7 +65,8 @@ def save(directory: Path, state: State, position: Position, identity: dict[str, 
       directory: `WORKDIR/checkpoints`.
       state: the detector's state.
       position: where the run stands.
-      identity: {"config": fit keys, "weights": record of the backbone}; compared on restore.
+      identity: {"config": fit keys, "weights": {network: record}}, compared on restore, and "carried": whether the fit went on
+        from an earlier state.
       spec: what `init` was given.
 
     Raises:
@@ -59,12 +76,15 @@ def save(directory: Path, state: State, position: Position, identity: dict[str, 
         directory.mkdir(parents=True, exist_ok=True)
     path = directory / f"step_{position.step:09d}_{position.phase:02d}_{position.epoch:06d}"
     arrays = _flatten(state)
+    stored = {key: value for key, value in spec._asdict().items() if key != "features"}
     metadata = {
         "position": list(position),
-        "spec": {**spec._asdict(), "image_shape": list(spec.image_shape), "categories": list(spec.categories)},
-        "arrays": {name: [list(array.shape), str(array.dtype)] for name, array in arrays.items()},
+        # shapes of features follow from the rest
+        "spec": {**stored, "image_shape": list(spec.image_shape), "categories": list(spec.categories)},
+        "arrays": {name: [list(array.shape), _kind(array)] for name, array in arrays.items()},
         **identity,
     }
+    arrays = {name: _plain(array) for name, array in arrays.items()}
     try:
         ocp.save(path.absolute(), arrays, custom_metadata=metadata, overwrite=True)
     except Exception as error:  # Orbax and TensorStore wrap the operating system's error in types of their own
@@ -101,8 +121,14 @@ def latest(directory: Path) -> Path | None:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """What a checkpoint says of itself: position, config, weights, spec."""
+    """What a checkpoint says of itself: position, config, weights, spec, and whether the fit was carried.
+
+    Raises:
+      UserError: an earlier version of iadjax wrote it.
+    """
     metadata = ocp.metadata(path.absolute()).custom_metadata
+    if "carried" not in metadata:
+        raise UserError(f"{path} was written by an earlier version of iadjax, whose states have other fields; fit it again")
     stored = dict(metadata["spec"])
     shape, categories = (tuple(stored.pop(name)) for name in ("image_shape", "categories"))
     # Orbax reads numbers back as floats
@@ -131,23 +157,34 @@ def restore(path: Path, like: State, identity: dict[str, Any], place: Callable[[
     ]
     if differing:
         raise UserError(f"{path} belongs to another config: {'; '.join(differing[:4])}; use that config or another workdir")
-    if stored["weights"]["hash"] != identity["weights"]["hash"]:
-        raise UserError(
-            f"{path} was fitted on other weights of {stored['weights']['name']}: {stored['weights']['weights']!r} with the "
-            f"hash {stored['weights']['hash'][:12]}, now {identity['weights']['hash'][:12]}; give the same file"
-        )
+    for network, record in stored["weights"].items():
+        now = identity["weights"][network]
+        if record["hash"] != now["hash"]:
+            raise UserError(
+                f"{path} was fitted on other weights of {record['name']}: {record['weights']!r} with the hash "
+                f"{record['hash'][:12]}, now {now['hash'][:12]}; give the same file"
+            )
     names = _flatten(like)
     if names.keys() != stored["arrays"].keys():
         raise UserError(f"{path} holds {sorted(stored['arrays'])}, but this version of the detector needs {sorted(names)}")
     treedef = jax.tree_util.tree_structure(like)
-    shapes = {name: tuple(int(size) for size in shape) for name, (shape, _) in stored["arrays"].items()}
-    flat = [jax.ShapeDtypeStruct(shapes[name], stored["arrays"][name][1]) for name in names]
+    kinds = {name: kind for name, (_, kind) in stored["arrays"].items()}
+    flat = [
+        jax.ShapeDtypeStruct(tuple(map(int, stored["arrays"][name][0])), leaf.dtype if _is_key(leaf) else kinds[name])
+        for name, leaf in names.items()
+    ]
     # without a target Orbax would insist on the devices that the checkpoint was written on
     here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     places = jax.tree.leaves(place(jax.tree_util.tree_unflatten(treedef, flat))) if place else [here] * len(flat)
-    target = {
-        name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where)
-        for name, leaf, where in zip(names, flat, places, strict=True)
-    }
+    target = {name: _stored_as(leaf, sharding) for name, leaf, sharding in zip(names, flat, places, strict=True)}
     arrays = ocp.load(path.absolute(), target)
-    return jax.tree_util.tree_unflatten(treedef, [arrays[name] for name in names])
+    return jax.tree_util.tree_unflatten(treedef, [_restored(arrays[name], kinds[name]) for name in names])
+
+
+def _stored_as(leaf: jax.ShapeDtypeStruct, sharding) -> jax.ShapeDtypeStruct:
+    plain = jax.eval_shape(_plain, leaf) if _is_key(leaf) else leaf
+    return jax.ShapeDtypeStruct(plain.shape, plain.dtype, sharding=sharding)
+
+
+def _restored(array: jax.Array, kind: str) -> jax.Array:
+    return jax.random.wrap_key_data(array, impl=kind.removeprefix(_KEY)) if kind.startswith(_KEY) else array

@@ -32,12 +32,12 @@ class Result(NamedTuple):
     Attributes:
       item: the image.
       score: its raw anomaly score.
-      map: `[h, w]` float32 at the resolution of the network's input.
+      map: `[h, w]` float32 at the resolution of the network's input; None where the detector does not localise.
     """
 
     item: Item
     score: float
-    map: np.ndarray
+    map: np.ndarray | None
 
 
 def evaluate(run: Run, split: str = "test", output: str | Path | None = None, speed: bool = True) -> dict[str, dict[str, Any]]:
@@ -90,7 +90,8 @@ def _category(run: Run, results: Sequence[Result], category: str) -> dict[str, A
     pixel = dict.fromkeys(keys, float("nan"))
     # an anomalous image without a mask would count as all normal
     unmarked = not run.data.dataset.has_masks or any(row.item.label and not _has_mask(row.item) for row in rows)
-    if run.config["evaluate"]["pixel"] and rows and not unmarked:
+    localised = bool(rows) and rows[0].map is not None
+    if run.config["evaluate"]["pixel"] and localised and not unmarked:
         # a map at the network's resolution has the range of scores of the same map enlarged
         pilot = np.stack([row.map for row in rows[:: max(1, len(rows) // 64)]])
         pairs = _at_evaluation_size(run, rows, size)
@@ -148,7 +149,11 @@ def _speed(run: Run, item: Item) -> dict[str, float]:
     tile = run.transform.tile
     number = 1 if tile is None else len(data.tiling.positions(image.shape[:2], tile, run.transform.overlap))
     part = image if tile is None else data.tiling.cut(image, (0, 0), tile)
-    batch = np.repeat(part[None], run.config["data"]["batch_size"], axis=0)
+    further = {name: run.resample(name, run.data.dataset.points(item)) for name in run.detector.inputs}
+    size = run.config["data"]["batch_size"]
+    batch = np.repeat(part[None], size, axis=0)
+    parts = further if tile is None else {name: data.tiling.cut(each, (0, 0), tile) for name, each in further.items()}
+    parts = {name: np.repeat(each[None], size, axis=0) for name, each in parts.items()}
 
     def seconds(predict: Callable, images: np.ndarray) -> float:
         predict(images)
@@ -159,8 +164,8 @@ def _speed(run: Run, item: Item) -> dict[str, float]:
             times.append(time.perf_counter() - began)
         return float(np.median(times))
 
-    one = seconds(run.predict_whole, image)
-    many = seconds(lambda images: jax.device_get(run.predict_batch(images)), batch) * number / len(batch)
+    one = seconds(lambda one: run.score_image(one, further), image)
+    many = seconds(lambda images: jax.device_get(run.predict_batch(images, parts)), batch) * number / len(batch)
     return {"latency_ms": round(1000 * one, 3), "throughput_ips": round(1 / many, 3)}
 
 
@@ -178,6 +183,8 @@ def _save_maps(run: Run, results: Sequence[Result], directory: Path) -> None:
     """Every map as a float32 TIFF of the original's size, named as the image."""
     if run.config["data"]["crop"]:
         raise UserError("evaluate.save_maps needs data.crop=0: outside a crop there is no map")
+    if any(row.map is None for row in results):
+        raise UserError("evaluate.save_maps needs maps, and this detector does not localise")
     for row in results:
         height, width = data.read(run.data.dataset, row.item)[1].shape
         with files.replacing((directory / row.item.path).with_suffix(".tiff")) as temporary:

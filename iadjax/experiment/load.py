@@ -8,13 +8,13 @@ from typing import Any
 import jax
 
 from iadjax import config as configs
-from iadjax.detector import State
+from iadjax.detector import DataSpec, State
 from iadjax.errors import UserError
 from iadjax.experiment import checkpoint
 from iadjax.experiment.run import Run
 from iadjax.parallel import placement
 
-__all__ = ["empty_state", "load", "read_config"]
+__all__ = ["load", "nested_state", "read_config"]
 
 
 def load(workdir: str | Path) -> Run:
@@ -28,18 +28,21 @@ def load(workdir: str | Path) -> Run:
     path = checkpoint.latest(workdir / "checkpoints")
     if path is None:
         raise UserError(f"{workdir} holds a run without a checkpoint; fit it with scripts/train.py --resume")
+    stored = checkpoint.read(path)
     model = configs.build_model(config)
     devices = placement.all_devices(config["parallel"])
-    stored = checkpoint.read(path)
-    if stored["position"].phase < len(model.detector.phases):
+    spec = configs.with_features(stored["spec"], model)
+    if stored["position"].phase < len(model.detector.phases(spec)):
         raise UserError(f"the run in {workdir} has not finished fitting; continue it with scripts/train.py --resume")
     identity = {"config": configs.fit_keys(config), "weights": model.weights}
     place = functools.partial(placement.state_shardings, devices, model.detector)
-    state = checkpoint.restore(path, empty_state(model, stored["spec"]), identity, place)
+    like = nested_state(model, spec, stored["position"].phase, stored["carried"])
+    state = checkpoint.restore(path, like, identity, place)
     file = workdir / "threshold.json"
     threshold = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
     frozen, ready = placement.replicate(devices, (model.frozen, model.ready))
-    return Run(config, workdir, model.detector, state, frozen, ready, model.transform, model.weights, threshold, devices)
+    model = model._replace(frozen=frozen, ready=ready)
+    return Run(config, workdir, model, state, spec, threshold, devices)
 
 
 def read_config(workdir: Path) -> dict[str, Any]:
@@ -52,7 +55,11 @@ def read_config(workdir: Path) -> dict[str, Any]:
     return config
 
 
-def empty_state(model: configs.Model, spec) -> State:
-    """Shapes and nesting of the state that `init` would make."""
+def nested_state(model: configs.Model, spec: DataSpec, phase: int, carried: bool) -> State:
+    """Shapes and nesting of the state that `init` makes, nested as it is before the phase of that number."""
     # the spec is static: shapes follow from it
-    return jax.eval_shape(lambda key, frozen: model.detector.init(key, frozen, spec), jax.random.key(0), model.frozen)
+    state = jax.eval_shape(lambda key, frozen: model.detector.init(key, frozen, spec), jax.random.key(0), model.frozen)
+    for done in model.detector.phases(spec)[:phase]:
+        if done.finalized is not None and done.when != ("fresh" if carried else "carried"):
+            state = done.finalized(state)
+    return state

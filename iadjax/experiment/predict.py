@@ -41,10 +41,11 @@ def predict_files(run: Run | Exported, source: str | Path, output: str | Path) -
             score = float(prediction.score[0])
             decision = [] if run.threshold is None else [int(score >= run.threshold["value"])]
             rows.append([path.relative_to(root).as_posix(), score, *decision])
-            maps.append(prediction.map[0])
+            maps += [] if prediction.map is None else list(prediction.map)
             done(count, len(found))
-    low, high = report.color_range(maps)
-    for row, path, anomaly_map in zip(rows, found, maps, strict=True):
+    low, high = report.color_range(maps) if maps else (0.0, 1.0)
+    # without maps there are no overlays
+    for row, path, anomaly_map in zip(rows, found, maps, strict=False):
         picture = report.overlay(data.read_image(path), run.transform, anomaly_map, low, high)
         with files.replacing(output / "overlays" / f"{row[0]}.png") as temporary:
             picture.save(temporary, format="PNG")

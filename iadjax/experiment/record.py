@@ -99,7 +99,7 @@ def begin(workdir: Path, config: dict, model: "configs.Model", built: "configs.D
         "config": configs.fingerprint(configs.fit_keys(config)),
         "code": _code_hash(),
         "data": _data_hash(built),
-        "weights": model.weights["hash"],
+        "weights": {name: each["hash"] for name, each in model.weights.items()},
     }
     split = built.split
     files.write_json(

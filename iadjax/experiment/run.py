@@ -2,132 +2,196 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from iadjax import config as configs
 from iadjax import data, progress
 from iadjax.data import Item, Transform, tiling
 from iadjax.data.images import to_float, unit_range
-from iadjax.detector import Detector, Frozen, Prediction, State
+from iadjax.detector import Batch, DataSpec, Detector, Frozen, Prediction, State
 from iadjax.errors import UserError
+from iadjax.experiment.images import as_pixels, score_images
 from iadjax.parallel import distributed, placement
 from iadjax.parallel.jit import jit_predict
 
-__all__ = ["Run", "predict_images"]
+__all__ = ["Run"]
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A fitted detector.
+    """A fitted detector; `predict`, `predict_batch` and `predict_items` are the three ways to ask it.
 
     Attributes:
       config: the resolved config.
       workdir: where the run lives.
-      detector, state, transform: what predicts.
-      frozen: variables of the backbone.
-      ready: the same as programs take them, see `frozen.precompute`.
-      weights: record of the backbone's weights: name, tag or file, content hash.
+      model: the detector, its frozen networks, the transform and the record of the weights.
+      state: what fitting made.
+      spec: what the detector knows of the data it was fitted on.
       threshold: {"name", "value", ...} of the decision rule `score >= value`, or None if none was fitted.
       devices: what predicts where.
     """
 
     config: dict[str, Any]
     workdir: Path
-    detector: Detector
+    model: configs.Model
     state: State
-    frozen: Frozen
-    ready: Frozen
-    transform: Transform
-    weights: dict[str, str]
+    spec: DataSpec
     threshold: dict[str, Any] | None = None
     devices: placement.Devices = placement.Devices(None)
+
+    @property
+    def detector(self) -> Detector:
+        """The pure functions."""
+        return self.model.detector
+
+    @property
+    def frozen(self) -> Frozen:
+        """Variables of the frozen networks, by name."""
+        return self.model.frozen
+
+    @property
+    def ready(self) -> Frozen:
+        """The same as compiled functions take them, see `cpu.prepared.precompute`."""
+        return self.model.ready
+
+    @property
+    def transform(self) -> Transform:
+        """Resize and crop."""
+        return self.model.transform
+
+    @property
+    def weights(self) -> dict[str, dict[str, str]]:
+        """{network: {"name", "weights", "hash"}} of the frozen networks."""
+        return self.model.weights
 
     @functools.cached_property
     def data(self) -> configs.Data:
         """The images of the config; read from disk when first asked for."""
         return configs.build_data(self.config)
 
-    def predict_batch(self, image: np.ndarray) -> Prediction:
-        """Scores of images that are resized and cropped already; one program per shape and type.
+    def predict(
+        self, images: Sequence[np.ndarray | str | Path] | np.ndarray, extra: Mapping[str, Sequence[np.ndarray]] | None = None
+    ) -> Prediction:
+        """Scores and maps of images as they are: files, or arrays `[H, W, 3]` uint8 or float in [0, 1].
+
+        Args:
+          images: the images.
+          extra: what else the detector needs of each image (`Detector.inputs`), by name, at the image's resolution.
+
+        Returns:
+          Prediction of NumPy arrays: score `[N]`, map `[N, h, w]` at the resolution of the network's input, or None.
+
+        Raises:
+          UserError: an image or an input that is missing, unreadable, or of the wrong shape.
+        """
+        missing = [name for name in self.detector.inputs if name not in (extra or {})]
+        if missing:
+            raise UserError(f"this detector needs {', '.join(missing)} of every image; give it with extra={{...}}")
+        further = {name: [self.resample(name, value) for value in values] for name, values in (extra or {}).items()}
+        if self.transform.tile is not None:
+            others = [{name: values[i] for name, values in further.items()} for i in range(len(images))]
+            whole = [
+                self.score_image(self.transform.resample(as_pixels(image)), each)
+                for image, each in zip(images, others, strict=True)
+            ]
+            return jax.tree.map(lambda *each: np.stack(each), *whole)
+        batch_size = min(self.config["data"]["batch_size"], max(1, len(images)))
+        return score_images(images, self.transform.resample, batch_size, self.predict_batch, further)
+
+    def resample(self, name: str, value: np.ndarray) -> np.ndarray:
+        """One of `Detector.inputs` of an image, at the network's input size."""
+        return self.transform.points(np.asarray(value, np.float32)) if name == "xyz" else np.asarray(value)
+
+    def predict_batch(self, image: np.ndarray, extra: Mapping[str, np.ndarray] | None = None) -> Prediction:
+        """Scores of images that are resized and cropped already; one compilation per shape and type.
 
         Args:
           image: `[B, H, W, 3]` uint8, or float32 in [0, 1]; the same in every process.
+          extra: `{name: [B, ...]}`, of `Detector.inputs`.
         """
-        if self.devices.mesh is None:
-            return self._predict_rows(image)
-        index, count = distributed.process()
-        number, rows = len(image), -(-len(image) // self.devices.count) * self.devices.count // count
-        padded = np.concatenate([image, np.zeros((rows * count - number, *image.shape[1:]), image.dtype)])
-        return jax.tree.map(lambda x: x[:number], self._predict_rows(padded[index * rows : (index + 1) * rows]))
+        number, (index, count) = len(image), distributed.process()
+        size = -(-number // self.devices.count) * self.devices.count
+        batch = self._batch(image, dict(extra or {}))
+        batch = jax.tree.map(lambda x: np.concatenate([x, np.zeros((size - number, *x.shape[1:]), x.dtype)]), batch)
+        own = slice(index * size // count, (index + 1) * size // count)
+        return jax.tree.map(lambda x: x[:number], self._score(jax.tree.map(lambda x: x[own], batch)))
 
-    def _predict_rows(self, image: np.ndarray) -> Prediction:
+    def _batch(self, image: np.ndarray, extra: dict[str, np.ndarray]) -> Batch:
+        """A batch of images of no split."""
+        number = len(image)
+        if self.detector.prepare is not None:
+            rows = [{name: values[i] for name, values in extra.items()} for i in range(number)]
+            made = [self.detector.prepare(to_float(image[i]), row) for i, row in enumerate(rows)]
+            extra = extra | {name: np.stack([each[name] for each in made]) for name in made[0]}
+        # which of several categories they show is not known
+        category = np.full(number, 0 if len(self.spec.categories) == 1 else -1, np.int32)
+        return Batch(image, (), category, np.full(number, -1, np.int32), extra, np.ones(number, bool))
+
+    def _score(self, batch: Batch) -> Prediction:
         """Scores of all rows of a batch from this process's own ones."""
-        program = _program(self.devices, self.detector.predict)
+        compiled = _compiled(self.devices, self.detector.embed, self.detector.predict)
+        batch = batch._replace(mask=None, label=None)
         with placement.use(self.devices):
-            prediction = program(self.state, self.ready, placement.put_rows(self.devices, image))
+            prediction = compiled(self.state, self.ready, placement.put_rows(self.devices, batch))
         return prediction if self.devices.mesh is None else distributed.fetch(prediction)
 
-    def predict(self, images: Sequence[np.ndarray | str | Path] | np.ndarray) -> Prediction:
-        """Scores and maps of images as they are: files, or arrays `[H, W, 3]` uint8 or float in [0, 1].
-
-        Returns:
-          Prediction of NumPy arrays: score `[N]`, map `[N, h, w]` at the resolution of the network's input.
-        """
-        if self.transform.tile is None:
-            batch_size = min(self.config["data"]["batch_size"], max(1, len(images)))
-            return predict_images(images, self.transform.resample, batch_size, self.predict_batch)
-        return predict_images(
-            images, self.transform.resample, 1, lambda rows: jax.tree.map(lambda x: x[None], self.predict_whole(rows[0]))
-        )
-
-    def predict_whole(self, image: np.ndarray) -> Prediction:
-        """Score and map of one image `[H, W, 3]` after resize and crop; in tiles where the config says so.
+    def score_image(self, image: np.ndarray, extra: Mapping[str, np.ndarray] | None = None) -> Prediction:
+        """Score and map of one image `[H, W, 3]` and its inputs after resize and crop; in tiles where the config says so.
 
         The score of an image in tiles is that of its worst tile, its map is their maps blended (`data.tiling`).
         """
         tile, overlap = self.transform.tile, self.transform.overlap
+        extra = dict(extra or {})
         if tile is None:
-            return jax.tree.map(lambda x: x[0], predict_padded([image], 1, self.predict_batch))
-        size = image.shape[:2]
+            one = score_images([image], lambda x: x, 1, self.predict_batch, {name: [value] for name, value in extra.items()})
+            return jax.tree.map(lambda x: x[0], one)
+        size, batch = image.shape[:2], self.config["data"]["batch_size"]
         where = tiling.positions(size, tile, overlap)
-        batch = self.config["data"]["batch_size"]
-        parts = [
-            predict_padded(
-                [tiling.cut(image, place, tile) for place in where[start : start + batch]], batch, self.predict_batch
-            )
-            for start in range(0, len(where), batch)
-        ]
-        scores, maps = (np.concatenate(each) for each in zip(*parts, strict=True))
-        return Prediction(scores.max(), tiling.blend(maps, size, tile, overlap))
+        tiles = [tiling.cut(image, place, tile) for place in where]
+        cut = {name: [tiling.cut(value, place, tile) for place in where] for name, value in extra.items()}
+        parts = score_images(tiles, lambda x: x, batch, self.predict_batch, cut)
+        return self._joined(list(parts.score), parts.map, size)
 
-    def predict_items(self, items: Sequence[Item], name: str = "predict") -> Iterator[tuple[Item, float, np.ndarray]]:
-        """Yields `(item, score, map [h, w])` of a split, in its order, by the input pipeline."""
+    def _joined(self, scores: Sequence[float], maps: Sequence[np.ndarray] | None, size: tuple[int, int]) -> Prediction:
+        """The score and map of an image from those of its tiles."""
+        localises = maps is not None and maps[0] is not None
+        whole = tiling.blend(maps, size, self.transform.tile, self.transform.overlap) if localises else None
+        return Prediction(np.float32(max(scores)), whole)
+
+    def predict_items(self, items: Sequence[Item], name: str = "predict") -> Iterator[tuple[Item, float, np.ndarray | None]]:
+        """Yields `(item, score, map [h, w] or None)` of a split, in its order, by the input pipeline.
+
+        Args:
+          items: the split, whole: `Batch.index` is the position in it.
+          name: what the progress is called.
+        """
         tile, overlap = self.transform.tile, self.transform.overlap
         seen, number, size = items, 1, None
         if tile is not None and items:
             size = data.whole_size(self.data.dataset, self.transform, items)
             seen, number = tiling.tiled(items, size, tile, overlap), len(tiling.positions(size, tile, overlap))
-        rows: list[tuple[float, np.ndarray]] = []
+        rows: list[tuple[float, np.ndarray | None]] = []
         done = 0
         with progress.track(name, len(items), "image") as report:
-            for row in self._predict_rows_of(seen):
+            for row in self._rows_of(seen):
                 rows.append(row)
                 if len(rows) < number:
                     continue
-                item, score = items[done], max(score for score, _ in rows)
-                if not np.isfinite(score):
+                item, (scores, maps) = items[done], zip(*rows, strict=True)
+                if not np.isfinite(max(scores)):
                     raise UserError(f"the score of {item.path} is not finite; the detector has diverged")
-                yield item, score, rows[0][1] if tile is None else tiling.blend([m for _, m in rows], size, tile, overlap)
+                yield item, max(scores), maps[0] if tile is None else self._joined(scores, maps, size).map
                 rows.clear()
                 done += 1
                 report(done, len(items))
 
-    def _predict_rows_of(self, items: Sequence[Item]) -> Iterator[tuple[float, np.ndarray]]:
+    def _rows_of(self, items: Sequence[Item]) -> Iterator[tuple[float, np.ndarray | None]]:
         """Score and map of every item (image or tile), in batches."""
         size = self.config["data"]["batch_size"]
         loader = data.batches(
@@ -139,54 +203,24 @@ class Run:
             process=distributed.process(),
             multiple=self.devices.count,
             raw=True,
+            inputs=self.detector.inputs,
+            prepare=self.detector.prepare,
         )
         for start, batch in zip(range(0, len(items), size), loader, strict=True):
-            prediction = jax.device_get(self._predict_rows(batch.image))
+            score, maps = jax.device_get(self._score(batch))
             for row in range(len(items[start : start + size])):
-                yield float(prediction.score[row]), prediction.map[row]
+                yield float(score[row]), None if maps is None else maps[row]
 
 
 @functools.lru_cache(maxsize=8)
-def _program(devices: placement.Devices, predict: Callable) -> Callable:
-    """`Detector.predict`, compiled once for all runs that share it."""
+def _compiled(devices: placement.Devices, embed: Callable | None, predict: Callable) -> Callable:
+    """`Detector.predict` on images that may be uint8, compiled once for all runs that share it."""
 
-    def on_raw_images(state, frozen, image):
-        return predict(state, frozen, unit_range(image))
+    def on_raw_images(state, frozen, batch):
+        image = unit_range(jnp.asarray(batch.image))
+        features = () if embed is None else embed(frozen, image)
+        return predict(state, frozen, batch._replace(image=image, features=features))
 
     # its name in profiles and in `run.json`
     on_raw_images.__name__ = "predict"
     return jit_predict(devices, on_raw_images)
-
-
-def predict_images(images: Sequence, transform: Callable, batch_size: int, predict: Callable) -> Prediction:
-    """Scores and maps of images as they are, in batches of one size; see `Run.predict`."""
-    parts, shape = [], None
-    for start in range(0, len(images), batch_size):
-        rows = [transform(_pixels(image)) for image in images[start : start + batch_size]]
-        shape = shape or rows[0].shape
-        if any(row.shape != shape for row in rows):
-            raise UserError("the images differ in size after data.resize and data.crop; predict them one at a time")
-        parts.append(predict_padded(rows, batch_size, predict))
-    if not parts:
-        raise UserError("there are no images to predict")
-    return Prediction(*(np.concatenate(each) for each in zip(*parts, strict=True)))
-
-
-def predict_padded(rows: Sequence[np.ndarray], batch_size: int, predict: Callable) -> Prediction:
-    """Scores and maps of up to `batch_size` images of one shape as NumPy arrays; the batch is filled with zeros."""
-    if len({row.dtype for row in rows}) > 1:
-        # stacked as they are, 8 bits would stand as 0 to 255 beside deeper images in [0, 1]
-        rows = [to_float(row) for row in rows]
-    stacked = np.stack([*rows, *[np.zeros_like(rows[0])] * (batch_size - len(rows))])
-    return jax.tree.map(lambda x: x[: len(rows)], jax.device_get(predict(stacked)))
-
-
-def _pixels(image: np.ndarray | str | Path) -> np.ndarray:
-    if isinstance(image, str | Path):
-        return data.read_image(Path(image))
-    image = np.asarray(image)
-    if image.ndim == 2:
-        image = np.repeat(image[..., None], 3, axis=-1)
-    if image.ndim != 3 or image.shape[-1] != 3 or image.dtype.kind not in "uf":
-        raise UserError(f"an image must be [H, W, 3] uint8 or float in [0, 1], got {image.dtype} of shape {image.shape}")
-    return image if image.dtype == np.uint8 else image.astype(np.float32)

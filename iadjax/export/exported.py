@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 from iadjax.data import Transform
 from iadjax.detector import Prediction
 from iadjax.errors import UserError
-from iadjax.experiment.run import predict_images
+from iadjax.experiment.images import score_images
 from iadjax.export.formats import program_of, require
 
 __all__ = ["Exported", "load_exported"]
@@ -22,7 +22,7 @@ class Exported:
     """An exported detector, as far as predicting goes like a `Run`.
 
     Attributes:
-      program: images `[B, H, W, 3]` float32 -> (score, map).
+      program: images `[B, H, W, 3]` float32 -> (score, map), or (score,) where the detector does not localise.
       transform: resize and crop.
       threshold: as in `Run`.
       batch_size: images at a time; the program may take no other number.
@@ -33,13 +33,15 @@ class Exported:
     threshold: dict[str, Any] | None
     batch_size: int
 
-    def predict_batch(self, image: np.ndarray) -> Prediction:
-        """Scores of images that are resized and cropped already, `[batch_size, H, W, 3]` float32 in [0, 1]."""
+    def predict_batch(self, image: np.ndarray, extra: Mapping[str, np.ndarray] | None = None) -> Prediction:
+        """Scores of resized and cropped images `[batch_size, H, W, 3]`, float32 in [0, 1]; `extra` stays empty."""
+        if extra:
+            raise UserError(f"an exported detector takes images alone, not {', '.join(extra)}")
         return Prediction(*map(np.asarray, self.program(np.asarray(image, np.float32))))
 
     def predict(self, images: Sequence[np.ndarray | str | Path] | np.ndarray) -> Prediction:
         """Scores and maps of images as they are, see `Run.predict`."""
-        return predict_images(images, self.transform.image, self.batch_size, self.predict_batch)
+        return score_images(images, self.transform.image, self.batch_size, self.predict_batch)
 
 
 def load_exported(path: str | Path) -> Exported:
@@ -58,5 +60,5 @@ def load_exported(path: str | Path) -> Exported:
     facts = json.loads(about.read_text(encoding="utf-8"))
     require(facts["format"])
     sizes = {key: tuple(value) if isinstance(value, list) else value for key, value in facts["transform"].items()}
-    transform = Transform(**sizes)
-    return Exported(program_of(facts["format"], path.read_bytes()), transform, facts["threshold"], facts["batch_size"])
+    program = program_of(facts["format"], path.read_bytes(), facts["outputs"])
+    return Exported(program, Transform(**sizes), facts["threshold"], facts["batch_size"])

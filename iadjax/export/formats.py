@@ -1,7 +1,7 @@
 """The file formats of an exported detector: StableHLO by `jax.export`, and ONNX."""
 
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -38,24 +38,24 @@ def require(format: str) -> None:
         )
 
 
-def program_of(format: str, content: bytes) -> Callable:
+def program_of(format: str, content: bytes, outputs: Sequence[str]) -> Callable:
     if format == "onnx":
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-        return lambda image: session.run(["score", "map"], {"image": image})
+        return lambda image: session.run(list(outputs), {"image": image})
     return jax.jit(jax.export.deserialize(bytearray(content)).call)
 
 
-def to_onnx(predict: Callable, shape: tuple[int, ...]) -> bytes:
+def to_onnx(predict: Callable, shape: tuple[int, ...], outputs: Sequence[str]) -> bytes:
     import jax2onnx
 
     argument = jax.ShapeDtypeStruct(shape, jnp.float32)
     try:
         with plain():
-            model = jax2onnx.to_onnx(predict, [argument], input_names=["image"], output_names=["score", "map"])
+            model = jax2onnx.to_onnx(predict, [argument], input_names=["image"], output_names=list(outputs))
     except Exception as error:  # the converter raises whatever its handlers raise
         reason = (str(error).strip().splitlines() or [""])[0]
         raise UserError(

@@ -4,6 +4,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from iadjax.nn.layers import Dropout
+
 __all__ = ["MultiheadAttention"]
 
 
@@ -30,7 +32,7 @@ class MultiheadAttention(nn.Module):
         q, k, v = (self._split(x @ w + b) for x, w, b in parts)
         logits = jnp.einsum("bqhd,bkhd->bhqk", q, k) * (depth // self.heads) ** -0.5
         attention = jax.nn.softmax(logits if mask is None else logits + mask)
-        attention = nn.Dropout(self.dropout, deterministic=not train)(attention)
+        attention = Dropout(self.dropout, deterministic=not train)(attention)
         out = jnp.einsum("bhqk,bkhd->bqhd", attention, v).reshape(query.shape)
         return nn.Dense(depth, kernel_init=nn.initializers.xavier_uniform(), name="out_proj")(out)
 

@@ -13,8 +13,9 @@ from iadjax.cpu.dispatch import by_platform
 from iadjax.cpu.patches import product
 from iadjax.cpu.prepared import TRANSFORMED
 from iadjax.nn.convolution import convolve
+from iadjax.parallel.axis import all_sum, first_row, own_rows
 
-__all__ = ["BatchNorm", "Conv", "ConvTranspose2x2", "max_pool", "uniform_fan_in"]
+__all__ = ["BatchNorm", "Conv", "ConvTranspose2x2", "Dropout", "max_pool", "uniform_fan_in"]
 
 
 def uniform_fan_in(key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32) -> jax.Array:
@@ -113,16 +114,37 @@ class BatchNorm(nn.Module):
 
 def _moments(x: jax.Array, valid: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Mean and biased variance `[C]` of the valid rows of `[B, ..., C]`."""
-    number = valid.sum() * math.prod(x.shape[1:-1])
+    number = all_sum(valid.sum()) * math.prod(x.shape[1:-1])
 
     def mean(x):
         # rows first: a mask as large as x would be written out
-        return jnp.where(valid[:, None], jnp.sum(x, tuple(range(1, x.ndim - 1))), 0).sum(0) / number
+        return all_sum(jnp.where(valid[:, None], jnp.sum(x, tuple(range(1, x.ndim - 1))), 0).sum(0)) / number
 
     # squares of distances to any number near the mean: those to 0 would cancel where the mean is large
-    near = jax.lax.stop_gradient(x.reshape(-1, x.shape[-1])[0])
+    near = jax.lax.stop_gradient(first_row(x.reshape(-1, x.shape[-1])))
     first = mean(x)
     return first, jnp.maximum(mean((x - near) ** 2) - (first - near) ** 2, 0)
+
+
+class Dropout(nn.Module):
+    """Dropout (Srivastava et al., 2014): the same as Flax's, but a replica draws its rows' part of a whole batch.
+
+    Attributes:
+      rate: probability that a number becomes zero.
+      deterministic: leave everything as it is.
+    """
+
+    rate: float
+    deterministic: bool = True
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """`[B, ...]` of the same shape."""
+        if self.deterministic or not self.rate:
+            return x
+        key, kept = self.make_rng("dropout"), 1.0 - self.rate
+        mask = own_rows(lambda rows: jax.random.bernoulli(key, kept, (rows, *x.shape[1:])), x.shape[0])
+        return jnp.where(mask, x / kept, jnp.zeros_like(x))
 
 
 def max_pool(x: jax.Array, pads: Sequence[tuple[int, int]]) -> jax.Array:

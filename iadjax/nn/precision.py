@@ -10,7 +10,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from iadjax.detector import Detector
 from iadjax.errors import UserError, did_you_mean
 from iadjax.nn.layers import Conv, ConvTranspose2x2
 
@@ -22,14 +21,14 @@ _FLAX = (nn.Conv, nn.Dense)
 _OURS = (Conv, ConvTranspose2x2)
 
 
-def mixed_precision(detector: Detector, precision: str) -> Detector:
-    """The detector with the products of its networks, the frozen one's too, in `precision`.
+def mixed_precision(function: Callable, precision: str) -> Callable:
+    """The function with the products of the Flax modules that it calls in `precision`.
 
     Parameters, their gradients, norms, attention weights, losses, distances and scores stay float32 (Micikevicius et al.,
     ICLR 2018; bfloat16 has float32's range, so that no loss is scaled).
 
     Args:
-      detector: any detector whose networks are Flax modules.
+      function: any function of arrays.
       precision: "float32" leaves it as it is, "bfloat16".
 
     Raises:
@@ -38,12 +37,8 @@ def mixed_precision(detector: Detector, precision: str) -> Detector:
     if precision not in PRECISIONS:
         raise UserError(f"there is no precision {precision!r}; {did_you_mean(precision, PRECISIONS)}")
     if precision == "float32":
-        return detector
-    phases = tuple(phase._replace(update=_mixed(phase.update)) for phase in detector.phases)
-    return detector._replace(phases=phases, predict=_mixed(detector.predict))
+        return function
 
-
-def _mixed(function: Callable) -> Callable:
     @functools.wraps(function)
     def wrapped(*args):
         with nn.intercept_methods(_in_bfloat16):

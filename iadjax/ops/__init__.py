@@ -1,6 +1,7 @@
 """Operations that several detectors use; all are pure functions."""
 
 from iadjax.ops.coreset import johnson_lindenstrauss_dimension, k_center_greedy, sparse_random_projection
+from iadjax.ops.maps import anomaly_map, concatenate_levels
 from iadjax.ops.neighbors import BYTE_BUDGET, nearest_neighbors
 from iadjax.ops.patches import adaptive_average_pool_1d, average_pool, patch_embedding, unfold
 from iadjax.ops.resample import box_mean, gaussian_blur, resize
@@ -11,8 +12,10 @@ __all__ = [
     "BYTE_BUDGET",
     "FAR",
     "adaptive_average_pool_1d",
+    "anomaly_map",
     "average_pool",
     "box_mean",
+    "concatenate_levels",
     "gaussian_blur",
     "johnson_lindenstrauss_dimension",
     "k_center_greedy",

@@ -74,13 +74,14 @@ def _own_rows(part: jax.Array, index: jax.Array, reduce: Callable) -> jax.Array:
     return reduce(jnp.where(mine[..., None], part[jnp.clip(own, 0, len(part) - 1)], 0))
 
 
-@jax.jit
-def take_rows(matrix: jax.Array, index: jax.Array) -> jax.Array:
+@functools.partial(jax.jit, static_argnames="fill")
+def take_rows(matrix: jax.Array, index: jax.Array, fill: float = FAR) -> jax.Array:
     """The chosen rows as a matrix of its own, stored with `padded_rows` and split over the devices likewise.
 
     Args:
-      matrix: `[N, D]` float32.
-      index: `[M]` int32; -1 stands for a row of `FAR`, as those at the end are.
+      matrix: `[N, D]`.
+      index: `[M]` int32; -1 stands for a row of `fill`, as those at the end are.
+      fill: a value of the matrix's type.
 
     Returns:
       `[padded_rows(M), D]`. Where there is a mesh no device holds more than its part of it and one more part.
@@ -89,7 +90,7 @@ def take_rows(matrix: jax.Array, index: jax.Array) -> jax.Array:
     size = padded_rows(number)
     index = jnp.pad(index, (0, size - number), constant_values=-1)
     if shards == 1 or size % shards or len(matrix) % shards:
-        return jnp.where((index >= 0)[:, None], rows_at(matrix, jnp.maximum(index, 0)), FAR)
+        return jnp.where((index >= 0)[:, None], rows_at(matrix, jnp.maximum(index, 0)), jnp.asarray(fill, matrix.dtype))
 
     def local(part, index):
         pieces, turn = index.reshape(shards, -1), jax.lax.axis_index(AXIS)
@@ -100,6 +101,6 @@ def take_rows(matrix: jax.Array, index: jax.Array) -> jax.Array:
 
         start = jnp.zeros((size // shards, part.shape[1]), part.dtype)
         rows = jax.lax.scan(step, start, jnp.arange(shards))[0]
-        return jnp.where((pieces[turn] >= 0)[:, None], rows, FAR)
+        return jnp.where((pieces[turn] >= 0)[:, None], rows, jnp.asarray(fill, matrix.dtype))
 
     return jax.shard_map(local, in_specs=(P(AXIS), P()), out_specs=P(AXIS), check_vma=False)(matrix, index)

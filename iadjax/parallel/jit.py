@@ -5,14 +5,14 @@ from collections.abc import Callable
 import jax
 from jax.sharding import NamedSharding, PartitionSpec
 
-from iadjax.detector import Detector, Prediction, State
-from iadjax.parallel.axis import AXIS
+from iadjax.detector import DataSpec, Detector, Prediction, State
+from iadjax.parallel.axis import AXIS, replicated
 from iadjax.parallel.placement import Devices, state_shardings, strong
 
-__all__ = ["jit_init", "jit_predict", "jit_update"]
+__all__ = ["jit_embed", "jit_init", "jit_predict", "jit_update"]
 
 
-def jit_init(devices: Devices, detector: Detector, spec) -> Callable:
+def jit_init(devices: Devices, detector: Detector, spec: DataSpec) -> Callable:
     """`(key, frozen) -> state`, each array made where it will live."""
 
     def init(key, frozen):
@@ -28,16 +28,27 @@ def jit_init(devices: Devices, detector: Detector, spec) -> Callable:
     return placed
 
 
+def jit_embed(devices: Devices, embed: Callable) -> Callable:
+    """`(frozen, image) -> features`: rows in, rows out, which stay on their devices."""
+    if devices.mesh is None:
+        return jax.jit(embed)
+    if devices.kind == "pmap":
+        return jax.pmap(embed, AXIS, in_axes=(None, 0))
+    return jax.jit(embed, out_shardings=NamedSharding(devices.mesh, PartitionSpec(AXIS)))
+
+
 def jit_update(devices: Devices, detector: Detector, update: Callable, state: State) -> Callable:
-    """`Phase.update` as one program for all devices; the state is donated, so that a memory bank is filled in place."""
+    """`Phase.update` for all devices; the state is donated, so that a memory bank is filled in place.
+
+    With "pmap" each replica takes the step of its own rows, and what it asks of the others stands in `parallel.axis`.
+    """
     if devices.mesh is None:
         return jax.jit(update, donate_argnums=1)
     if devices.kind == "pmap":
 
         def replica(key, state, frozen, batch):
-            # the contract has no word for "sum over replicas", so each one sees the whole batch and takes the same step
-            whole = jax.tree.map(lambda x: jax.lax.all_gather(x, AXIS, tiled=True), batch)
-            return update(key, state, frozen, whole)
+            with replicated(devices.count):
+                return update(key, state, frozen, batch)
 
         return jax.pmap(replica, AXIS, in_axes=(None, None, None, 0), out_axes=None)
     everywhere = NamedSharding(devices.mesh, PartitionSpec())
@@ -46,14 +57,14 @@ def jit_update(devices: Devices, detector: Detector, update: Callable, state: St
 
 
 def jit_predict(devices: Devices, predict: Callable) -> Callable:
-    """`Detector.predict` for all devices: rows in, rows out, `fetch` brings them to the host."""
+    """`(state, frozen, batch) -> Prediction` for all devices, split by rows; `distributed.fetch` brings them to the host."""
     if devices.mesh is None:
         return jax.jit(predict)
     if devices.kind == "pmap":
         replicas = jax.pmap(predict, AXIS, in_axes=(None, None, 0))
 
-        def joined(state, frozen, image) -> Prediction:
-            return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), jax.device_get(replicas(state, frozen, image)))
+        def joined(state, frozen, batch) -> Prediction:
+            return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), jax.device_get(replicas(state, frozen, batch)))
 
         return joined
     return jax.jit(predict, out_shardings=NamedSharding(devices.mesh, PartitionSpec(AXIS)))

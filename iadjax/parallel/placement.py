@@ -11,11 +11,11 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from iadjax.detector import Batch, Detector, State
+from iadjax.detector import Detector, State
 from iadjax.errors import UserError, did_you_mean
 from iadjax.parallel.axis import AXIS
 
-__all__ = ["Devices", "KINDS", "all_devices", "place", "put_batch", "put_rows", "replicate", "state_shardings", "strong", "use"]
+__all__ = ["KINDS", "Devices", "all_devices", "place", "put_rows", "replicate", "state_shardings", "strong", "use"]
 
 
 KINDS = ("jit", "pmap")
@@ -89,11 +89,6 @@ def put_rows(devices: Devices, tree: Any) -> Any:
     return jax.tree.map(lambda x: jax.make_array_from_process_local_data(split, x), tree)
 
 
-def put_batch(devices: Devices, batch: Batch) -> Batch:
-    """This process's rows of a batch, see `put_rows`."""
-    return put_rows(devices, batch)
-
-
 def state_shardings(devices: Devices, detector: Detector, state: State) -> Any:
     """Where each array of a state lives, as `Detector.partition` says; on every device where its rows do not divide.
 
@@ -132,4 +127,9 @@ def place(devices: Devices, detector: Detector, state: State) -> State:
 
 def strong(state: State) -> State:
     """The state without weak types, which would make the first updates change the type and be compiled again."""
-    return jax.tree.map(lambda x: jax.lax.convert_element_type(x, x.dtype) if hasattr(x, "dtype") else x, state)
+
+    def one(leaf):
+        plain = hasattr(leaf, "dtype") and not jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+        return jax.lax.convert_element_type(leaf, leaf.dtype) if plain else leaf
+
+    return jax.tree.map(one, state)

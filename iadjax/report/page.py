@@ -34,7 +34,8 @@ def write_report(directory: Path, run, results: Sequence, table: dict[str, dict]
     directory.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=".report-", dir=directory.parent))
     try:
-        low_high = color_range([result.map for result in results])
+        maps = [result.map for result in results if result.map is not None]
+        low_high = color_range(maps) if maps else (0.0, 1.0)
         sections = []
         for number_, category in enumerate(key for key in table if key != "mean"):
             rows = [result for result in results if result.item.category == category]
@@ -58,9 +59,7 @@ def write_report(directory: Path, run, results: Sequence, table: dict[str, dict]
 def _facts(run, count: int) -> str:
     sizes = run.config["data"]
     facts = {
-        "backbone": " ".join(
-            filter(None, [run.weights["name"], Path(run.weights["weights"]).name if run.weights["weights"] else ""])
-        ),
+        **{name: f"{each['name']} {Path(each['weights']).name}".strip() for name, each in run.weights.items()},
         "resize": f"{sizes['resize']} (sides: {sizes['resize_side']}, {sizes['interpolation']})",
         "crop": f"to multiples of {sizes['crop_multiple']}" if sizes["crop_multiple"] else sizes["crop"] or "none",
         "seed": run.config["seed"],
@@ -142,13 +141,13 @@ def _section(directory: Path, category: str, run, rows: list, row_metrics: dict,
 
 def _card(directory: Path, rank: int, run, row, wrong: float, threshold: float | None, low_high: tuple[float, float]) -> str:
     image, mask = data.read(run.data.dataset, row.item)
-    heat = overlay(image, run.transform, row.map, *low_high)
-    rgb = picture(image)
-    marked = [outline(rgb, mask), outline(np.asarray(heat), mask)] if mask.any() else [rgb, np.asarray(heat)]
-    plain = colorize(run.transform.map_back(row.map, *mask.shape), *low_high)
+    shown = {"image": picture(image)}
+    if row.map is not None:
+        shown["map"] = colorize(run.transform.map_back(row.map, *mask.shape), *low_high)
+        shown["overlay"] = np.asarray(overlay(image, run.transform, row.map, *low_high))
     names = []
-    for kind, pixels in (("image", marked[0]), ("map", plain), ("overlay", marked[1])):
-        small = Image.fromarray(pixels)
+    for kind, pixels in shown.items():
+        small = Image.fromarray(outline(pixels, mask) if mask.any() and kind != "map" else pixels)
         small.thumbnail((_SIDE, _SIDE))
         small.save(directory / f"{rank:03d}-{kind}.jpg", quality=90)
         names.append(f"{directory.name}/{rank:03d}-{kind}.jpg")
@@ -159,7 +158,7 @@ def _card(directory: Path, rank: int, run, row, wrong: float, threshold: float |
     mistake = wrong > 0 or verdict in ("missed", "false alarm")
     pictures = "".join(
         f'<figure><img src="{name}" loading="lazy" alt="{kind} of {html.escape(row.item.path)}"><figcaption>{kind}</figcaption></figure>'
-        for name, kind in zip(names, ("image", "map", "overlay"), strict=True)
+        for name, kind in zip(names, shown, strict=True)
     )
     kind = "anomalous" if row.item.label else "normal"
     badge = f'<span class="badge {"bad" if verdict in ("missed", "false alarm") else "ok"}">{verdict}</span>' if verdict else ""

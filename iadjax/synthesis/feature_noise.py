@@ -3,12 +3,14 @@
 import jax
 import jax.numpy as jnp
 
+from iadjax.parallel.axis import own_rows
+
 __all__ = ["gaussian_noise", "jitter"]
 
 
 def gaussian_noise(key: jax.Array, features: jax.Array, std: float) -> jax.Array:
     """`features [..., C]` + epsilon, every element of epsilon from N(0, std^2) (SimpleNet, Liu et al., CVPR 2023, eq. 5)."""
-    return features + std * jax.random.normal(key, features.shape)
+    return features + std * _normal(key, features)
 
 
 def jitter(key: jax.Array, features: jax.Array, scale: float, probability: float = 1.0) -> jax.Array:
@@ -25,5 +27,10 @@ def jitter(key: jax.Array, features: jax.Array, scale: float, probability: float
     """
     use_key, noise_key = jax.random.split(key)
     sigma = scale * jnp.linalg.norm(features, axis=-1, keepdims=True) / features.shape[-1]
-    noised = features + sigma * jax.random.normal(noise_key, features.shape)
+    noised = features + sigma * _normal(noise_key, features)
     return jnp.where(jax.random.uniform(use_key) <= probability, noised, features)
+
+
+def _normal(key: jax.Array, like: jax.Array) -> jax.Array:
+    """Standard normal noise `[B, ...]`, the same however the rows of a batch are split."""
+    return own_rows(lambda rows: jax.random.normal(key, (rows, *like.shape[1:])), like.shape[0])

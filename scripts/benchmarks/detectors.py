@@ -153,7 +153,7 @@ def figures(name: str, dataset: str, workdir: Path) -> dict[str, Any]:
             key: list(value) if isinstance(value, tuple) else value for key, value in overrides(name, dataset).items()
         },
         "command": f"configs/{BENCHMARKS[name].config}",
-        "backbone": run["weights"]["name"],
+        "backbone": run["weights"].get("backbone", {"name": "none"})["name"],
     }
 
 

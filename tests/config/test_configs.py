@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from iadjax import backbones, data, detectors
-from iadjax.config import load_config, resolve
+from iadjax import data, detectors
+from iadjax.config import load_config, outline_model, resolve
 
 FOLDER = Path(__file__).parents[2] / "configs"
 FILES = sorted(FOLDER.glob("*/*.py"))
@@ -22,9 +22,8 @@ def test_a_config_says_how_it_is_run_and_holds(file):
     for argument in (*commands, ""):
         config = resolve(load_config(f"{file}:{argument}" if argument else str(file)))
         assert config["data"]["name"] in data.NAMES and config["detector"]["name"] == file.stem
-        options = {key: tuple(value) if isinstance(value, list) else value for key, value in config["detector"].items()}
-        # the detector takes its options on this backbone
-        detectors.factory(options.pop("name"))(backbones.backbone(config["backbone"]["name"]), **options)
+        # the detector takes its options on its networks
+        outline_model(config)
 
 
 def test_every_detector_has_a_config():

@@ -1,6 +1,7 @@
 """What holds for every detector: one parametrised test file, and a row for each detector."""
 
 import contextlib
+import json
 import os
 import signal
 
@@ -12,9 +13,9 @@ import iadjax
 from iadjax import detectors
 from iadjax.config import base_config
 from iadjax.cpu.dispatch import plain
-from iadjax.detector import Batch
 from iadjax.experiment.fit import Stopped
 from iadjax.experiment.log import Log
+from tests.direct import batch_of
 
 # the smallest setting that goes through every branch of a detector, on 5 + 1 images in batches of 2
 CASES = {
@@ -82,7 +83,7 @@ def forms(request):
 
 @pytest.fixture(scope="module")
 def fitted(forms, tmp_path_factory):
-    """The name, a run, and one of the same config that was stopped in the middle of its first epoch and resumed."""
+    """The name, a run, and one without the feature cache that was stopped in the middle of its first epoch and resumed."""
     from tests.conftest import draw_tree
 
     root = tmp_path_factory.mktemp(forms)
@@ -95,6 +96,7 @@ def fitted(forms, tmp_path_factory):
         if step == 2:
             os.kill(os.getpid(), signal.SIGTERM)
 
+    config.data.feature_cache_bytes = 0
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Log, "write", stop)
         with pytest.raises(Stopped, match="step 2"):
@@ -113,7 +115,7 @@ def equal(a, b):
     return len(leaves) == len(others) and all(np.array_equal(x, y) for x, y in zip(leaves, others, strict=True))
 
 
-def test_same_seed_same_state_also_after_a_stop_in_the_middle(fitted):
+def test_same_seed_same_state_also_after_a_stop_and_without_the_feature_cache(fitted):
     _, whole, parts = fitted
     assert equal(whole.state, parts.state)
     assert whole.threshold == parts.threshold
@@ -145,27 +147,32 @@ def test_state_is_exported_whole(fitted):
     assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(run.state))
 
 
+def test_every_function_is_compiled_once(fitted):
+    _, run, _ = fitted
+    compiled = json.loads((run.workdir / "run.json").read_text())["compilations"]["programs"]
+    phases = [phase.name.replace(" ", "_") for phase in run.detector.phases(run.spec)]
+    assert {name: number for name, number in compiled.items() if name.startswith("update")} == {
+        f"update_{name}": 1 for name in phases
+    }
+
+
 def test_padded_rows_do_not_matter(fitted):
     _, run, _ = fitted
-    spec = iadjax.config.spec_of(run.config, run.data, run.transform)
-    state = jax.jit(run.detector.init, static_argnums=2)(jax.random.key(3), run.frozen, spec)
-    for number, phase in enumerate(run.detector.phases):
+    state = jax.jit(run.detector.init, static_argnums=2)(jax.random.key(3), run.frozen, run.spec)
+    for number, phase in enumerate(run.detector.phases(run.spec)):
         rows = images(run, 3)
-        size = rows.shape[1]
-        label = np.array([0, 1, 0] if phase.anomaly_share else [0, 0, 0], np.int32)
-        valid, zeros = np.array([True, True, False]), np.zeros(3, np.int32)
-        mask = np.zeros((3, size, size), np.uint8)
         extra = {}
         if phase.augment:
-            drawn = [phase.augment(np.random.default_rng(i), row) for i, row in enumerate(rows)]
+            drawn = [phase.augment(np.random.default_rng(i), row, lambda row=row: row) for i, row in enumerate(rows)]
             extra = {name: np.stack([each[name] for each in drawn]) for name in drawn[0]}
-        batch = Batch(rows, mask, label, zeros, np.arange(3, dtype=np.int32), valid, extra)
+        given = {"label": [0, 1, 0] if phase.anomaly_fraction else None, "valid": [True, True, False]}
+        batch = batch_of(run.detector, run.frozen, rows, extra=extra, **given)
         garbage = rows.copy()
         garbage[2] = 0.9
         spoiled = {name: value.copy() for name, value in extra.items()}
         for value in spoiled.values():
             value[2] = 1 - value[2]
-        other = batch._replace(image=garbage, extra=spoiled)
+        other = batch_of(run.detector, run.frozen, garbage, extra=spoiled, **given)
         key = jax.random.key(number)
         update = jax.jit(phase.update)
         one, info = update(key, state, run.frozen, batch)

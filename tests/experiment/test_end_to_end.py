@@ -45,7 +45,7 @@ def test_what_a_run_writes(golden):
     rows = list(csv.DictReader((run.workdir / "scores.csv").read_text().splitlines()))
     assert len(rows) == 52 and list(rows[0]) == ["path", "category", "label", "score"]
     record = json.loads((run.workdir / "run.json").read_text())
-    assert record["seed"] == 0 and record["weights"]["name"] == "filter_bank"
+    assert record["seed"] == 0 and record["weights"]["backbone"]["name"] == "filter_bank"
     assert {"fingerprint", "versions", "device", "wall_seconds", "peak_memory_bytes"} <= set(record)
     assert {"prepare", "fit", "threshold", "predict", "metrics", "report"} <= set(record["wall_seconds"])
     threshold = json.loads((run.workdir / "threshold.json").read_text())
@@ -188,6 +188,6 @@ def test_a_deeper_image_in_the_batch_changes_no_score(golden):
 def test_sizes_that_differ_between_batches_are_named(golden):
     run, _ = golden
     config = {**run.config, "data": {**run.config["data"], "batch_size": 1}}
-    whole = dataclasses.replace(run, config=config, transform=run.transform._replace(resize=0))
+    whole = dataclasses.replace(run, config=config, model=run.model._replace(transform=run.transform._replace(resize=0)))
     with pytest.raises(UserError, match="differ in size after data.resize"):
         whole.predict([np.zeros((64, 64, 3), np.uint8), np.zeros((64, 96, 3), np.uint8)])

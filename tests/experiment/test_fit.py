@@ -119,9 +119,10 @@ def test_update_is_traced_once(toy_config, tmp_path, monkeypatch):
 
         def update(*args):
             traces.append(1)
-            return detector.phases[0].update(*args)
+            return first.update(*args)
 
-        return detector._replace(phases=(detector.phases[0]._replace(update=update), *detector.phases[1:]))
+        first, *others = detector.phases(None)
+        return detector._replace(phases=lambda spec: (first._replace(update=update), *others))
 
     monkeypatch.setattr(toy_module, "toy", counted)
     iadjax.fit(toy_config, tmp_path / "run")
@@ -148,8 +149,9 @@ def test_a_checkpoint_of_another_config_or_other_weights_is_refused(config, tmp_
     stored = checkpoint.read(path)
     with pytest.raises(UserError, match="another config: seed was 0, now 1"):
         checkpoint.restore(path, run.state, {"config": {**stored["config"], "seed": 1}, "weights": run.weights})
+    other = {"backbone": {**run.weights["backbone"], "hash": "0" * 64}}
     with pytest.raises(UserError, match="other weights of filter_bank"):
-        checkpoint.restore(path, run.state, {"config": stored["config"], "weights": {**run.weights, "hash": "0" * 64}})
+        checkpoint.restore(path, run.state, {"config": stored["config"], "weights": other})
 
 
 def test_a_phase_on_held_out_images_needs_some(toy_config, tmp_path):

@@ -29,7 +29,7 @@ from tests.detectors.test_contract import config_of
 CASES = {
     "patchcore": {"data": {"batch_size": 3}, "detector": {"coreset_ratio": 0.5}},
     # room for 4 of 5 images
-    "budget": {"data": {"batch_size": 2}, "detector": {"coreset_ratio": 0.3, "bank_bytes": 260 * 4 * (2 * 36 + 4)}},
+    "budget": {"data": {"batch_size": 2}, "detector": {"coreset_ratio": 0.3, "bank_bytes": 260 * 4 * (2 * 36 + 10)}},
     "padim": {"data": {"batch_size": 5}},
     "fastflow": {"data": {"batch_size": 3}, "detector": {"flow_steps": 1, "layers": ("layer1",)}},
     "toy": {"data": {"batch_size": 3}},
@@ -140,9 +140,9 @@ def gradient_in_shard_map(devices: placement.Devices) -> dict[str, np.ndarray]:
     return {"gradient": np.asarray(mapped(weight, x))}
 
 
-def main(out: str, work: str, tree: str, cases: str, *distributed: str) -> None:
-    if distributed:
-        distributed.start(distributed[0], int(distributed[1]), int(distributed[2]))
+def main(out: str, work: str, tree: str, cases: str, *where: str) -> None:
+    if where:
+        distributed.start(where[0], int(where[1]), int(where[2]))
     found = {}
     # banks this small would be on every device
     rows._SMALL = 100

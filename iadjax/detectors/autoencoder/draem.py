@@ -11,7 +11,6 @@ import numpy as np
 import optax
 
 from iadjax import losses, ops
-from iadjax.backbones import Backbone
 from iadjax.detector import Detector, Prediction
 from iadjax.detectors.families.gradient import gradient
 from iadjax.detectors.families.schedules import step_decay
@@ -49,7 +48,6 @@ class Draem(nn.Module):
 
 
 def draem(
-    backbone: Backbone,
     *,
     width: int = 128,
     segment_width: int = 64,
@@ -64,7 +62,6 @@ def draem(
     """Builds DRAEM.
 
     Args:
-      backbone: not used: both networks start from random weights.
       width, segment_width: channels of the first block of the reconstructive and of the discriminative sub-network.
       textures: folder of anomaly source images, DTD in the paper; "" draws textures.
       anomaly_prob: probability that a training image gets an anomaly.
@@ -78,7 +75,6 @@ def draem(
     Raises:
       UserError: an option out of its range, or no image in `textures`.
     """
-    del backbone
     if min(width, segment_width, epochs) < 1 or pool_size < 1 or pool_size % 2 == 0 or not 0 <= max_beta <= 1:
         raise UserError(
             "detector: width, segment_width and epochs must be positive, pool_size odd and max_beta in [0, 1]; got "
@@ -86,7 +82,8 @@ def draem(
         )
     source, network = image_source(textures), Draem(width, segment_width)
 
-    def augment(rng, image):
+    def augment(rng, image, draw):
+        del draw
         if rng.random() < rotate_prob:
             image = rotate(image, rng.uniform(-90, 90))
         augmented, mask = image, np.zeros(image.shape[:2], np.uint8)
@@ -95,6 +92,7 @@ def draem(
         return {"original": image, "augmented": augmented, "mask": mask}
 
     def init_variables(key, frozen, spec):
+        del frozen
         if any(side % 32 for side in spec.image_shape[:2]):
             raise UserError(f"draem needs sides that are multiples of 32, got {spec.image_shape[:2]}; set data.resize")
         return network.init(key, jnp.zeros((1, *spec.image_shape)))
@@ -112,12 +110,14 @@ def draem(
         parts = {name: losses.mean(value, batch.valid) for name, value in parts.items()}
         return sum(parts.values()), (changed, parts)
 
-    def predict(variables, frozen, image):
-        _, logits = network.apply(variables, image)
+    def predict(variables, frozen, batch):
+        del frozen
+        _, logits = network.apply(variables, batch.image)
         maps = jax.nn.softmax(logits)[..., 1]
         return Prediction(ops.box_mean(maps, pool_size, pool_size // 2).max(axis=(1, 2)), maps)
 
-    def optimizer(steps_per_epoch):
-        return optax.adam(step_decay(learning_rate, 0.2, *(share * epochs * steps_per_epoch for share in (0.8, 0.9))))
+    def optimizer(spec):
+        steps = epochs * spec.steps_per_epoch
+        return optax.adam(step_decay(learning_rate, 0.2, 0.8 * steps, 0.9 * steps))
 
     return gradient(init_variables, loss, predict, optimizer, epochs=epochs, augment=augment)

@@ -9,13 +9,12 @@ from collections.abc import Sequence
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import optax
 
 from iadjax import losses, ops
 from iadjax.backbones import Backbone, check_layers
 from iadjax.detector import Detector, Prediction
 from iadjax.detectors.families.gradient import gradient
-from iadjax.detectors.families.schedules import check_schedule, rate_schedule
+from iadjax.detectors.families.schedules import adam_with_l2, check_schedule, rate_schedule
 from iadjax.errors import UserError
 from iadjax.nn.flow import AllInOneBlock
 
@@ -98,7 +97,7 @@ def fastflow(
         implementation that reaches its figures; off for ViTs, whose last norm takes its place. It binds the model to one
         size of the input.
       epochs, learning_rate, weight_decay: Adam's, with the L2 term in the gradient.
-      schedule, warmup: of the rate over the whole run, see `builders.rate_schedule`.
+      schedule, warmup: of the rate over the whole run, see `families.schedules.rate_schedule`.
 
     Raises:
       UserError: an option out of its range, or a layer that the backbone does not have.
@@ -116,26 +115,27 @@ def fastflow(
         return backbone.features(frozen["backbone"], image, layers)
 
     def init_variables(key, frozen, spec):
-        levels = jax.eval_shape(embed, frozen, jax.ShapeDtypeStruct((1, *spec.image_shape), jnp.float32))
-        return flows.init(key, [jnp.zeros(level.shape) for level in levels])
+        del frozen
+        return flows.init(key, [jnp.zeros(level.shape) for level in spec.features])
 
     def loss(key, variables, frozen, batch):
-        del key
-        z, log_det = flows.apply(variables, embed(frozen, batch.image))
+        del key, frozen
+        z, log_det = flows.apply(variables, batch.features)
         # eq. 2: -log p, summed over levels and not divided by their dimensions
         return losses.mean(losses.normal_nll(z, log_det), batch.valid), ({}, {})
 
-    def predict(variables, frozen, image):
-        latents, _ = flows.apply(variables, embed(frozen, image))
+    def predict(variables, frozen, batch):
+        del frozen
+        latents, _ = flows.apply(variables, batch.features)
         maps = 0.0
         for z in latents:
             # the density of a position up to its constant, per dimension; its negative is the score
-            density = jnp.exp(-0.5 * jnp.mean(z**2, axis=-1, keepdims=True))
-            maps -= ops.resize(density, image.shape[1:3])[..., 0] / len(latents)
+            density = jnp.exp(-0.5 * jnp.mean(z**2, axis=-1))
+            maps -= ops.anomaly_map(density, batch.image.shape[1:3]) / len(latents)
         return Prediction(maps.max(axis=(1, 2)), maps)
 
-    def optimizer(steps_per_epoch):
-        rate = rate_schedule(schedule, learning_rate, epochs * steps_per_epoch, warmup)
-        return optax.chain(optax.add_decayed_weights(weight_decay), optax.adam(rate))
+    def optimizer(spec):
+        rate = rate_schedule(schedule, learning_rate, epochs * spec.steps_per_epoch, warmup)
+        return adam_with_l2(rate, weight_decay)
 
-    return gradient(init_variables, loss, predict, optimizer, epochs=epochs)
+    return gradient(init_variables, loss, predict, optimizer, embed=embed, epochs=epochs)

@@ -13,7 +13,7 @@ import numpy as np
 from iadjax import ops
 from iadjax.backbones import Backbone, check_layers
 from iadjax.detector import Detector, Prediction
-from iadjax.detectors.families.gaussian import statistics
+from iadjax.detectors.families.gaussian import gaussian
 from iadjax.errors import UserError
 
 __all__ = ["padim"]
@@ -51,18 +51,18 @@ def padim(
             f"{num_channels}, {sigma} and {epsilon}"
         )
 
-    def draw(key, frozen, image_shape):
-        image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
-        levels = jax.eval_shape(lambda f, x: backbone.features(f["backbone"], x, layers), frozen, image)
-        total = sum(level.shape[-1] for level in levels)
+    def embed(frozen, image):
+        return backbone.features(frozen["backbone"], image, layers)
+
+    def draw(key, spec):
+        total = sum(level.shape[-1] for level in spec.features)
         if num_channels > total:
             raise UserError(f"detector.num_channels={num_channels} is more than the {total} channels of {', '.join(layers)}")
         return jnp.sort(jax.random.choice(key, total, (num_channels or total,), replace=False))
 
-    def embed(channels, frozen, image):
-        levels = backbone.features(frozen["backbone"], image, layers)
-        grid = levels[0].shape[1:3]
-        return jnp.concatenate([_nearest(level, grid) for level in levels], axis=-1)[..., channels]
+    def describe(channels, batch):
+        grid = batch.features[0].shape[1:3]
+        return jnp.concatenate([_nearest(level, grid) for level in batch.features], axis=-1)[..., channels]
 
     def factorize(covariance):
         # eq. 1: the sample covariance (N - 1 in its denominator) + epsilon I
@@ -71,18 +71,18 @@ def padim(
         eye = jnp.broadcast_to(jnp.eye(depth), covariance.shape)
         return jax.lax.linalg.triangular_solve(lower, eye, left_side=True, lower=True)
 
-    def predict(state, frozen, image):
-        x = embed(state.constants, frozen, image)
-        batch, height, width, depth = x.shape
-        delta = x.reshape(batch, -1, depth) - state.mean
-        whitened = jnp.einsum("pij,bpj->bpi", state.scatter, delta, precision="highest")
+    def predict(state, frozen, batch):
+        del frozen
+        x = describe(state.constants, batch)
+        rows, height, width, depth = x.shape
+        delta = x.reshape(rows, -1, depth) - state.mean
+        whitened = jnp.einsum("pij,bpj->bpi", state.factor, delta, precision="highest")
         # eq. 2: the square root of the quadratic form
-        distance = jnp.linalg.norm(whitened, axis=-1).reshape(batch, height, width, 1)
-        maps = ops.resize(distance, image.shape[1:3])[..., 0]
-        maps = ops.gaussian_blur(maps, sigma) if sigma else maps
+        distance = jnp.linalg.norm(whitened, axis=-1).reshape(rows, height, width)
+        maps = ops.anomaly_map(distance, batch.image.shape[1:3], sigma)
         return Prediction(maps.max(axis=(1, 2)), maps)
 
-    return statistics(draw, embed, factorize, predict)
+    return gaussian(draw, embed, describe, factorize, predict)
 
 
 def _nearest(x: jax.Array, grid: tuple[int, int]) -> jax.Array:

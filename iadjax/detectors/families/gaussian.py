@@ -7,20 +7,20 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
-from iadjax.detector import Detector, Phase
-from iadjax.parallel.axis import AXIS
+from iadjax.detector import Detector, Phase, abstract_batch
+from iadjax.parallel.axis import AXIS, all_rows, all_sum
 
-__all__ = ["Moments", "statistics"]
+__all__ = ["Gaussian", "Moments", "add_moments", "gaussian", "init_moments", "moments_phase"]
 
 
 class Moments(NamedTuple):
-    """State of a Gaussian detector while it sees images: streaming moments at every position (Chan et al., 1979).
+    """Streaming moments at every position (Chan et al., 1979): the state while images are seen.
 
     Attributes:
       constants: what was drawn at the beginning (a channel subset).
       count: float32 scalar; images seen.
-      mean: `[P, D]`.
-      scatter: `[P, D, D]`, the sum of (x - mean)(x - mean)^T; `finalize` replaces it by what prediction needs.
+      mean: `[P, D]`, of the P positions.
+      scatter: `[P, D, D]`, the sum of (x - mean)(x - mean)^T.
     """
 
     constants: Any
@@ -29,46 +29,91 @@ class Moments(NamedTuple):
     scatter: jax.Array
 
 
-def statistics(draw: Callable, embed: Callable, factorize: Callable, predict: Callable) -> Detector:
-    """A detector that fits a Gaussian to the features at each position, in one pass and without keeping them.
+class Gaussian(NamedTuple):
+    """One Gaussian for each position: the state that predicts.
 
-    Args:
-      draw: `(key, frozen, image_shape) -> constants`, random numbers that stay with the model; may return ().
-      embed: `(constants, frozen, image [B, H, W, 3]) -> [B, h, w, D]`.
-      factorize: `(covariance [P, D, D]) -> [P, D, D]`, once, outside jit.
-      predict: `(moments, frozen, image) -> Prediction`, with the factor in `moments.scatter`.
+    Attributes:
+      constants: those of `Moments`.
+      count: float32 scalar; images it was fitted on.
+      mean: `[P, D]`.
+      factor: `[P, D, D]`, what `factorize` made of the covariances.
     """
 
-    def init(key, frozen, spec):
-        constants = draw(key, frozen, spec.image_shape)
-        image = jax.ShapeDtypeStruct((1, *spec.image_shape), jnp.float32)
-        _, height, width, depth = jax.eval_shape(embed, constants, frozen, image).shape
-        places = height * width
-        return Moments(constants, jnp.zeros(()), jnp.zeros((places, depth)), jnp.zeros((places, depth, depth)))
+    constants: Any
+    count: jax.Array
+    mean: jax.Array
+    factor: jax.Array
+
+
+def init_moments(constants: Any, positions: int, depth: int) -> Moments:
+    """Moments of no image."""
+    return Moments(constants, jnp.zeros(()), jnp.zeros((positions, depth)), jnp.zeros((positions, depth, depth)))
+
+
+def add_moments(moments: Moments, x: jax.Array, valid: jax.Array) -> Moments:
+    """Moments with those of a batch `[B, ..., D]` added, of which `valid [B]` rows count."""
+    x = x.reshape(x.shape[0], -1, x.shape[-1])
+    weight = valid.astype(x.dtype)
+    number = all_sum(jnp.sum(weight))
+    count = moments.count + number
+    mean = all_sum(jnp.einsum("b,bpd->pd", weight, x, precision="highest")) / number
+    delta, centred = mean - moments.mean, weight[:, None, None] * (x - mean)
+    # one product for the batch's own scatter and for the step of its mean
+    step = delta * jnp.sqrt(moments.count * number / count)
+    rows = jnp.concatenate([all_rows(centred), step[None]])
+    scatter = moments.scatter + jnp.einsum("bpi,bpj->pij", rows, rows, precision="highest")
+    return Moments(moments.constants, count, moments.mean + delta * number / count, scatter)
+
+
+def moments_phase(describe: Callable, factorize: Callable, name: str = "fit", **fields) -> Phase:
+    """The phase of a state that is `Moments` and becomes `Gaussian`.
+
+    Args:
+      describe: `(constants, batch) -> [B, h, w, D]`.
+      factorize: `(covariance [P, D, D]) -> [P, D, D]`, once, outside jit.
+      name: of the phase.
+      **fields: further fields of the `Phase`.
+    """
 
     def update(key, state, frozen, batch):
-        del key
-        x = embed(state.constants, frozen, batch.image)
-        x = x.reshape(x.shape[0], -1, x.shape[-1])
-        weight = batch.valid.astype(x.dtype)
-        number = jnp.sum(weight)
-        count = state.count + number
-        mean = jnp.einsum("b,bpd->pd", weight, x, precision="highest") / number
-        delta, centred = mean - state.mean, weight[:, None, None] * (x - mean)
-        # one product for the batch's own scatter and for the step of its mean
-        step = delta * jnp.sqrt(state.count * number / count)
-        rows = jnp.concatenate([centred, step[None]])
-        scatter = state.scatter + jnp.einsum("bpi,bpj->pij", rows, rows, precision="highest")
-        return Moments(state.constants, count, state.mean + delta * number / count, scatter), {"images": count}
+        del key, frozen
+        state = add_moments(state, describe(state.constants, batch), batch.valid)
+        return state, {"images": state.count}
 
     def finalize(key, state, frozen):
         del key, frozen
         covariance = state.scatter / jnp.maximum(state.count - 1, 1)
-        return state._replace(scatter=factorize(covariance))
+        return Gaussian(state.constants, state.count, state.mean, factorize(covariance))
+
+    return Phase(name, update, finalize, finalized=lambda state: Gaussian(*state), **fields)
+
+
+def gaussian(draw: Callable, embed: Callable, describe: Callable, factorize: Callable, predict: Callable) -> Detector:
+    """A detector that fits a Gaussian to the features at each position, in one pass and without keeping them.
+
+    Args:
+      draw: `(key, spec) -> constants`, random numbers that stay with the model; may return ().
+      embed: see `Detector`.
+      describe: `(constants, batch) -> [B, h, w, D]`, from `batch.features`.
+      factorize: `(covariance [P, D, D]) -> [P, D, D]`, once, outside jit.
+      predict: `(gaussian, frozen, batch) -> Prediction`.
+    """
+
+    def init(key, frozen, spec):
+        del frozen
+        constants = draw(key, spec)
+        _, height, width, depth = jax.eval_shape(describe, constants, abstract_batch(spec)).shape
+        return init_moments(constants, height * width, depth)
 
     def partition(state):
         # by positions: every one has its own Gaussian, and an all-reduce of [P, D, D] in each step would be gigabytes
-        whole, places = PartitionSpec(), PartitionSpec(AXIS)
-        return Moments(whole, whole, places, places)
+        whole, positions = PartitionSpec(), PartitionSpec(AXIS)
+        return type(state)(whole, whole, positions, positions)
 
-    return Detector(init=init, phases=(Phase("fit", update, finalize),), predict=predict, partition=partition)
+    return Detector(
+        init=init,
+        phases=lambda spec: (moments_phase(describe, factorize),),
+        predict=predict,
+        embed=embed,
+        partition=partition,
+    )

@@ -1,88 +1,126 @@
-"""Detectors that are trained by gradients."""
+"""Detectors that are trained by gradients, and the pieces that other detectors build their training from."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
-from iadjax.detector import Detector, Phase
+from iadjax.detector import DataSpec, Detector, Phase
+from iadjax.parallel.axis import all_sum
 
-__all__ = ["Trained", "carry_variables", "gradient", "trainer"]
+__all__ = ["Trained", "copy_variables", "gradient", "gradient_phase", "init_trained", "mean_variables", "train_step"]
 
 
 class Trained(NamedTuple):
-    """State of a detector that is trained by gradients.
+    """A network under training.
 
     Attributes:
       variables: {"params": ..., and other collections such as "batch_stats"}.
       optimizer: the state of the Optax optimiser.
-      steps_per_epoch: int32 scalar, for schedules that count epochs.
     """
 
     variables: Mapping[str, Any]
     optimizer: Any
-    steps_per_epoch: jax.Array
 
 
-def carry_variables(fresh: Trained, old: Trained) -> Trained:
-    """`Detector.carry` of a trained network: its variables as they are, a new optimiser."""
-    # copies: the driver donates the state
-    return fresh._replace(variables=jax.tree.map(jnp.array, old.variables))
+def init_trained(variables: Mapping[str, Any], optimizer: optax.GradientTransformation) -> Trained:
+    """Variables with a new state of the optimiser."""
+    return Trained(variables, optimizer.init(variables["params"]))
 
 
-def trainer(
-    init_variables: Callable, loss: Callable, optimizer: Callable[[jax.Array], optax.GradientTransformation]
-) -> tuple[Callable, Callable]:
-    """What one phase of training by gradients is made of; `gradient` wraps it for detectors that have only that phase.
+def train_step(
+    trained: Trained, objective: Callable, optimizer: optax.GradientTransformation
+) -> tuple[Trained, dict[str, jax.Array]]:
+    """One step of one optimiser; a detector with two networks takes two of them in one `update`.
 
     Args:
-      init_variables: `(key, frozen, spec) -> variables`.
-      loss: `(key, variables, frozen, batch) -> (loss, (collections, info))`: a scalar, the changed collections other
-        than "params" ({} if there are none), scalars for the log.
-      optimizer: `steps_per_epoch -> optimiser`.
+      trained: before the step.
+      objective: `variables -> (loss, (collections, info))`: a scalar, the changed collections other than "params" ({} if
+        there are none), scalars for the log. Loss and scalars are sums over the batch's rows, as those of `losses.mean`.
+      optimizer: what made `trained.optimizer`.
 
     Returns:
-      `init(key, frozen, spec) -> Trained` and `update(key, trained, frozen, batch) -> (trained, info)`.
+      `(trained, info)` after the step; `info` holds the loss too.
     """
 
-    def init(key, frozen, spec):
-        variables = init_variables(key, frozen, spec)
-        steps = jnp.int32(spec.steps_per_epoch)
-        return Trained(variables, optimizer(steps).init(variables["params"]), steps)
+    def of_params(params):
+        return objective({**trained.variables, "params": params})
+
+    params = trained.variables["params"]
+    (value, (collections, info)), gradients = jax.value_and_grad(of_params, has_aux=True)(params)
+    value, info, gradients = all_sum((value, info, gradients))
+    updates, state = optimizer.update(gradients, trained.optimizer, params)
+    variables = {**trained.variables, **collections, "params": optax.apply_updates(params, updates)}
+    return Trained(variables, state), {"loss": value, **info}
+
+
+def gradient_phase(loss: Callable, optimizer: optax.GradientTransformation, name: str = "train", **fields) -> Phase:
+    """The phase of a state that is a `Trained`.
+
+    Args:
+      loss: `(key, variables, frozen, batch) -> (loss, (collections, info))`, see `train_step`.
+      optimizer: an Optax optimiser.
+      name: of the phase.
+      **fields: further fields of the `Phase`: epochs or steps, augment, anomaly_fraction.
+    """
 
     def update(key, state, frozen, batch):
-        def objective(params):
-            return loss(key, {**state.variables, "params": params}, frozen, batch)
+        return train_step(state, lambda variables: loss(key, variables, frozen, batch), optimizer)
 
-        params = state.variables["params"]
-        (value, (collections, info)), gradients = jax.value_and_grad(objective, has_aux=True)(params)
-        updates, optimizer_state = optimizer(state.steps_per_epoch).update(gradients, state.optimizer, params)
-        variables = {**state.variables, **collections, "params": optax.apply_updates(params, updates)}
-        return Trained(variables, optimizer_state, state.steps_per_epoch), {"loss": value, **info}
-
-    return init, update
+    return Phase(name, update, **fields)
 
 
 def gradient(
     init_variables: Callable,
     loss: Callable,
     predict: Callable,
-    optimizer: Callable[[jax.Array], optax.GradientTransformation],
+    optimizer: Callable[[DataSpec], optax.GradientTransformation],
+    *,
+    embed: Callable | None = None,
     **phase,
 ) -> Detector:
     """A detector that is trained by gradients in one phase.
 
     Args:
-      init_variables, loss, optimizer: see `trainer`.
-      predict: `(variables, frozen, image) -> Prediction`.
-      **phase: further fields of the `Phase`: epochs or steps, augment, anomaly_share.
+      init_variables: `(key, frozen, spec) -> variables`.
+      loss: see `gradient_phase`.
+      predict: `(variables, frozen, batch) -> Prediction`.
+      optimizer: `spec -> optimiser`: the numbers of steps are known.
+      embed: see `Detector`.
+      **phase: further fields of the `Phase`.
     """
-    init, update = trainer(init_variables, loss, optimizer)
+
+    def init(key, frozen, spec):
+        return init_trained(init_variables(key, frozen, spec), optimizer(spec))
+
     return Detector(
         init=init,
-        phases=(Phase("train", update, **phase),),
-        predict=lambda state, frozen, image: predict(state.variables, frozen, image),
-        carry=carry_variables,
+        phases=lambda spec: (gradient_phase(loss, optimizer(spec), **phase),),
+        predict=lambda state, frozen, batch: predict(state.variables, frozen, batch),
+        embed=embed,
+        warm_start=copy_variables,
+        merge=mean_variables,
     )
+
+
+def copy_variables(fresh: Trained, old: Trained) -> Trained:
+    """`Detector.warm_start` of a trained network: its variables as they are, a new optimiser."""
+    # copies: the driver donates the state
+    return Trained(jax.tree.map(jnp.array, old.variables), fresh.optimizer)
+
+
+def mean_variables(states: Sequence[Trained], weights: np.ndarray) -> Trained:
+    """`Detector.merge` of a trained network: the weighted mean of the variables (FedAvg, McMahan et al., AISTATS 2017).
+
+    The state of the optimiser is that of the first site.
+    """
+
+    def mean(*leaves):
+        if not jnp.issubdtype(leaves[0].dtype, jnp.inexact):
+            return leaves[0]
+        return sum(float(weight) * leaf for weight, leaf in zip(weights, leaves, strict=True)).astype(leaves[0].dtype)
+
+    return Trained(jax.tree.map(mean, *(state.variables for state in states)), states[0].optimizer)

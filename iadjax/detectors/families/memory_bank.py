@@ -1,6 +1,6 @@
 """The memory bank: filling it, within a budget if need be, and choosing what stays."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -9,28 +9,49 @@ import numpy as np
 from jax.sharding import PartitionSpec
 
 from iadjax import ops, progress
-from iadjax.detector import Detector, Phase
+from iadjax.detector import Batch, DataSpec, Detector, Phase, abstract_batch
 from iadjax.errors import UserError
-from iadjax.parallel.axis import AXIS
+from iadjax.parallel.axis import AXIS, all_rows
 
-__all__ = ["Bank", "capacity", "coreset", "memory_bank"]
+__all__ = ["Bank", "Memory", "add_images", "bank_phase", "capacity", "coreset", "init_bank", "memory_bank", "merge_memories"]
 
 
 class Bank(NamedTuple):
-    """State of a memory-bank detector.
+    """A bank while it fills.
 
     Attributes:
-      features: `[R, D]` float32, split over the devices by rows (see `ops.padded_rows`); once it is reduced, rows past the
-        bank's are `ops.FAR`, which no search finds.
-      rows: int32 scalar; how many of them hold features.
+      features: `[R, D]` float32, split over the devices by rows (see `ops.padded_rows`).
+      origin: `[R, 3]` int32: the image's index in its split, the patch's position in the image, the category.
+      rows: int32 scalar; how many rows hold features.
       count: int32 scalar; images seen so far.
-      places: int32 scalar; patches of one image.
+      patches: int32 scalar; patches of one image.
     """
 
     features: jax.Array
+    origin: jax.Array
     rows: jax.Array
     count: jax.Array
-    places: jax.Array
+    patches: jax.Array
+
+
+class Memory(NamedTuple):
+    """The bank that predicts.
+
+    Attributes:
+      features: `[M, D]` float32, split as those of `Bank`; rows past the last one are `ops.FAR`, which no search finds.
+      weights: `[M]` float32; what `choose` gave each row, 1 where it gave nothing.
+      origin: `[M, 3]` int32, as in `Bank`.
+      rows: int32 scalar; how many rows hold features.
+      count: int32 scalar; images that were seen.
+      patches: int32 scalar; patches of one image.
+    """
+
+    features: jax.Array
+    weights: jax.Array
+    origin: jax.Array
+    rows: jax.Array
+    count: jax.Array
+    patches: jax.Array
 
 
 def coreset(key: jax.Array, features: jax.Array, number: int, size: int, eps: float = 0.9) -> jax.Array:
@@ -45,14 +66,130 @@ def coreset(key: jax.Array, features: jax.Array, number: int, size: int, eps: fl
 def capacity(bank_bytes: int, depth: int) -> int:
     """Rows of `depth` float32 that fit into a budget together with what compressing them takes.
 
-    That is the projection and its centred copy while choosing, then the chosen rows beside the old ones, and a few numbers.
+    That is the projection and its centred copy while choosing, then the chosen rows beside the old ones, their origins, and a
+    few numbers.
     """
     projected = ops.johnson_lindenstrauss_dimension(max(2, bank_bytes // (4 * depth)), 0.9)
     beside = max(depth, 2 * projected if projected < depth else depth)
-    return bank_bytes // (4 * (depth + beside + 4))
+    return bank_bytes // (4 * (depth + beside + 10))
 
 
-def memory_bank(embed: Callable, choose: Callable, predict: Callable, bank_bytes: int = 0) -> Detector:
+def _patches(describe: Callable, frozen, batch: Batch) -> jax.Array:
+    """`[B, P, D]`."""
+    features = describe(frozen, batch)
+    return features.reshape(features.shape[0], -1, features.shape[-1])
+
+
+def init_bank(describe: Callable, frozen, spec: DataSpec, bank_bytes: int = 0) -> Bank:
+    """An empty bank for all training images, or for as many as the budget holds.
+
+    Raises:
+      UserError: a budget that does not hold a few images.
+    """
+    batch = abstract_batch(spec)
+    _, patches, depth = jax.eval_shape(lambda frozen, batch: _patches(describe, frozen, batch), frozen, batch).shape
+    rows = spec.num_images * patches
+    if bank_bytes:
+        number = capacity(bank_bytes, depth)
+        if number < 4 * patches:
+            raise UserError(
+                f"detector.bank_bytes={bank_bytes} holds {number} patches, fewer than the {4 * patches} of four images; "
+                f"give at least {4 * patches * bank_bytes // max(number, 1) + 1}, or shrink the images"
+            )
+        rows = min(rows, number + spec.batch_size * patches)
+    size = ops.padded_rows(rows)
+    zero = jnp.int32(0)
+    return Bank(jnp.zeros((size, depth)), jnp.zeros((size, 3), jnp.int32), zero, zero, jnp.int32(patches))
+
+
+def add_images(bank: Bank, features: jax.Array, batch: Batch) -> Bank:
+    """The bank with the patches `[B, P, D]` of a batch's images behind the others."""
+    patches = features.shape[1]
+    rows = features.shape[0]
+    position = jnp.broadcast_to(jnp.arange(patches, dtype=jnp.int32), (rows, patches))
+    image, category = (jnp.broadcast_to(each[:, None], (rows, patches)) for each in (batch.index, batch.category))
+    origin = jnp.stack([image, position, category], axis=-1)
+    features, origin, valid = all_rows((features, origin, batch.valid))
+    # padded rows get a slot past the end, which is left out
+    slots = bank.rows + (jnp.cumsum(valid, dtype=jnp.int32) - 1) * patches
+    slots = jnp.where(valid, slots, len(bank.features))
+    number = jnp.sum(valid, dtype=jnp.int32)
+    return Bank(
+        ops.write_rows(bank.features, features, slots),
+        ops.write_rows(bank.origin, origin, slots),
+        bank.rows + number * patches,
+        bank.count + number,
+        bank.patches,
+    )
+
+
+def _compress(key: jax.Array, bank: Bank, bank_bytes: int) -> Bank:
+    """The bank, as a coreset of itself where the last batch has filled it."""
+    features, origin = bank.features, bank.origin
+    rows, count, patches = (int(each) for each in jax.device_get((bank.rows, bank.count, bank.patches)))
+    number = capacity(bank_bytes, features.shape[1])
+    kept = number // 2
+    # patches of as many whole images as fit: into an empty bank, and behind a compressed one
+    first, more = (room // patches * patches for room in (number, number - kept))
+    while rows > (full := first if rows == count * patches else kept + more):
+        seen = count * patches
+        # which compression it is follows from how many patches had been seen before those that are not compressed yet
+        turn = 0 if rows == seen else 1 + (seen - (rows - kept) - first) // more
+        index = np.sort(coreset(jax.random.fold_in(key, turn), features, kept, full))
+        index = np.concatenate([index, np.arange(full, rows, dtype=np.int32)])
+        padded = np.pad(index, (0, len(features) - len(index)), constant_values=-1)
+        features, origin = ops.take_rows(features, padded), ops.take_rows(origin, padded, fill=-1)
+        rows = len(index)
+    return bank if features is bank.features else Bank(features, origin, jnp.int32(rows), bank.count, bank.patches)
+
+
+def bank_phase(describe: Callable, choose: Callable, bank_bytes: int = 0, name: str = "fit", **fields) -> Phase:
+    """The phase of a state that is a `Bank` and becomes a `Memory`.
+
+    Args:
+      describe: `(frozen, batch) -> [B, ..., D]`, the features to remember; they are embedded in the batch.
+      choose: `(key, bank) -> (indices [M] int32, weights [M] or None)`, once, outside jit: which of the first `bank.rows` rows
+        to keep, and what weighs each.
+      bank_bytes: see `memory_bank`.
+      name: of the phase.
+      **fields: further fields of the `Phase`.
+    """
+
+    def update(key, state, frozen, batch):
+        del key
+        state = add_images(state, _patches(describe, frozen, batch), batch)
+        return state, {"bank_images": state.count, "bank_rows": state.rows}
+
+    def between(key, state, frozen):
+        del frozen
+        return _compress(key, state, bank_bytes)
+
+    def finalize(key, state, frozen):
+        del frozen
+        index, weights = choose(key, state)
+        if len(index) == int(state.rows) == len(state.features):
+            features, origin = state.features, state.origin
+        else:
+            features, origin = ops.take_rows(state.features, index), ops.take_rows(state.origin, index, fill=-1)
+        given = jnp.ones(len(index)) if weights is None else jnp.asarray(weights, jnp.float32)
+        weights = jnp.pad(given, (0, len(features) - len(index)))
+        return Memory(features, weights, origin, jnp.int32(len(index)), state.count, state.patches)
+
+    def finalized(state):
+        return Memory(state.features, state.rows, *state[1:])
+
+    return Phase(name, update, finalize, between=between if bank_bytes else None, finalized=finalized, **fields)
+
+
+def memory_bank(
+    describe: Callable,
+    choose: Callable,
+    predict: Callable,
+    bank_bytes: int = 0,
+    *,
+    embed: Callable,
+    **phase,
+) -> Detector:
     """A detector that remembers features of normal images.
 
     One pass over the training images writes their features into a buffer allocated in `init`; `finalize` keeps the chosen
@@ -61,11 +198,11 @@ def memory_bank(embed: Callable, choose: Callable, predict: Callable, bank_bytes
     happens at numbers of images that depend on neither batches nor devices.
 
     Args:
-      embed: `(frozen, image [B, H, W, 3]) -> [B, h, w, D]`, the features to remember.
-      choose: `(key, features [R, D], size, seen) -> indices [M] int32`, once, outside jit: which of the first `size` rows to
-        keep, where the images had `seen` patches.
-      predict: `(bank [M, D], frozen, image) -> Prediction`; the bank may end in rows of `ops.FAR`.
+      describe, choose: see `bank_phase`.
+      predict: `(memory, frozen, batch) -> Prediction`.
       bank_bytes: budget, over all devices, beside one batch of features; 0: as much as it takes.
+      embed: see `Detector`.
+      **phase: further fields of the `Phase`.
 
     Raises:
       UserError: a negative budget; in `init`: one that does not hold a few images.
@@ -73,76 +210,52 @@ def memory_bank(embed: Callable, choose: Callable, predict: Callable, bank_bytes
     if bank_bytes < 0:
         raise UserError(f"detector.bank_bytes must be at least 0 (0: no limit), got {bank_bytes}")
 
-    def patches(frozen, image):
-        features = embed(frozen, image)
-        return features.reshape(features.shape[0], -1, features.shape[-1])
-
     def init(key, frozen, spec):
         del key
-        image = jax.ShapeDtypeStruct((1, *spec.image_shape), jnp.float32)
-        _, places, depth = jax.eval_shape(patches, frozen, image).shape
-        rows = spec.num_images * places
-        if bank_bytes:
-            number = capacity(bank_bytes, depth)
-            if number < 4 * places:
-                raise UserError(
-                    f"detector.bank_bytes={bank_bytes} holds {number} patches, fewer than the {4 * places} of four images; "
-                    f"give at least {4 * places * bank_bytes // max(number, 1) + 1}, or shrink the images"
-                )
-            rows = min(rows, number + spec.batch_size * places)
-        features = jnp.zeros((ops.padded_rows(rows), depth), jnp.float32)
-        return Bank(features, jnp.int32(0), jnp.int32(0), jnp.int32(places))
+        return init_bank(describe, frozen, spec, bank_bytes)
 
-    def update(key, state, frozen, batch):
-        del key
-        features = patches(frozen, batch.image)
-        places = features.shape[1]
-        # padded rows get a slot past the end, which is left out
-        slots = state.rows + (jnp.cumsum(batch.valid, dtype=jnp.int32) - 1) * places
-        written = ops.write_rows(state.features, features, jnp.where(batch.valid, slots, len(state.features)))
-        number = jnp.sum(batch.valid, dtype=jnp.int32)
-        state = Bank(written, state.rows + number * places, state.count + number, state.places)
-        return state, {"bank_images": state.count, "bank_rows": state.rows}
+    def partition(state):
+        arrays = {"features", "origin", "weights"}
+        return type(state)(*(PartitionSpec(AXIS) if name in arrays else PartitionSpec() for name in state._fields))
 
-    def between(key, state, frozen):
-        """Compresses the bank where the batch has filled it."""
-        del frozen
-        features = state.features
-        rows, count, places = (int(each) for each in jax.device_get((state.rows, state.count, state.places)))
-        number = capacity(bank_bytes, features.shape[1])
-        kept = number // 2
-        # patches of as many whole images as fit: into an empty bank, and behind a compressed one
-        first, more = (room // places * places for room in (number, number - kept))
-        while rows > (full := first if rows == count * places else kept + more):
-            seen = count * places
-            # which compression it is follows from how many patches had been seen before those that are not compressed yet
-            turn = 0 if rows == seen else 1 + (seen - (rows - kept) - first) // more
-            index = np.sort(coreset(jax.random.fold_in(key, turn), features, kept, full))
-            index = np.concatenate([index, np.arange(full, rows, dtype=np.int32)])
-            features = ops.take_rows(features, np.pad(index, (0, len(features) - len(index)), constant_values=-1))
-            rows = len(index)
-        return state if features is state.features else Bank(features, jnp.int32(rows), state.count, state.places)
-
-    def finalize(key, state, frozen):
-        del frozen
-        rows = int(state.rows)
-        index = choose(key, state.features, rows, int(state.count) * int(state.places))
-        everything = len(index) == rows == len(state.features)
-        bank = state.features if everything else ops.take_rows(state.features, index)
-        return Bank(bank, jnp.int32(len(index)), state.count, state.places)
-
-    def carry(fresh, old):
-        """The old bank, and the fresh buffer behind it: the next coreset is chosen from both."""
-        kept = int(old.rows)
-        index = np.full(ops.padded_rows(kept + len(fresh.features)), -1, np.int32)
-        index[:kept] = np.arange(kept)
-        return Bank(ops.take_rows(old.features, index), jnp.int32(kept), jnp.int32(int(old.count)), fresh.places)
-
-    split = PartitionSpec(AXIS)
     return Detector(
         init=init,
-        phases=(Phase("fit", update, finalize, between=between if bank_bytes else None),),
-        predict=lambda state, frozen, image: predict(state.features, frozen, image),
-        partition=lambda state: Bank(split, PartitionSpec(), PartitionSpec(), PartitionSpec()),
-        carry=carry,
+        phases=lambda spec: (bank_phase(describe, choose, bank_bytes, **phase),),
+        predict=predict,
+        embed=embed,
+        partition=partition,
+        warm_start=behind_memory,
+        merge=merge_memories,
     )
+
+
+def behind_memory(fresh: Bank, old: Memory) -> Bank:
+    """`Detector.warm_start` of a bank: the old rows, and the fresh buffer behind them; the next coreset is of both."""
+    kept = int(old.rows)
+    index = np.full(ops.padded_rows(kept + len(fresh.features)), -1, np.int32)
+    index[:kept] = np.arange(kept)
+    features, origin = ops.take_rows(old.features, index), ops.take_rows(old.origin, index, fill=-1)
+    return Bank(features, origin, jnp.int32(kept), jnp.int32(int(old.count)), fresh.patches)
+
+
+def merge_memories(states: Sequence[Memory], weights: np.ndarray) -> Memory:
+    """`Detector.merge` of banks: the rows of all of them, one site after the other."""
+    del weights
+    rows = [int(state.rows) for state in states]
+    index = np.concatenate(
+        [start + np.arange(number) for start, number in zip(_starts(states), rows, strict=True)], dtype=np.int32
+    )
+
+    def join(name, fill):
+        return ops.take_rows(jnp.concatenate([getattr(state, name) for state in states]), index, fill=fill)
+
+    features, origin = join("features", ops.FAR), join("origin", -1)
+    given = jnp.concatenate([state.weights for state in states])[index]
+    number = len(index)
+    count = sum(int(state.count) for state in states)
+    padded = jnp.pad(given, (0, len(features) - number))
+    return Memory(features, padded, origin, jnp.int32(number), jnp.int32(count), jnp.asarray(states[0].patches))
+
+
+def _starts(states: Sequence[Memory]) -> np.ndarray:
+    return np.cumsum([0, *(len(state.features) for state in states[:-1])])

@@ -1,28 +1,33 @@
-"""Learning rates over a run."""
+"""Learning rates over a run and optimisers that several detectors share, by Optax."""
 
-import jax
-import jax.numpy as jnp
+import math
+
 import optax
 
 from iadjax.errors import UserError
 
-__all__ = ["check_schedule", "rate_schedule", "step_decay"]
-
-
-def step_decay(rate: float, factor: float, *milestones: jax.Array | float) -> optax.Schedule:
-    """`rate`, multiplied by `factor` at each of `milestones` (steps; they may be traced, which Optax's own may not)."""
-
-    def schedule(count):
-        passed = sum(jnp.where(count >= milestone, 1.0, 0.0) for milestone in milestones)
-        return rate * factor**passed
-
-    return schedule
-
+__all__ = ["adam_with_l2", "check_schedule", "rate_schedule", "step_decay"]
 
 SCHEDULES = ("constant", "cosine", "step")
 
-# Optax wants whole, known numbers of steps: its schedules run over so many, and are stretched to what a run has
-_STEPS = 10_000
+
+def adam_with_l2(rate: optax.ScalarOrSchedule, weight_decay: float, **options) -> optax.GradientTransformation:
+    """PyTorch's `Adam(weight_decay=...)`: the L2 term is part of the gradient, unlike that of AdamW.
+
+    Args:
+      rate: learning rate.
+      weight_decay: factor of the parameters in the gradient.
+      **options: further keywords of `optax.adam`.
+    """
+    return optax.chain(optax.add_decayed_weights(weight_decay), optax.adam(rate, **options))
+
+
+def step_decay(rate: float, factor: float, *milestones: float) -> optax.Schedule:
+    """`rate`, multiplied by `factor` from each of the `milestones` (steps, rounded up) on."""
+    scales = {}
+    for milestone in map(math.ceil, milestones):
+        scales[milestone] = scales.get(milestone, 1.0) * factor
+    return optax.piecewise_constant_schedule(rate, scales)
 
 
 def check_schedule(kind: str, warmup: float) -> None:
@@ -31,28 +36,27 @@ def check_schedule(kind: str, warmup: float) -> None:
         raise UserError(f"detector.schedule must be one of {', '.join(SCHEDULES)} and warmup in [0, 1); got {kind!r}, {warmup}")
 
 
-def rate_schedule(kind: str, rate: float, total: jax.Array | float, warmup: float = 0.0) -> optax.ScalarOrSchedule:
-    """A learning rate over a whole run, by Optax.
+def rate_schedule(kind: str, rate: float, steps: int, warmup: float = 0.0) -> optax.ScalarOrSchedule:
+    """A learning rate over a whole run.
 
     Args:
       kind: "constant"; "cosine": to zero at the end (Loshchilov & Hutter, ICLR 2017); "step": to a tenth at 80 % and again
         at 90 % of the steps.
       rate: its largest value.
-      total: steps of the run; it may be traced, which Optax's own numbers of steps may not.
-      warmup: share of the steps in which it rises linearly from zero.
+      steps: steps of the run.
+      warmup: fraction of the steps in which it rises linearly from zero.
 
     Raises:
       UserError: an unknown kind, or a warm-up outside [0, 1).
     """
     check_schedule(kind, warmup)
-    rising = round(warmup * _STEPS)
+    rising = round(warmup * steps)
     if kind == "constant" and not rising:
         return rate
     if kind == "cosine":
-        after = optax.cosine_decay_schedule(rate, _STEPS - rising)
+        after = optax.cosine_decay_schedule(rate, max(1, steps - rising))
     elif kind == "step":
-        after = optax.piecewise_constant_schedule(rate, {round(share * _STEPS) - rising: 0.1 for share in (0.8, 0.9)})
+        after = step_decay(rate, 0.1, *(round(fraction * steps) - rising for fraction in (0.8, 0.9)))
     else:
         after = optax.constant_schedule(rate)
-    whole = optax.join_schedules([optax.linear_schedule(0.0, rate, rising), after], [rising]) if rising else after
-    return lambda count: whole(count * (_STEPS / total))
+    return optax.join_schedules([optax.linear_schedule(0.0, rate, rising), after], [rising]) if rising else after

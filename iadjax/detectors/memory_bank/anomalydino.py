@@ -58,49 +58,54 @@ def anomalydino(
             f"detector: rotations must be at least 1, top in (0, 1] and sigma at least 0; got {rotations}, {top} and {sigma}"
         )
 
-    def tokens(frozen, image):
-        levels = backbone.features(frozen["backbone"], image, layers)
-        grid = levels[0].shape[1:3]
-        return jnp.concatenate([levels[0], *(ops.resize(level, grid) for level in levels[1:])], axis=-1)
+    def embed(frozen, image):
+        return ops.concatenate_levels(backbone.features(frozen["backbone"], image, layers))
 
     def unit(x):
         return x / jnp.maximum(jnp.linalg.norm(x, axis=-1, keepdims=True), 1e-12)
 
-    def embed(frozen, image):
-        """The unit tokens of every turn, `[B, rotations h, w, D]`; zeros where they are masked out."""
-        batch = image.shape[0]
-        turned = jnp.stack([rotate(image, 360 * i / rotations) for i in range(rotations)], axis=1)
-        x = tokens(frozen, turned.reshape(-1, *image.shape[1:]))
+    def describe(frozen, batch):
+        """The unit tokens of every rotation, `[B, rotations, h, w, D]`; zeros where they are masked out."""
+        image = batch.image
+        tokens = [batch.features]
+        if rotations > 1:
+            rotated = jnp.stack([rotate(image, 360 * i / rotations) for i in range(1, rotations)], axis=1)
+            others = embed(frozen, rotated.reshape(-1, *image.shape[1:]))
+            others = others.reshape(image.shape[0], rotations - 1, *others.shape[1:])
+            tokens += [others[:, i] for i in range(rotations - 1)]
+        x = jnp.stack(tokens, axis=1)
         y = unit(x)
         if masking and mask_references:
-            y = jnp.where(foreground(x, mask_threshold)[..., None], y, 0)
-        return y.reshape(batch, -1, *y.shape[2:])
+            shown = foreground(x.reshape(-1, *x.shape[2:]), mask_threshold).reshape(x.shape[:-1])
+            y = jnp.where(shown[..., None], y, 0)
+        return y
 
-    def choose(key, features, size, seen):
-        del key, seen
+    def choose(key, bank):
+        del key
+        size = int(bank.rows)
         if not (masking and mask_references):
-            return np.arange(size, dtype=np.int32)
-        shown = jnp.any(features != 0, axis=-1) & (jnp.arange(len(features)) < size)
+            return np.arange(size, dtype=np.int32), None
+        shown = jnp.any(bank.features != 0, axis=-1) & (jnp.arange(len(bank.features)) < size)
         kept = jnp.nonzero(shown, size=int(jnp.sum(shown)))[0]
         if not len(kept):
             raise UserError("the mask hides every patch of the reference images; lower detector.mask_threshold")
-        return kept
+        return kept, None
 
-    def predict(bank, frozen, image):
-        x = tokens(frozen, image)
-        batch, height, width, depth = x.shape
-        euclidean, _ = ops.nearest_neighbors(unit(x).reshape(-1, depth), bank, 1)
+    def predict(memory, frozen, batch):
+        del frozen
+        x = batch.features
+        rows, height, width, depth = x.shape
+        euclidean, _ = ops.nearest_neighbors(unit(x).reshape(-1, depth), memory.features, 1)
         # eq. 2: the cosine distance, which is half the squared Euclidean one of unit vectors
-        distance = 0.5 * euclidean.reshape(batch, height, width) ** 2
+        distance = 0.5 * euclidean.reshape(rows, height, width) ** 2
         if masking:
             distance = jnp.where(foreground(x, mask_threshold), distance, 0)
         # eq. 3: the mean of the largest hundredth (the tail value at risk)
         count = max(1, int(top * height * width))
-        score = jnp.mean(jax.lax.top_k(distance.reshape(batch, -1), count)[0], axis=1)
-        maps = ops.resize(distance[..., None], image.shape[1:3])[..., 0]
-        return Prediction(score, ops.gaussian_blur(maps, sigma) if sigma else maps)
+        score = jnp.mean(jax.lax.top_k(distance.reshape(rows, -1), count)[0], axis=1)
+        return Prediction(score, ops.anomaly_map(distance, batch.image.shape[1:3], sigma))
 
-    return memory_bank(embed, choose, predict, bank_bytes)
+    return memory_bank(describe, choose, predict, bank_bytes, embed=embed, needs_image=rotations > 1)
 
 
 def foreground(tokens: jax.Array, threshold: float, border: float = 0.2, share: float = 0.35) -> jax.Array:

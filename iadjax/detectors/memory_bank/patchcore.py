@@ -68,31 +68,30 @@ def patchcore(
             f"{num_neighbors}, {patch_size}, {sigma} and {projection_eps}"
         )
 
-    def pool(features):
-        grid = features[0].shape[1:3]
-        pooled = [ops.average_pool(level, patch_size) for level in features]
-        return jnp.concatenate([pooled[0], *(ops.resize(level, grid) for level in pooled[1:])], axis=-1)
-
     def embed(frozen, image):
-        features = backbone.features(frozen["backbone"], image, layers)
+        levels = backbone.features(frozen["backbone"], image, layers)
         if embedding == "pool":
-            return pool(features)
-        return ops.patch_embedding(features, patch_size, pretrain_dimension, target_dimension)
+            return ops.concatenate_levels([ops.average_pool(level, patch_size) for level in levels])
+        return ops.patch_embedding(levels, patch_size, pretrain_dimension, target_dimension)
 
-    def choose(key, features, size, seen):
+    def choose(key, bank):
+        size, seen = int(bank.rows), int(bank.count) * int(bank.patches)
         number = min(size, max(1, int(seen * coreset_ratio)))
-        return np.arange(size, dtype=np.int32) if number == size else coreset(key, features, number, size, projection_eps)
+        if number == size:
+            return np.arange(size, dtype=np.int32), None
+        return coreset(key, bank.features, number, size, projection_eps), None
 
-    def predict(bank, frozen, image):
-        features = embed(frozen, image)
-        batch, height, width, depth = features.shape
+    def predict(memory, frozen, batch):
+        del frozen
+        features, bank = batch.features, memory.features
+        rows, height, width, depth = features.shape
         distance, nearest = ops.nearest_neighbors(features.reshape(-1, depth), bank, 1)
-        distance, nearest = distance.reshape(batch, -1), nearest.reshape(batch, -1)
+        distance, nearest = distance.reshape(rows, -1), nearest.reshape(rows, -1)
         # eq. 6: the patch that is farthest from M, s* = ||m_test - m*||
         worst = jnp.argmax(distance, axis=1)[:, None]
         score = jnp.take_along_axis(distance, worst, axis=1)[:, 0]
         if reweight and num_neighbors > 1:
-            test_patch = jnp.take_along_axis(features.reshape(batch, -1, depth), worst[..., None], axis=1)
+            test_patch = jnp.take_along_axis(features.reshape(rows, -1, depth), worst[..., None], axis=1)
             nearest_patch = ops.rows_at(bank, jnp.take_along_axis(nearest, worst, axis=1)[:, 0])
             _, neighbors = ops.nearest_neighbors(nearest_patch, bank, min(num_neighbors, len(bank)))
             to_neighbors = jnp.linalg.norm(test_patch - ops.rows_at(bank, neighbors), axis=-1)
@@ -100,7 +99,7 @@ def patchcore(
             weight = 1 - jnp.exp(score - jax.nn.logsumexp(jnp.concatenate([score[:, None], to_neighbors[:, 1:]], 1), axis=1))
             score = weight * score
         # bilinear, then smoothed: section 3.3
-        maps = ops.resize(distance.reshape(batch, height, width, 1), image.shape[1:3])[..., 0]
-        return Prediction(score, ops.gaussian_blur(maps, sigma) if sigma else maps)
+        maps = ops.anomaly_map(distance.reshape(rows, height, width), batch.image.shape[1:3], sigma)
+        return Prediction(score, maps)
 
-    return memory_bank(embed, choose, predict, bank_bytes)
+    return memory_bank(lambda frozen, batch: batch.features, choose, predict, bank_bytes, embed=embed)

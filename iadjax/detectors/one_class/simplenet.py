@@ -15,7 +15,7 @@ from iadjax import losses, ops
 from iadjax.backbones import Backbone, check_layers
 from iadjax.detector import Detector, Prediction
 from iadjax.detectors.families.gradient import gradient
-from iadjax.detectors.families.schedules import check_schedule, rate_schedule
+from iadjax.detectors.families.schedules import adam_with_l2, check_schedule, rate_schedule
 from iadjax.errors import UserError
 from iadjax.nn.layers import BatchNorm
 from iadjax.synthesis.feature_noise import gaussian_noise
@@ -74,7 +74,8 @@ def simplenet(
       epochs: passes over the images, 40 times 4 in the authors' code.
       adaptor_rate: of AdamW, which trains the adaptor with PyTorch's default weight decay 1e-2.
       discriminator_rate, weight_decay: of Adam, which trains the discriminator, with the L2 term in the gradient.
-      schedule, warmup: of both rates over the whole run, see `builders.rate_schedule`; the authors' code has a cosine, off.
+      schedule, warmup: of both rates over the whole run, see `families.schedules.rate_schedule`; the authors' code has a
+        cosine and leaves it off.
       sigma: of the Gaussian that smooths the map, in pixels of the input; 0 = off.
 
     Raises:
@@ -110,8 +111,9 @@ def simplenet(
         return {"params": networks, "batch_stats": second["batch_stats"]}
 
     def loss(key, variables, frozen, batch):
+        del frozen
         # eq. 3-5: q = G(F(x)), and q + epsilon with epsilon from N(0, sigma^2)
-        q = adapt(variables, embed(frozen, batch.image))
+        q = adapt(variables, batch.features)
         noised = gaussian_noise(key, q, noise_std)
         # one BatchNorm over both, as in the authors' code
         both, valid = jnp.concatenate([q, noised]), jnp.concatenate([batch.valid, batch.valid])
@@ -120,22 +122,20 @@ def simplenet(
         values = losses.truncated_l1(true, jnp.zeros_like(true), th) + losses.truncated_l1(fake, jnp.ones_like(fake), th)
         return losses.mean(values, batch.valid), (changed, {})
 
-    def predict(variables, frozen, image):
+    def predict(variables, frozen, batch):
+        del frozen
         # eq. 8: s = -D(q); the image's score is that of its worst patch, before the map is made
-        s = -judge(variables, adapt(variables, embed(frozen, image)))
-        maps = ops.resize(s[..., None], image.shape[1:3])[..., 0]
-        return Prediction(s.max(axis=(1, 2)), ops.gaussian_blur(maps, sigma) if sigma else maps)
+        s = -judge(variables, adapt(variables, batch.features))
+        return Prediction(s.max(axis=(1, 2)), ops.anomaly_map(s, batch.image.shape[1:3], sigma))
 
-    def optimizer(steps_per_epoch):
-        first, second = (
-            rate_schedule(schedule, rate, epochs * steps_per_epoch, warmup) for rate in (adaptor_rate, discriminator_rate)
-        )
-        second = optax.chain(optax.add_decayed_weights(weight_decay), optax.adam(second))
-        first = optax.adamw(first, weight_decay=1e-2)
+    def optimizer(spec):
+        steps = epochs * spec.steps_per_epoch
+        first, second = (rate_schedule(schedule, rate, steps, warmup) for rate in (adaptor_rate, discriminator_rate))
+        first, second = optax.adamw(first, weight_decay=1e-2), adam_with_l2(second, weight_decay)
         # each name labels its whole subtree
         return optax.multi_transform({"adaptor": first, "discriminator": second}, {name: name for name in _NETWORKS})
 
-    return gradient(init_variables, loss, predict, optimizer, epochs=epochs)
+    return gradient(init_variables, loss, predict, optimizer, embed=embed, epochs=epochs)
 
 
 _NETWORKS = ("adaptor", "discriminator")

@@ -15,7 +15,7 @@ from iadjax import losses, ops
 from iadjax.backbones import Backbone, check_layers
 from iadjax.detector import Detector, Prediction
 from iadjax.detectors.families.gradient import gradient
-from iadjax.detectors.families.schedules import step_decay
+from iadjax.detectors.families.schedules import adam_with_l2, step_decay
 from iadjax.errors import UserError
 
 __all__ = ["devnet"]
@@ -106,12 +106,12 @@ def devnet(
         values = losses.deviation(score, batch.label, reference, margin)
         return losses.mean(values, batch.valid), ({}, {})
 
-    def predict(variables, frozen, image):
-        return Prediction(*pyramid(variables["params"], frozen, image))
+    def predict(variables, frozen, batch):
+        return Prediction(*pyramid(variables["params"], frozen, batch.image))
 
-    def optimizer(steps_per_epoch):
-        del steps_per_epoch
+    def optimizer(spec):
+        del spec
         rate = step_decay(learning_rate, 0.1, *np.arange(decay_every, steps, decay_every).tolist())
-        return optax.chain(optax.clip_by_global_norm(clip_norm), optax.add_decayed_weights(weight_decay), optax.adam(rate))
+        return optax.chain(optax.clip_by_global_norm(clip_norm), adam_with_l2(rate, weight_decay))
 
-    return gradient(init_variables, loss, predict, optimizer, steps=steps, anomaly_share=anomaly_share)
+    return gradient(init_variables, loss, predict, optimizer, steps=steps, anomaly_fraction=anomaly_share)

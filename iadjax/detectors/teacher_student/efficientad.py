@@ -10,34 +10,33 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from iadjax import losses, ops
 from iadjax.backbones import Backbone
 from iadjax.backbones.backbone import normalize
 from iadjax.detector import Detector, Phase, Prediction
-from iadjax.detectors.families.gradient import Trained, carry_variables, trainer
-from iadjax.detectors.families.schedules import step_decay
+from iadjax.detectors.families.gradient import Trained, copy_variables, init_trained, train_step
+from iadjax.detectors.families.schedules import adam_with_l2, step_decay
 from iadjax.errors import UserError
-from iadjax.nn.layers import Conv
+from iadjax.nn.layers import Conv, Dropout
 from iadjax.nn.pdn import PDN, SPECS
+from iadjax.parallel.axis import all_rows, all_sum, own_rows
 from iadjax.synthesis.source import image_source
 
-__all__ = ["Autoencoder", "EfficientADState", "efficientad"]
+__all__ = ["Autoencoder", "Calibrated", "Training", "efficientad"]
 
 CHANNELS = 384
 _GREY = np.array([0.299, 0.587, 0.114], np.float32)
 
 
-class EfficientADState(NamedTuple):
-    """State of EfficientAD.
+class Training(NamedTuple):
+    """State of EfficientAD while it is fitted.
 
     Attributes:
-      count: float32 scalar; images that the running mean of the phase under way has seen.
+      count: float32 scalar; images that the phase under way has seen.
       mean, variance: `[384]` float32, mu and sigma^2 of the teacher's channels.
       trained: {"params": {"student", "autoencoder"}} and the optimiser.
-      maps: `[2, N, h, w]` float32, local and global maps of the N held-out images; `[2, 2]` after the last phase: the
-        quantiles (q_a, q_b) of each.
+      maps: `[2, N, h, w]` float32, local and global maps of the N held-out images.
     """
 
     count: jax.Array
@@ -45,6 +44,20 @@ class EfficientADState(NamedTuple):
     variance: jax.Array
     trained: Trained
     maps: jax.Array
+
+
+class Calibrated(NamedTuple):
+    """State of EfficientAD that predicts.
+
+    Attributes:
+      mean, variance, trained: as in `Training`.
+      quantiles: `[2, 2]` float32, (q_a, q_b) of the local and of the global maps.
+    """
+
+    mean: jax.Array
+    variance: jax.Array
+    trained: Trained
+    quantiles: jax.Array
 
 
 class Autoencoder(nn.Module):
@@ -62,7 +75,7 @@ class Autoencoder(nn.Module):
         for i, (divisor, less) in enumerate(((64, 1), (32, 0), (16, 1), (8, 0), (4, 1), (2, 1)), start=1):
             x = ops.resize(x, tuple(side // divisor - less for side in size))
             x = nn.relu(Conv(64, 4, padding=2, name=f"decoder_deconv{i}")(x))
-            x = nn.Dropout(self.dropout, deterministic=not train)(x)
+            x = Dropout(self.dropout, deterministic=not train)(x)
         x = ops.resize(x, tuple(side // 4 - 8 for side in size))
         x = nn.relu(Conv(64, 3, name="decoder_deconv7")(x))
         return Conv(CHANNELS, 3, name="decoder_deconv8")(x)
@@ -111,7 +124,7 @@ def efficientad(
     pdn, autoencoder = PDN(backbone.name, 2 * CHANNELS), Autoencoder(dropout)
     local_head, global_head = (0, CHANNELS), (CHANNELS, 2 * CHANNELS)
 
-    def teach(frozen, image):
+    def embed(frozen, image):
         return backbone.features(frozen["backbone"], image, ("features",))[0]
 
     def student(params, image, channels=None):
@@ -120,118 +133,128 @@ def efficientad(
     def restore(params, image, **options):
         return autoencoder.apply({"params": params["autoencoder"]}, normalize(image), **options)
 
-    def init_variables(key, frozen, spec):
+    def standardize(state, features):
+        return (features - state.mean) / jnp.sqrt(state.variance)
+
+    rate = step_decay(learning_rate, 0.1, int(decay_at * steps))
+    optimizer = adam_with_l2(rate, weight_decay)
+
+    def init(key, frozen, spec):
+        del frozen
         if any(side % 64 or side < 128 for side in spec.image_shape[:2]):
             raise UserError(f"efficientad needs sides that are multiples of 64 and at least 128, got {spec.image_shape[:2]}")
         image = jnp.zeros((1, *spec.image_shape))
         keys = jax.random.split(key)
         networks = {"student": pdn.init(keys[0], image), "autoencoder": autoencoder.init(keys[1], image)}
-        return {"params": {name: variables["params"] for name, variables in networks.items()}}
-
-    def loss(key, variables, frozen, batch):
-        params = variables["params"]
-        choice_key, factor_key, dropout_key = jax.random.split(key, 3)
-        augmented = _jitter(choice_key, factor_key, batch.image)
-        taught, taught_augmented = (
-            (teach(frozen["teacher"], image) - frozen["mean"]) / jnp.sqrt(frozen["variance"])
-            for image in (batch.image, augmented)
-        )
-        # eq. 1-4: L_hard, and the penalty on images that are not of the product; one pass of the student for both
-        both = student(params, jnp.concatenate([batch.image, batch.extra["penalty"]]), local_head)
-        output, on_penalty = jnp.split(both, 2)
-        l_st = _hard_mean((taught - output) ** 2, hard_quantile) + jnp.mean(on_penalty**2, axis=(1, 2, 3))
-        # eq. 5-6: the autoencoder restores the teacher, the student's other half the autoencoder
-        restored = restore(params, augmented, train=True, rngs={"dropout": dropout_key})
-        l_ae = losses.mse(taught_augmented, restored)
-        l_stae = losses.mse(restored, student(params, augmented, global_head))
-        parts = {"loss_st": l_st, "loss_ae": l_ae, "loss_stae": l_stae}
-        parts = {name: losses.mean(value, batch.valid) for name, value in parts.items()}
-        return sum(parts.values()), ({}, parts)
-
-    def optimizer(steps_per_epoch):
-        del steps_per_epoch
-        rate = step_decay(learning_rate, 0.1, int(decay_at * steps))
-        return optax.chain(optax.add_decayed_weights(weight_decay), optax.adam(rate))
-
-    init_trained, train_step = trainer(init_variables, loss, optimizer)
-
-    def init(key, frozen, spec):
-        trained = init_trained(key, frozen, spec)
-        grid = jax.eval_shape(teach, frozen, jax.ShapeDtypeStruct((1, *spec.image_shape), jnp.float32)).shape[1:3]
-        maps = jnp.zeros((2, spec.num_validation, *grid))
-        return EfficientADState(jnp.zeros(()), jnp.zeros(CHANNELS), jnp.zeros(CHANNELS), trained, maps)
-
-    def running_mean(count, mean, values, valid):
-        """The mean over images so far with one more batch of `values [B, 384]`."""
-        weight = valid.astype(values.dtype)
-        total = count + weight.sum()
-        return total, mean + jnp.sum(weight[:, None] * (values - mean), axis=0) / total
+        variables = {"params": {name: each["params"] for name, each in networks.items()}}
+        maps = jnp.zeros((2, spec.num_validation, *spec.features.shape[1:3]))
+        zeros = jnp.zeros(CHANNELS)
+        return Training(jnp.zeros(()), zeros, zeros, init_trained(variables, optimizer), maps)
 
     # two passes: E[x^2] - E[x]^2 would cancel
     def update_mean(key, state, frozen, batch):
-        values = teach(frozen, batch.image).mean(axis=(1, 2))
-        count, mean = running_mean(state.count, state.mean, values, batch.valid)
+        del key, frozen
+        count, mean = _running_mean(state.count, state.mean, batch.features.mean(axis=(1, 2)), batch.valid)
         return state._replace(count=count, mean=mean), {"images": count}
 
     def update_variance(key, state, frozen, batch):
-        values = ((teach(frozen, batch.image) - state.mean) ** 2).mean(axis=(1, 2))
-        count, variance = running_mean(state.count, state.variance, values, batch.valid)
+        del key, frozen
+        squares = ((batch.features - state.mean) ** 2).mean(axis=(1, 2))
+        count, variance = _running_mean(state.count, state.variance, squares, batch.valid)
         return state._replace(count=count, variance=variance), {"images": count}
 
     def restart(key, state, frozen):
+        del key, frozen
         return state._replace(count=jnp.zeros(()))
 
     def update_networks(key, state, frozen, batch):
-        known = {"teacher": frozen, "mean": state.mean, "variance": state.variance}
-        trained, info = train_step(key, state.trained, known, batch)
+        choice_key, factor_key, dropout_key = jax.random.split(key, 3)
+        augmented = _jitter(choice_key, factor_key, batch.image)
+        taught, taught_augmented = (standardize(state, features) for features in (batch.features, embed(frozen, augmented)))
+
+        def objective(variables):
+            params = variables["params"]
+            # eq. 1-4: L_hard, and the penalty on images that are not of the product; one pass of the student for both
+            both = student(params, jnp.concatenate([batch.image, batch.extra["penalty"]]), local_head)
+            output, on_penalty = jnp.split(both, 2)
+            l_st = _hard_mean((taught - output) ** 2, hard_quantile) + jnp.mean(on_penalty**2, axis=(1, 2, 3))
+            # eq. 5-6: the autoencoder restores the teacher, the student's other half the autoencoder
+            restored = restore(params, augmented, train=True, rngs={"dropout": dropout_key})
+            l_ae = losses.mse(taught_augmented, restored)
+            l_stae = losses.mse(restored, student(params, augmented, global_head))
+            parts = {"loss_st": l_st, "loss_ae": l_ae, "loss_stae": l_stae}
+            parts = {name: losses.mean(value, batch.valid) for name, value in parts.items()}
+            return sum(parts.values()), ({}, parts)
+
+        trained, info = train_step(state.trained, objective, optimizer)
         return state._replace(trained=trained), info
 
-    def augment(rng, image):
+    def augment(rng, image, draw):
         """A foreign image, shrunk to twice the size and cropped to its centre; grey with probability 0.3."""
+        del draw
         height, width = image.shape[:2]
         penalty = source(rng, (2 * height, 2 * width))[height // 2 : height // 2 + height, width // 2 : width // 2 + width]
         if rng.random() < 0.3:
             penalty = np.repeat(penalty @ _GREY[:, None], 3, axis=-1)
         return {"penalty": penalty.astype(np.float32)}
 
-    def two_maps(state, frozen, image):
+    def two_maps(state, batch):
         """`[2, B, h, w]`: the teacher's error and the autoencoder's, each a mean over channels."""
         params = state.trained.variables["params"]
-        taught = (teach(frozen, image) - state.mean) / jnp.sqrt(state.variance)
-        both = student(params, image)
-        local = jnp.mean((taught - both[..., :CHANNELS]) ** 2, axis=-1)
-        return jnp.stack([local, jnp.mean((restore(params, image) - both[..., CHANNELS:]) ** 2, axis=-1)])
+        both = student(params, batch.image)
+        local = jnp.mean((standardize(state, batch.features) - both[..., :CHANNELS]) ** 2, axis=-1)
+        return jnp.stack([local, jnp.mean((restore(params, batch.image) - both[..., CHANNELS:]) ** 2, axis=-1)])
 
     def calibrate(key, state, frozen, batch):
-        number = state.maps.shape[1]
-        slots = jnp.where(batch.valid, state.count.astype(jnp.int32) + jnp.cumsum(batch.valid) - 1, number)
-        maps = state.maps.at[:, slots].set(two_maps(state, frozen, batch.image), mode="drop")
-        count = state.count + jnp.sum(batch.valid)
+        del key, frozen
+        maps, valid = all_rows((jnp.moveaxis(two_maps(state, batch), 1, 0), batch.valid))
+        slots = state.count.astype(jnp.int32) + jnp.cumsum(valid) - 1
+        slots = jnp.where(valid, slots, state.maps.shape[1])
+        count = state.count + jnp.sum(valid)
+        maps = state.maps.at[:, slots].set(jnp.moveaxis(maps, 1, 0), mode="drop")
         return state._replace(count=count, maps=maps), {"images": count}
 
-    def quantiles(key, state, frozen):
+    def finish(key, state, frozen):
+        del key, frozen
         levels = jnp.array([quantile_a, quantile_b])
-        return state._replace(maps=jnp.quantile(state.maps.reshape(2, -1), levels, axis=1).T)
+        quantiles = jnp.quantile(state.maps.reshape(2, -1), levels, axis=1).T
+        return Calibrated(state.mean, state.variance, state.trained, quantiles)
 
-    def predict(state, frozen, image):
-        q_a, q_b = state.maps[:, :1, None, None], state.maps[:, 1:, None, None]
-        maps = jnp.mean(0.1 * (two_maps(state, frozen, image) - q_a) / (q_b - q_a), axis=0)
+    def predict(state, frozen, batch):
+        del frozen
+        q_a, q_b = state.quantiles[:, :1, None, None], state.quantiles[:, 1:, None, None]
+        maps = jnp.mean(0.1 * (two_maps(state, batch) - q_a) / (q_b - q_a), axis=0)
         # the frame that the convolutions without padding cut off, 4 cells wide, gets zeros
-        maps = jnp.pad(maps, ((0, 0), (4, 4), (4, 4)))
-        maps = ops.resize(maps[..., None], image.shape[1:3])[..., 0]
+        maps = ops.anomaly_map(jnp.pad(maps, ((0, 0), (4, 4), (4, 4))), batch.image.shape[1:3])
         return Prediction(maps.max(axis=(1, 2)), maps)
 
-    phases = (
-        Phase("teacher mean", update_mean, restart),
-        Phase("teacher variance", update_variance, restart),
-        Phase("train", update_networks, steps=steps, augment=augment),
-        Phase("calibrate", calibrate, quantiles, split="validation"),
-    )
+    def phases(spec):
+        del spec
+        return (
+            Phase("teacher mean", update_mean, restart),
+            Phase("teacher variance", update_variance, restart),
+            Phase("train", update_networks, restart, steps=steps, augment=augment),
+            Phase(
+                "calibrate",
+                calibrate,
+                finish,
+                finalized=lambda state: Calibrated(*state[1:]),
+                split="validation",
+                needs_image=True,
+            ),
+        )
 
-    def carry(fresh, old):
-        return fresh._replace(trained=carry_variables(fresh.trained, old.trained))
+    def warm_start(fresh, old):
+        return fresh._replace(trained=copy_variables(fresh.trained, old.trained))
 
-    return Detector(init, phases, predict, carry=carry)
+    return Detector(init, phases, predict, embed, warm_start=warm_start)
+
+
+def _running_mean(count, mean, values, valid):
+    """The mean over the images so far with those of one more batch of `values [B, 384]`."""
+    weight = valid.astype(values.dtype)
+    total = count + all_sum(weight.sum())
+    return total, mean + all_sum(jnp.sum(weight[:, None] * (values - mean), axis=0)) / total
 
 
 def _hard_mean(distance: jax.Array, quantile: float) -> jax.Array:
@@ -256,6 +279,7 @@ def _jitter(choice_key: jax.Array, factor_key: jax.Array, image: jax.Array) -> j
             jnp.broadcast_to(grey, image.shape),
         ]
     )
-    base = bases[jax.random.randint(choice_key, (rows,), 0, 3), jnp.arange(rows)]
-    factor = jax.random.uniform(factor_key, (rows, 1, 1, 1), minval=0.8, maxval=1.2)
+    choice = own_rows(lambda rows: jax.random.randint(choice_key, (rows,), 0, 3), rows)
+    base = bases[choice, jnp.arange(rows)]
+    factor = own_rows(lambda rows: jax.random.uniform(factor_key, (rows, 1, 1, 1), minval=0.8, maxval=1.2), rows)
     return jnp.clip(factor * image + (1 - factor) * base, 0, 1)

@@ -7,7 +7,6 @@ decoder D, the teacher mirrored, restores them. What D never saw it cannot resto
 from collections.abc import Sequence
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 import optax
 
@@ -145,7 +144,7 @@ def rd4ad(
       flatten: one cosine over the flattened features of an image and level, as the authors' code and figures have it,
         instead of the mean of one per position (eq. 1-2 of the paper).
       epochs, learning_rate, beta1, beta2: Adam's, section 4.1.
-      schedule, warmup: of the rate over the whole run, see `builders.rate_schedule`.
+      schedule, warmup: of the rate over the whole run, see `families.schedules.rate_schedule`.
       sigma: of the Gaussian that smooths the map, in pixels of the input; 0 = off.
 
     Raises:
@@ -161,7 +160,7 @@ def rd4ad(
     check_schedule(schedule, warmup)
     bottleneck, blocks, per_group = SPECS.get(backbone.name, (False, (2, 2, 2, 2), 64))
 
-    def teacher(frozen, image):
+    def embed(frozen, image):
         return backbone.features(frozen["backbone"], image, layers)
 
     def student(features):
@@ -169,37 +168,38 @@ def rd4ad(
         return Student(channels, blocks, per_group if bottleneck else 0)
 
     def init_variables(key, frozen, spec):
-        features = jax.eval_shape(teacher, frozen, jax.ShapeDtypeStruct((1, *spec.image_shape), jnp.float32))
-        sizes = [level.shape[1:3] for level in features]
+        del frozen
+        sizes = [level.shape[1:3] for level in spec.features]
         if any(
             size[0] % 2 ** (3 - i) or size != (4 // 2**i * sizes[2][0], 4 // 2**i * sizes[2][1]) for i, size in enumerate(sizes)
         ):
             raise UserError(
                 f"rd4ad needs three grids that halve to an even one, got {sizes}; set data.resize to a multiple of 32"
             )
-        return student(features).init(key, [jnp.zeros(level.shape) for level in features])
+        return student(spec.features).init(key, [jnp.zeros(level.shape) for level in spec.features])
 
     def loss(key, variables, frozen, batch):
-        del key
-        features = teacher(frozen, batch.image)
+        del key, frozen
+        features = batch.features
         restored, changed = student(features).apply(variables, features, batch.valid, mutable="batch_stats")
         # eq. 2: the sum over the levels
         total = sum(losses.cosine_distance(e, d, flatten) for e, d in zip(features, restored, strict=True))
         return losses.mean(total, batch.valid), (changed, {})
 
-    def predict(variables, frozen, image):
-        features = teacher(frozen, image)
+    def predict(variables, frozen, batch):
+        del frozen
+        features, size = batch.features, batch.image.shape[1:3]
         restored = student(features).apply(variables, features)
         maps = 0.0
         for e, d in zip(features, restored, strict=True):
             # eq. 1 per position, brought to the size of the image
-            distance = optax.losses.cosine_distance(e, d, axis=-1, epsilon=1e-16)[..., None]
-            maps += ops.resize(distance, image.shape[1:3], align_corners=True)[..., 0]
+            distance = optax.losses.cosine_distance(e, d, axis=-1, epsilon=1e-16)
+            maps += ops.anomaly_map(distance, size, align_corners=True)
         maps = ops.gaussian_blur(maps, sigma) if sigma else maps
         return Prediction(maps.max(axis=(1, 2)), maps)
 
-    def optimizer(steps_per_epoch):
-        rate = rate_schedule(schedule, learning_rate, epochs * steps_per_epoch, warmup)
+    def optimizer(spec):
+        rate = rate_schedule(schedule, learning_rate, epochs * spec.steps_per_epoch, warmup)
         return optax.adam(rate, beta1, beta2)
 
-    return gradient(init_variables, loss, predict, optimizer, epochs=epochs)
+    return gradient(init_variables, loss, predict, optimizer, embed=embed, epochs=epochs)

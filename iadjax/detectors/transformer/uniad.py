@@ -20,6 +20,7 @@ from iadjax.detectors.families.gradient import gradient
 from iadjax.detectors.families.schedules import step_decay
 from iadjax.errors import UserError
 from iadjax.nn.attention import MultiheadAttention
+from iadjax.nn.layers import Dropout
 from iadjax.synthesis.feature_noise import jitter
 
 __all__ = ["uniad"]
@@ -49,7 +50,7 @@ class Layer(nn.Module):
     @nn.compact
     def __call__(self, x, memory, position, mask, train):
         def drop(y):
-            return nn.Dropout(self.dropout, deterministic=not train)(y)
+            return Dropout(self.dropout, deterministic=not train)(y)
 
         def attend(query, source, name):
             attention = MultiheadAttention(self.heads, self.dropout, name=name)
@@ -163,27 +164,29 @@ def uniad(
         return jnp.concatenate([ops.resize(level, grid, align_corners=True) for level in levels], axis=-1)
 
     def init_variables(key, frozen, spec):
-        tokens = jax.eval_shape(embed, frozen, jax.ShapeDtypeStruct((1, *spec.image_shape), jnp.float32))
-        return network.init(key, jnp.zeros(tokens.shape))
+        del frozen
+        return network.init(key, jnp.zeros(spec.features.shape))
 
     def loss(key, variables, frozen, batch):
-        f_org = embed(frozen, batch.image)
+        del frozen
+        f_org = batch.features
         jitter_key, dropout_key = jax.random.split(key)
         tokens = jitter(jitter_key, f_org, jitter_scale, jitter_prob)
         f_rec = network.apply(variables, tokens, train=True, rngs={"dropout": dropout_key})
         # eq. 5
         return losses.mean(losses.mse(f_rec, f_org), batch.valid), ({}, {})
 
-    def predict(variables, frozen, image):
-        f_org = embed(frozen, image)
+    def predict(variables, frozen, batch):
+        del frozen
+        f_org = batch.features
         f_rec = network.apply(variables, f_org)
         # eq. 6
-        s = jnp.linalg.norm(f_org - f_rec, axis=-1, keepdims=True)
-        maps = ops.resize(s, image.shape[1:3], align_corners=True)[..., 0]
+        s = jnp.linalg.norm(f_org - f_rec, axis=-1)
+        maps = ops.anomaly_map(s, batch.image.shape[1:3], align_corners=True)
         return Prediction(ops.box_mean(maps, pool_size).max(axis=(1, 2)), maps)
 
-    def optimizer(steps_per_epoch):
-        rate = step_decay(learning_rate, 0.1, decay_at * epochs * steps_per_epoch)
+    def optimizer(spec):
+        rate = step_decay(learning_rate, 0.1, decay_at * epochs * spec.steps_per_epoch)
         return optax.chain(optax.clip_by_global_norm(clip_norm), optax.adamw(rate, weight_decay=weight_decay))
 
-    return gradient(init_variables, loss, predict, optimizer, epochs=epochs)
+    return gradient(init_variables, loss, predict, optimizer, embed=embed, epochs=epochs)

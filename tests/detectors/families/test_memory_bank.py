@@ -20,28 +20,31 @@ SIDE, DEPTH = 8, 16
 KEY = jax.random.key(0)
 
 
-def embed(frozen, image):
+def describe(frozen, batch):
     """The pixels of `[B, 8, 8, 16]` images: 64 patches of 16 numbers."""
-    return image + 0 * frozen
+    return batch.image + 0 * frozen
 
 
 def filled(features, bank_bytes, batch_size=4, number=200):
     """The bank of images `[N, 8, 8, 16]`, and the rows that were in use after each step."""
 
-    def choose(key, features, size, seen):
-        assert seen == 64 * count
-        return coreset(key, features, min(number, size), size)
+    def choose(key, bank):
+        size = int(bank.rows)
+        assert int(bank.count) == count and int(bank.patches) == 64
+        return coreset(key, bank.features, min(number, size), size), None
 
-    detector = memory_bank(embed, choose, None, bank_bytes)
-    phase, count = detector.phases[0], len(features)
-    update = jax.jit(phase.update, donate_argnums=1)
+    count = len(features)
     spec = DataSpec(count, (SIDE, SIDE, DEPTH), ("a",), 0, -(-count // batch_size), batch_size)
+    detector = memory_bank(describe, choose, None, bank_bytes, embed=None)
+    (phase,) = detector.phases(spec)
+    update = jax.jit(phase.update, donate_argnums=1)
     state, rows = detector.init(KEY, jnp.zeros(()), spec), []
     for begin in range(0, count, batch_size):
         part = features[begin : begin + batch_size]
         image = np.concatenate([part, np.zeros((batch_size - len(part), *part.shape[1:]), np.float32)])
         zeros, valid = np.zeros(batch_size, np.int32), np.arange(batch_size) < len(part)
-        batch = Batch(image, np.zeros(image.shape[:3], np.uint8), zeros, zeros, zeros, valid)
+        index = np.where(valid, np.arange(begin, begin + batch_size), -1).astype(np.int32)
+        batch = Batch(image, (), zeros, index, {}, valid)
         state, _ = update(KEY, state, jnp.zeros(()), batch)
         if phase.between:
             state = phase.between(KEY, state, jnp.zeros(()))
@@ -58,7 +61,7 @@ def radius(features, state):
     return float(distance.max())
 
 
-BUDGET = 1000 * 4 * (2 * DEPTH + 4)
+BUDGET = 1000 * 4 * (2 * DEPTH + 10)
 
 
 def test_the_bank_is_compressed_when_it_is_full():
@@ -97,7 +100,7 @@ def test_a_budget_that_is_too_small_is_refused():
     with pytest.raises(UserError, match="holds 100 patches, fewer than the 256 of four images; give at least"):
         filled(images(5), BUDGET // 10)
     with pytest.raises(UserError, match="bank_bytes must be at least 0"):
-        memory_bank(embed, None, None, -1)
+        memory_bank(describe, None, None, -1, embed=None)
 
 
 _PROGRAM = """

