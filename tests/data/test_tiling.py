@@ -98,7 +98,7 @@ def test_the_size_of_tiles_is_what_the_detector_is_told(large):
     config.threshold.holdout = 0.2
     config = iadjax.config.resolve(config)
     model, built = iadjax.config.build_model(config), iadjax.config.build_data(config)
-    spec = iadjax.config.spec_of(config, built, model.transform)
+    spec = iadjax.config.spec_of(config, built, model)
     number = len(positions((48, 96), (24, 32), 0.25))
     assert spec.image_shape == (24, 32, 3) and spec.num_images == 5 * number and spec.num_validation == number
 
