@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from iadjax.config import base_config, load_config
+from iadjax.experiment.cli import _check_key
+
 ROOT = Path(__file__).parents[1]
 PAGES = [*sorted((ROOT / "docs").rglob("*.md")), ROOT / "README.md"]
 
@@ -26,3 +29,39 @@ def test_the_functions_that_an_image_passes_are_where_the_page_says():
             assert re.search(rf"(def|class) {name.split('.')[-1]}\b", code), f"{file}: {name}"
     for folder in re.findall(r"(iadjax/[\w/]+(?:\.py)?)", text):
         assert (ROOT / folder).exists(), folder
+
+
+def documented_commands():
+    """(page, script, words) of every `python scripts/...` in the pages and at the head of scripts and configs."""
+    heads = [*sorted((ROOT / "scripts").rglob("*.py")), *sorted((ROOT / "configs").rglob("*.py"))]
+    texts = [(page, page.read_text(encoding="utf-8")) for page in PAGES if page.name not in ("design.md", "speed_history.md")]
+    texts += [(file, file.read_text(encoding="utf-8").split('"""')[1]) for file in heads]
+    for page, text in texts:
+        for script, rest in re.findall(r"python (scripts/[\w/]+\.py)([^`|#\n]*)", text.replace("\\\n", " ")):
+            # what follows two spaces or a bracket explains
+            words = re.split(r"\s{2,}(?=[^-\s])|\s\(|\.\.\.$", rest.rstrip(".,:;) "))[0].split()
+            yield page, script, [word.strip("[]") for word in words]
+
+
+def test_documented_commands_have_the_flags_of_their_scripts():
+    found = list(documented_commands())
+    assert len(found) > 60
+    shared = (ROOT / "iadjax/experiment/cli.py").read_text(encoding="utf-8")
+    for page, script, words in found:
+        where = f"{page.relative_to(ROOT)}: python {script} {' '.join(words)}"
+        code = (ROOT / script).read_text(encoding="utf-8")
+        flags = set(re.findall(r"""DEFINE_\w+\(\s*["'](\w+)["']""", code + shared))
+        named = [word for word in words if not word.startswith("-") and word != "&&"]
+        # only these take a word without a flag
+        assert not named or Path(script).stem in ("prepare_data", "inspect_data", "patchcore_torch"), where
+        config = base_config()
+        for word in words:
+            name, _, value = word.removeprefix("--").partition("=")
+            if name == "config" and value.startswith("configs/") and "dfr" not in value:
+                config = load_config(str(ROOT / value))
+        for word in words:
+            name = word.removeprefix("--").partition("=")[0]
+            if name.startswith("config."):
+                _check_key(config, name.split(".")[1:])
+            elif word.startswith("--"):
+                assert name in flags or name == "config", where

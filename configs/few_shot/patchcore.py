@@ -1,4 +1,4 @@
-"""PatchCore (Roth et al., CVPR 2022) from k normal images, with turned copies of them.
+"""PatchCore (Roth et al., CVPR 2022) from a few normal images, with rotated copies of them.
 
     python scripts/train.py --config=configs/few_shot/patchcore.py:synthetic:washer
     python scripts/train.py --config=configs/few_shot/patchcore.py:mvtec_ad:bottle --config.data.root=DIR

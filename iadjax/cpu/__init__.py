@@ -1,1 +1,1 @@
-"""Forms of operations for XLA:CPU; they know arrays only."""
+"""Implementations of operations for XLA:CPU. They take arrays and import nothing of detectors or data."""

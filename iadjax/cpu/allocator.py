@@ -1,4 +1,4 @@
-"""The memory allocator of the C library, set for large arrays that come and go."""
+"""Settings of the C library's memory allocator for large arrays of short life."""
 
 import ctypes
 import os
@@ -15,16 +15,16 @@ _KEPT = 2**30
 def keep_freed() -> bool:
     """Lets this process keep up to 1 GiB of the memory that it frees.
 
-    XLA takes its temporary memory on CPUs anew at every call. More than 32 MiB glibc maps from the system and gives back
-    at once, so that every page of 4 KiB is a page fault of every call: a quarter of the time of a ResNet-18 at batch 8
-    (docs/speed.md). It concerns the whole process, so that only scripts do it, before any other thread asks for memory.
+    On CPUs, XLA allocates temporary memory at every call. glibc maps requests above 32 MiB from the system and gives them back
+    at once. So every page of 4 KiB causes a page fault in every call. For a ResNet-18 at batch 8 that takes a quarter of the
+    time (docs/dev/speed_history.md). The setting holds for the whole process. Only scripts make it, before other threads start.
 
     Returns:
-      whether it was done: only with glibc, and not over settings in the environment (GLIBC_TUNABLES, MALLOC_...).
+      Whether it was done. It is not done without glibc, or if GLIBC_TUNABLES or MALLOC_... is set in the environment.
     """
     chosen = [name for name, value in os.environ.items() if value and re.fullmatch("GLIBC_TUNABLES|MALLOC_.*", name)]
     if platform.libc_ver()[0] != "glibc" or chosen:
         return False
     mallopt = ctypes.CDLL(None).mallopt
-    # the heaps of further arenas are given back whatever the threshold is, so that there is one
+    # one arena, because further ones give their heaps back whatever the threshold is
     return all([mallopt(_MMAP_MAX, 0), mallopt(_TRIM_THRESHOLD, _KEPT), mallopt(_ARENA_MAX, 1)])

@@ -1,4 +1,4 @@
-"""Forms of one function for CPUs and for accelerators, chosen when a program is lowered."""
+"""Two implementations of one function, for CPUs and for accelerators; the choice is made when a function is lowered."""
 
 import contextlib
 import contextvars
@@ -14,7 +14,7 @@ _PLAIN = contextvars.ContextVar("plain", default=False)
 
 @contextlib.contextmanager
 def plain() -> Iterator[None]:
-    """What is traced inside has the forms for accelerators on every platform, for converters that read a program."""
+    """Inside, every platform gets the implementation for accelerators. Converters to other formats need that."""
     token = _PLAIN.set(True)
     try:
         yield
@@ -23,5 +23,5 @@ def plain() -> Iterator[None]:
 
 
 def by_platform(*arguments: jax.Array, cpu: Callable, default: Callable) -> Any:
-    """One of two forms of the same function of arrays; `default` is for every other platform."""
+    """Calls `cpu` on CPUs and `default` on every other platform. Both compute the same from `arguments`."""
     return default(*arguments) if _PLAIN.get() else jax.lax.platform_dependent(*arguments, cpu=cpu, default=default)

@@ -1,4 +1,4 @@
-"""Convolutions as one matrix product, with or without rounded factors."""
+"""Convolutions as one matrix product; its factors may be rounded to bfloat16."""
 
 import functools
 
@@ -11,7 +11,18 @@ __all__ = ["matmul", "patch_product", "product"]
 
 
 def patch_product(x: jax.Array, kernel: jax.Array, stride: int = 1, pad: int = 0, rounded: bool = False) -> jax.Array:
-    """One product with the neighbourhoods of all positions; `rounded`: of rounded factors, with sums in float32."""
+    """Convolution as one matrix product of all neighbourhoods with the kernel.
+
+    Args:
+      x: `[B, H, W, C]`.
+      kernel: `[h, w, C, O]`.
+      stride: of both axes.
+      pad: zeros on each side.
+      rounded: factors are rounded to bfloat16, sums stay float32.
+
+    Returns:
+      `[B, H', W', O]`.
+    """
     height, width, _, features = kernel.shape
     x = jnp.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
     bottom, right = x.shape[1] - height + 1, x.shape[2] - width + 1
@@ -20,7 +31,7 @@ def patch_product(x: jax.Array, kernel: jax.Array, stride: int = 1, pad: int = 0
 
 
 def product(x: jax.Array, matrix: jax.Array, rounded: bool = False) -> jax.Array:
-    """`[..., C]` times `[C, O]`; `rounded` as in `convolve`."""
+    """Matrix product of `[..., C]` and `[C, O]`. `rounded`: factors are rounded to bfloat16; on CPUs sums stay float32."""
     if not rounded:
         return _multiply(x, matrix)
     half = jnp.bfloat16
@@ -29,7 +40,7 @@ def product(x: jax.Array, matrix: jax.Array, rounded: bool = False) -> jax.Array
 
 
 def _multiply(x: jax.Array, matrix: jax.Array, rounded: bool = False) -> jax.Array:
-    """Of two axes, because XLA:CPU takes two or three times as long for a gradient over more."""
+    """Matrix product over two axes. XLA:CPU takes two to three times as long for gradients over more axes."""
     return matmul(x.reshape(-1, x.shape[-1]), matrix, rounded).reshape(*x.shape[:-1], matrix.shape[-1])
 
 
@@ -39,7 +50,7 @@ def matmul(x: jax.Array, matrix: jax.Array, rounded: bool) -> jax.Array:
 
 @jax.custom_vjp
 def _rounded_product(x: jax.Array, matrix: jax.Array) -> jax.Array:
-    """x `[..., N, C]` times `[..., C, O]`, factors rounded to bfloat16, sums in float32, and so in both gradients."""
+    """Matrix product of `[..., N, C]` and `[..., C, O]`: factors in bfloat16, sums in float32, in both gradients as well."""
     x, matrix = x.astype(jnp.bfloat16), matrix.astype(jnp.bfloat16)
     return jnp.matmul(x, matrix, preferred_element_type=jnp.float32)
 

@@ -1,4 +1,4 @@
-"""What every call would do to the weights of a frozen network again, done once."""
+"""Frozen weights, rounded and transformed once instead of in every call."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,28 +12,31 @@ from iadjax.cpu.winograd import transform_kernel, worth_transforming
 __all__ = ["TRANSFORMED", "precompute"]
 
 TRANSFORMED = "transformed_kernel"
-"""Beside "kernel" in a frozen convolution: the kernel as Winograd's form needs it."""
+"""Name of the transformed kernel of a frozen convolution, beside "kernel"."""
 
 _KERNELS = ("kernel", "transposed_kernel")
 
 
 def precompute(frozen: Mapping[str, Any], precision: str) -> Mapping[str, Any]:
-    """Frozen variables that give the same features in less time.
+    """Makes frozen variables that give the same features in less time.
 
-    In bfloat16 their kernels are rounded already. On CPUs kernels that are wide enough for Winograd's form are transformed
-    already, those of stride 2 too, which variables do not tell apart; they stand beside the original ones, with 16/9 of their
-    numbers. Other arrays are shared, not copied.
+    With "bfloat16", kernels are rounded. On CPUs, kernels that are wide enough for Winograd's algorithm are transformed as
+    well. The transformed kernels stand beside the original ones and have 16/9 of their numbers. That includes kernels used with
+    stride 2, which need no transform, because variables do not tell the stride. Other arrays are not copied.
 
     Args:
-      frozen: variables of frozen networks by name. What is trained on from them begins with these, not with the result.
-      precision: as in `precision.mixed_precision`.
+      frozen: variables of frozen networks by name. Training that starts from pretrained weights starts from these.
+      precision: "float32" or "bfloat16", as in `mixed_precision`.
+
+    Returns:
+      The same tree, with further arrays named `TRANSFORMED`.
     """
     rounded = precision == "bfloat16"
     dtype = jnp.bfloat16 if rounded else jnp.float32
     tiles = jax.default_backend() == "cpu"
 
     def put(kernel: np.ndarray) -> jax.Array:
-        # NumPy rounds without a program of its own for each shape
+        # NumPy needs no compilation for each shape
         return jnp.asarray(kernel.astype(dtype))
 
     def walk(node: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Winograd's form of convolutions: fewer products, for CPUs."""
+"""Winograd's convolution algorithm for CPUs: fewer multiplications."""
 
 import functools
 import math
@@ -14,36 +14,49 @@ from iadjax.cpu.patches import matmul
 __all__ = ["has_points", "tile_products", "transform_kernel", "transforms", "winograd", "worth_transforming"]
 
 
-# with a kernel that is transformed already; the positions also where gradients are taken
+# the least numbers of input and output channels
 _TILED_CHANNELS = (64, 64)
 
 _POINTS = {3: (0, 1, -1), 4: (0, 1, -1, 2)}
 
 
 def worth_transforming(shape: Sequence[int]) -> bool:
-    """Whether CPUs take Winograd's form for a kernel `[h, w, C, O]` that is transformed once, at stride 1."""
+    """Whether CPUs use Winograd's algorithm for a frozen kernel of shape `[h, w, C, O]` at stride 1."""
     return len(shape) == 4 and has_points(shape) and shape[2] >= _TILED_CHANNELS[0] and shape[3] >= _TILED_CHANNELS[1]
 
 
 def has_points(shape: Sequence[int]) -> bool:
+    """Whether there is an algorithm for kernels of this shape: 3 x 3 or 4 x 4."""
     return shape[0] == shape[1] and shape[0] in _POINTS
 
 
 def winograd(x: jax.Array, kernel: jax.Array, pad: int = 0, rounded: bool = False) -> jax.Array:
-    """Winograd's minimal filtering F(2 x 2, r x r) (Lavin & Gray, CVPR 2016, eq. 8) for kernels of 3 x 3 or 4 x 4 at stride 1.
+    """Convolution by Winograd's minimal filtering F(2 x 2, r x r), stride 1 (Lavin & Gray, CVPR 2016, eq. 8).
 
-    Every tile of 2 x 2 outputs takes (r + 1)^2 products of channels instead of 4 r^2: 2.25 times fewer for 3 x 3 and 2.56
-    times for 4 x 4, forward and in both gradients. Rounding in float32: that of the direct form for 3 x 3, ten times it for
-    4 x 4 (4e-6 of the largest output). `rounded`: the transformed tiles and kernels are, and only they.
+    A tile of 2 x 2 outputs takes (r + 1)^2 matrix products instead of 4 r^2: 2.25 times fewer for r = 3, 2.56 times for r = 4,
+    forward and in both gradients. In float32, r = 3 rounds like the direct convolution. r = 4 rounds ten times as much, 4e-6
+    of the largest output.
+
+    Args:
+      x: `[B, H, W, C]`.
+      kernel: `[r, r, C, O]`, r = 3 or 4.
+      pad: zeros on each side.
+      rounded: transformed tiles and kernels are rounded to bfloat16; sums stay float32.
+
+    Returns:
+      `[B, H + 2 pad - r + 1, W + 2 pad - r + 1, O]`.
     """
     return tile_products(x, transform_kernel(kernel), pad, rounded)
 
 
 def transform_kernel(kernel: Any) -> list[Any]:
-    """G g G^T for Winograd's form: the (r + 1)^2 matrices `[C, O]` of its products in a few arrays `[n, C, O]`.
+    """The transformed kernel G g G^T: (r + 1)^2 matrices `[C, O]`, stacked into a few arrays `[n, C, O]`.
 
-    Of NumPy's or JAX's arrays. An array is one product: XLA:CPU takes less time for it than for its n products one by one, but
-    with all of them in one array the tiles of a large batch take longer to write than that saves.
+    Each array becomes one batched matrix product, which XLA:CPU computes faster than n products. A single array for all
+    matrices is slower for large batches, because it takes long to write the tiles.
+
+    Args:
+      kernel: `[r, r, C, O]`, NumPy or JAX.
     """
     r, (_, g, _) = len(kernel), transforms(len(kernel))
     flat, stack = kernel.reshape(r * r, *kernel.shape[2:]), np.stack
@@ -55,6 +68,7 @@ def transform_kernel(kernel: Any) -> list[Any]:
 
 
 def tile_products(x: jax.Array, kernels: list[jax.Array], pad: int, rounded: bool) -> jax.Array:
+    """`winograd` with a kernel from `transform_kernel`."""
     r, (batch, height, width, depth) = math.isqrt(sum(map(len, kernels))) - 1, x.shape
     a, _, b = transforms(r)
     sides = height + 2 * pad - r + 1, width + 2 * pad - r + 1
@@ -80,7 +94,7 @@ def tile_products(x: jax.Array, kernels: list[jax.Array], pad: int, rounded: boo
 def transforms(r: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """A^T `[2, r + 1]`, G `[r + 1, r]` and B^T `[r + 1, r + 1]` of F(2, r): A^T [(G g) * (B^T d)] is a filter g over d.
 
-    Toom and Cook's scheme: polynomials are multiplied by their values at r small numbers and at infinity.
+    Toom-Cook: polynomials are multiplied by way of their values at r small numbers and at infinity.
     """
     points = np.array(_POINTS[r], np.float64)
     a, g, b = np.zeros((2, r + 1)), np.zeros((r + 1, r)), np.zeros((r + 1, r + 1))
@@ -94,7 +108,7 @@ def transforms(r: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _both_sides(matrix: np.ndarray, grid: list[list[jax.Array]]) -> list[list[jax.Array]]:
-    """M X M^T, the elements of X being arrays; written out, because XLA fuses sums but not products with a small matrix."""
+    """M X M^T, where the elements of X are arrays. Written as sums, because XLA fuses sums but not small matrix products."""
     half = [[_combine(row, column) for column in zip(*grid, strict=True)] for row in matrix]
     return [[_combine(row, line) for row in matrix] for line in half]
 

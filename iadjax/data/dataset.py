@@ -1,4 +1,4 @@
-"""What every source of images yields: a list of items per split, and a function that reads one."""
+"""`Dataset`, which every source of images makes: a list of items for each part, and a function that reads one."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -24,11 +24,11 @@ class Item(NamedTuple):
       mask: the mask file (or the annotation that a mask is drawn from), or None.
       masks: every mask file, where one image has several; `mask` is the first of them.
       xyz: the files of the 3-D points of an RGB-D image; empty for a plain image.
-      tile: (top, left) of the part of it that is meant, after resize and crop; None: all of it.
+      tile: (top, left) of the tile that the item stands for, after resize and crop; None: the whole image.
       rotation: degrees by which it is rotated counter-clockwise after reading, before any resize (the copies of "few_shot");
         its path ends in them.
 
-    A file is a path, or anything hashable with `read_bytes()` that prints as its name.
+    A file is a path, or a hashable object with `read_bytes()` whose text is its name.
     """
 
     path: str

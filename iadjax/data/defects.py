@@ -1,4 +1,4 @@
-"""Single defects of an image with their saturation areas, as MVTec LOCO AD annotates them (Bergmann et al., IJCV 2022)."""
+"""Single defects of an image with their saturation areas, as in MVTec LOCO AD (Bergmann et al., IJCV 2022)."""
 
 import json
 from collections.abc import Mapping, Sequence

@@ -53,7 +53,7 @@ def opened(file: Path):
 
 
 def to_float(image: np.ndarray) -> np.ndarray:
-    """float32 in [0, 1]."""
+    """An image as float32 in [0, 1]: uint8 is divided by 255, float32 stays as it is."""
     return image if image.dtype == np.float32 else image.astype(np.float32) / np.float32(255)
 
 
@@ -61,6 +61,13 @@ _UNIT = np.arange(256, dtype=np.float32) / np.float32(255)
 
 
 def unit_range(image: jax.Array) -> jax.Array:
-    """`to_float` on the device, bit for bit: uint8 crosses the bus in a quarter of the bytes."""
-    # a table, because XLA turns the division by a constant into a product that rounds otherwise
+    """`to_float` on the device, with the same bits. A uint8 image takes a quarter of the bytes on its way there.
+
+    Args:
+      image: uint8, or float32 in [0, 1].
+
+    Returns:
+      float32 in [0, 1], of the same shape.
+    """
+    # a table, because XLA replaces the division by a product, which rounds differently
     return image if image.dtype == jnp.float32 else jnp.asarray(_UNIT)[image.astype(jnp.int32)]

@@ -1,7 +1,7 @@
 """The input pipeline: items to batches of one static shape, by Grain.
 
-Decoding and resizing run in threads of the loader. The order is a function of (seed, epoch) alone, so a run that resumes
-asks for the same epoch from a later batch and sees what the uninterrupted run would have seen.
+Decoding and resizing run in threads of the loader. The order depends on seed, phase and epoch alone. So a resumed run sees the
+batches that the uninterrupted run would have seen.
 """
 
 import functools
@@ -35,7 +35,7 @@ def read_transformed(dataset: Dataset, transform: Transform, item: Item) -> tupl
 
 
 def whole_size(dataset: Dataset, transform: Transform, items: Sequence[Item]) -> tuple[int, int]:
-    """(height, width) of the images of a split after resize and crop, by its first one."""
+    """(height, width) of the images of a split after resize and crop, from its first image."""
     return transform.resample(read(dataset, items[0])[0]).shape[:2]
 
 
@@ -47,12 +47,12 @@ def in_tiles(dataset: Dataset, transform: Transform, items: Sequence[Item]) -> S
 
 
 def num_batches(items: Sequence[Item], batch_size: int, anomaly_fraction: float = 0.0, group: str = "") -> int:
-    """Batches of one pass, the padded last one included."""
+    """The number of batches of one pass, with the padded last one."""
     return len(_plan(items, batch_size, (0,), anomaly_fraction, group))
 
 
 def _num_anomalies(batch_size: int, fraction: float) -> int:
-    """Rows of a batch that are labelled anomalies: at least one, and at least one row is left for a normal image."""
+    """The number of labelled anomalies in a batch: at least one, and at most all rows but one."""
     return min(max(1, round(fraction * batch_size)), batch_size - 1)
 
 
@@ -123,9 +123,9 @@ def batches(
       transform: resize and crop.
       batch_size: rows of a batch; a shorter one is padded with zeros and `valid=False`.
       shuffle: words that seed the order (seed, phase, epoch), or None for the order of `items`.
-      start: batches to leave out at the beginning.
+      start: the number of batches to leave out at the beginning.
       workers: threads that decode; 0 decodes in the caller's thread.
-      process: (index, count); each process reads its own part of every batch, a run of neighbouring rows.
+      process: (index, count); each process reads its own part of every batch, consecutive rows.
       multiple: every batch is padded to a multiple of so many rows (devices); a multiple of the number of processes.
       raw: images of 8 bits stay uint8, for `images.unit_range` on the device; float32 in [0, 1] otherwise.
       inputs, prepare: of the detector, see `Detector`.
@@ -144,7 +144,7 @@ def batches(
         return transform.resample(image), transform.mask(mask)
 
     if transform.tile is not None:
-        # the tiles of an image follow each other: it is decoded once
+        # the tiles of an image are consecutive, so it is decoded once
         whole = functools.lru_cache(_DECODED)(whole)
 
     def pixels(item: Item):
@@ -159,8 +159,8 @@ def batches(
         return (image, mask) if item.tile is None else tuple(cut(each, item.tile, transform.tile) for each in (image, mask))
 
     def load(row: tuple[int, int]):
-        place, position = row
-        if place < 0:
+        drawn, position = row
+        if drawn < 0:
             return ()
         item = items[position]
         image, mask = pixels(item)
@@ -175,7 +175,7 @@ def batches(
         if prepare:
             extra |= prepare(to_float(image), extra)
         if augment:
-            rng = np.random.default_rng((*shuffle, _AUGMENT, place))
+            rng = np.random.default_rng((*shuffle, _AUGMENT, drawn))
             others = [other for other in partners[item.category] if other != position] or [position]
 
             def draw():

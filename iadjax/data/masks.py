@@ -91,13 +91,18 @@ def _plane(file: Path) -> np.ndarray:
     array = _array(file)
     while array.ndim > 2 and 1 in array.shape:
         array = array.squeeze(array.shape.index(1))
-    if array.ndim == 3 and array.shape[-1] in (2, 3, 4):
-        # without alpha
-        array = array[..., : 3 if array.shape[-1] > 2 else 1].max(axis=-1)
+    array = _without_alpha(array)
     if array.ndim != 2 or array.dtype.kind not in "biuf":
         raise UserError(f"the mask {file} must be one 2-D array, got {array.shape} of {array.dtype}")
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise UserError(f"the mask {file} holds NaN or infinite values; write it with 0 and 255 alone")
+    return array
+
+
+def _without_alpha(array: np.ndarray) -> np.ndarray:
+    """The largest channel of `[H, W, 2 to 4]` without alpha; other arrays as they are."""
+    if array.ndim == 3 and array.shape[-1] in (2, 3, 4):
+        return array[..., : 3 if array.shape[-1] > 2 else 1].max(axis=-1)
     return array
 
 
@@ -125,7 +130,7 @@ read_mask = MaskReader()
 
 
 def read_values(file: Path) -> np.ndarray:
-    """The stored values of a mask whose values are codes, `[H, W]`: the indices of a palette, the first channel of colours.
+    """The stored values of a mask whose values are codes, `[H, W]`: the indices of a palette, or the largest colour channel.
 
     Raises:
       UserError: the file cannot be read as an image; it is named.
@@ -135,7 +140,7 @@ def read_values(file: Path) -> np.ndarray:
             array = np.asarray(image)
     except UNREADABLE as error:
         raise UserError(f"cannot read the mask {file} ({reason(error)}); repair or remove it") from error
-    return array[..., 0] if array.ndim == 3 else array
+    return _without_alpha(array)
 
 
 def read_coded_mask(file: Path) -> np.ndarray:

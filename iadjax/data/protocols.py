@@ -1,4 +1,4 @@
-"""Protocols: a data set's index to train, validation and test items; seeded, and no detector has a branch on them."""
+"""Protocols: which images of a data set are for training, validation and test. No detector knows the protocol."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -11,19 +11,19 @@ from iadjax.errors import UserError, did_you_mean
 __all__ = ["NAMES", "SEQUENCES", "Split", "split"]
 
 SEQUENCES = ("continual", "transfer")
-"""Protocols of several fits, one after another: `iadjax.fit_sequence`."""
+"""Protocols of several successive fits: `iadjax.fit_sequence`."""
 
 NAMES = ("few_shot", "multi_class", "noisy", "supervised", "unsupervised", "zero_shot", *SEQUENCES)
 
 MOST_NOISE = 0.75
-"""The largest share of the anomalous test images that "noisy" may move (IM-IAD)."""
+"""The largest fraction of the anomalous test images that "noisy" may move (IM-IAD)."""
 
-# salts that keep the draws apart: which images are held out, which shots, which anomalies, which noise
+# salts: shots, labelled anomalies, label noise and held-out images are drawn independently
 _SHOTS, _ANOMALIES, _NOISE = 1, 2, 3
 
 
 class Split(NamedTuple):
-    """Who is seen when: `train` by the detector, `validation` (held-out normals) by thresholds, `test` by metrics."""
+    """`train` is for the detector, `validation` (held-out normal images) for thresholds, `test` for metrics."""
 
     train: tuple[Item, ...]
     validation: tuple[Item, ...]
@@ -46,7 +46,7 @@ def split(
     test_batch: bool = False,
     source: str = "",
 ) -> Split:
-    """The protocol `name` applied to a data set.
+    """Applies the protocol `name` to a data set.
 
     - "unsupervised": all normal training images but the held-out ones.
     - "multi_class": the same, with several categories: one model for all of them (You et al., NeurIPS 2022).
@@ -54,18 +54,18 @@ def split(
       copies, rotated by equal steps, the shot itself included (IM-IAD, Xie et al. 2023: 5).
     - "noisy": label noise. Per category, `noise_ratio` times the number of training images (Xie et al.'s code) are anomalous
       test images that pass for normal, but at most 75 % of those. They leave the test, unless `keep_in_test` is set.
-    - "supervised": as "unsupervised", and `num_anomalies` anomalous test images per category (or those of `dataset.anomalies`
-      where there are any) go over to `train` with their labels (Ding et al., CVPR 2022: the "general" setting, or with
-      `defect` the "hard" one, where one kind of defect is known and all of its images leave the test).
-    - "zero_shot": no training and no held-out images; with `test_batch` the unlabelled test images are trained on (batched
-      zero-shot), which is the one protocol where test images are seen.
+    - "supervised": as "unsupervised", and `num_anomalies` anomalous images per category are added to `train` with their labels.
+      They come from `dataset.anomalies` if there are any, else from the test. That is the "general" setting of Ding et al.
+      (CVPR 2022). With `defect` it is their "hard" setting: one kind of defect is known, and all of its images leave the test.
+    - "zero_shot": no training and no held-out images. With `test_batch` the detector is fitted on the unlabelled test images
+      (batched zero-shot); no other protocol shows test images to a detector.
     - "continual" and "transfer" are sequences of fits; each of their steps is "unsupervised" or "few_shot".
 
     Args:
       dataset: the index.
       name: see above.
       holdout: fraction of the normal training images that is held out for thresholds, in [0, 1); 0 holds out none. A data
-        set with a validation part of its own holds out that part instead, whatever the fraction above 0.
+        set with a validation part of its own holds out that part instead, for any fraction above 0.
       seed: draws the images.
       num_shots, rotations: "few_shot" and "transfer" only, at least 1.
       shots_by_name: the shots are the images `seed` * `num_shots` onwards in the order of their names, of all normal training

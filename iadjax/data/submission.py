@@ -1,4 +1,4 @@
-"""What the server of MVTec AD 2 takes: maps of the private test images, as scores and as decisions.
+"""Submissions to the server of MVTec AD 2: maps of the private test images, as scores and as decisions.
 
 Layout: anomaly_images/<category>/<test_private|test_private_mixed>/<image>.tiff, float16 of the image's size, and
 anomaly_images_thresholded/... .png, 0 and 255. MVTec's own checker, offered beside the data set, packs that folder.
@@ -26,7 +26,7 @@ def write_submission(workdir: str | Path, output: str | Path, threshold: float |
     Args:
       workdir: an evaluated run with data.name=mvtec_ad_2_private and evaluate.save_maps=True.
       output: the folder of the submission.
-      threshold: a pixel is anomalous from this score on; None takes the run's decision threshold for images.
+      threshold: a pixel is anomalous if its score is at least this; None takes the run's decision threshold for images.
 
     Returns:
       The number of images.
@@ -41,7 +41,7 @@ def write_submission(workdir: str | Path, output: str | Path, threshold: float |
     if threshold is None:
         threshold = float(_json(workdir / "threshold.json")["value"])
     dataset = data.load(NAME, root=config["root"], category=config["category"])
-    # all maps are looked at before any is written
+    # nothing is written if a map is missing
     missing = [item.path for item in dataset.test if not _map_file(workdir, item).is_file()]
     if missing:
         raise UserError(
@@ -56,10 +56,10 @@ def write_submission(workdir: str | Path, output: str | Path, threshold: float |
         # NaN fails too
         if not (np.abs(scores) <= np.finfo(np.float16).max).all():
             raise UserError(f"the map {_map_file(workdir, item)} holds scores beyond float16 (65504), which the server takes")
-        place = Path(item.path)
-        with files.replacing((output / "anomaly_images" / place).with_suffix(".tiff")) as temporary:
+        path = Path(item.path)
+        with files.replacing((output / "anomaly_images" / path).with_suffix(".tiff")) as temporary:
             tifffile.imwrite(temporary, scores.astype(np.float16))
-        with files.replacing((output / "anomaly_images_thresholded" / place).with_suffix(".png")) as temporary:
+        with files.replacing((output / "anomaly_images_thresholded" / path).with_suffix(".png")) as temporary:
             Image.fromarray(((scores >= threshold) * 255).astype(np.uint8)).save(temporary, format="PNG")
     return len(dataset.test)
 

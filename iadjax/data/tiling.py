@@ -1,7 +1,7 @@
-"""Tiles: large images as overlapping parts of one size, and their maps put together again without seams.
+"""Tiles: large images are cut into overlapping parts of one size, and the maps of the parts are blended.
 
-A tile is an image like any other for fitting, so every detector can be fitted on tiles; memory is that of a batch of tiles,
-whatever the size of the images.
+For a detector a tile is an image, so every detector can be fitted on tiles. Memory is that of a batch of tiles, whatever the
+size of the images.
 """
 
 from collections.abc import Sequence
@@ -12,17 +12,17 @@ import numpy as np
 from iadjax.data.dataset import Item
 from iadjax.errors import UserError
 
-__all__ = ["blend", "cut", "places", "tiled"]
+__all__ = ["blend", "cut", "positions", "tiled"]
 
 
 @lru_cache(maxsize=16)
-def places(size: tuple[int, int], tile: tuple[int, int], overlap: float) -> tuple[tuple[int, int], ...]:
-    """(top, left) of the tiles that cover an image, row by row, spread evenly.
+def positions(size: tuple[int, int], tile: tuple[int, int], overlap: float) -> tuple[tuple[int, int], ...]:
+    """Positions (top, left) of the tiles that cover an image, evenly spaced, row by row.
 
     Args:
       size: (height, width) of the image.
       tile: (height, width) of a tile.
-      overlap: the least share of a tile that its neighbour covers too, in [0, 1).
+      overlap: the least fraction of a tile that its neighbour covers too, in [0, 1).
 
     Raises:
       UserError: the tile is larger than the image.
@@ -41,30 +41,30 @@ def places(size: tuple[int, int], tile: tuple[int, int], overlap: float) -> tupl
 
 
 def tiled(items: Sequence[Item], size: tuple[int, int], tile: tuple[int, int], overlap: float) -> list[Item]:
-    """Every item once for each of its tiles."""
-    return [item._replace(tile=place) for item in items for place in places(size, tile, overlap)]
+    """Every item once for each of its tiles; arguments and errors as `positions`."""
+    return [item._replace(tile=position) for item in items for position in positions(size, tile, overlap)]
 
 
-def cut(array: np.ndarray, place: tuple[int, int], tile: tuple[int, int]) -> np.ndarray:
-    """One tile `[h, w, ...]` of `[H, W, ...]`."""
-    return array[place[0] : place[0] + tile[0], place[1] : place[1] + tile[1]]
+def cut(array: np.ndarray, position: tuple[int, int], tile: tuple[int, int]) -> np.ndarray:
+    """The tile `[h, w, ...]` at `position` (top, left) of an array `[H, W, ...]`."""
+    return array[position[0] : position[0] + tile[0], position[1] : position[1] + tile[1]]
 
 
 def blend(maps: Sequence[np.ndarray], size: tuple[int, int], tile: tuple[int, int], overlap: float) -> np.ndarray:
-    """The map of the whole image: where tiles overlap, their mean with weights that fall linearly towards their edges.
+    """The map of the whole image. Overlapping tiles are averaged with weights that fall linearly towards their edges.
 
     Args:
-      maps: `[h, w]` float32 each, in the order of `places`.
-      size, tile, overlap: as for `places`.
+      maps: `[h, w]` float32 each, in the order of `positions`.
+      size, tile, overlap: as for `positions`.
 
     Returns:
-      `[H, W]` float32; the values of a tile where it is alone.
+      `[H, W]` float32; where only one tile is, its own values.
     """
     rows, columns = (np.minimum(np.arange(1, part + 1), np.arange(part, 0, -1)) for part in tile)
     weight = (rows[:, None] * columns).astype(np.float64)
     total, weights = np.zeros(size), np.zeros(size)
-    for place, values in zip(places(size, tile, overlap), maps, strict=True):
-        window = (slice(place[0], place[0] + tile[0]), slice(place[1], place[1] + tile[1]))
+    for position, values in zip(positions(size, tile, overlap), maps, strict=True):
+        window = (slice(position[0], position[0] + tile[0]), slice(position[1], position[1] + tile[1]))
         total[window] += weight * values
         weights[window] += weight
     return (total / weights).astype(np.float32)

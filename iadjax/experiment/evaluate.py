@@ -147,7 +147,7 @@ def _speed(run: Run, item: Item) -> dict[str, float]:
     """Milliseconds for one image and images a second in batches, both after a warm-up; input on the host."""
     image = run.transform.resample(data.read(run.data.dataset, item)[0])
     tile = run.transform.tile
-    number = 1 if tile is None else len(data.tiling.places(image.shape[:2], tile, run.transform.overlap))
+    number = 1 if tile is None else len(data.tiling.positions(image.shape[:2], tile, run.transform.overlap))
     part = image if tile is None else data.tiling.cut(image, (0, 0), tile)
     further = {name: run.resample(name, run.data.dataset.points(item)) for name in run.detector.inputs}
     size = run.config["data"]["batch_size"]

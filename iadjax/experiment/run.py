@@ -152,7 +152,7 @@ class Run:
             one = score_images([image], lambda x: x, 1, self.predict_batch, {name: [value] for name, value in extra.items()})
             return jax.tree.map(lambda x: x[0], one)
         size, batch = image.shape[:2], self.config["data"]["batch_size"]
-        where = tiling.places(size, tile, overlap)
+        where = tiling.positions(size, tile, overlap)
         tiles = [tiling.cut(image, place, tile) for place in where]
         cut = {name: [tiling.cut(value, place, tile) for place in where] for name, value in extra.items()}
         parts = score_images(tiles, lambda x: x, batch, self.predict_batch, cut)
@@ -175,7 +175,7 @@ class Run:
         seen, number, size = items, 1, None
         if tile is not None and items:
             size = data.whole_size(self.data.dataset, self.transform, items)
-            seen, number = tiling.tiled(items, size, tile, overlap), len(tiling.places(size, tile, overlap))
+            seen, number = tiling.tiled(items, size, tile, overlap), len(tiling.positions(size, tile, overlap))
         rows: list[tuple[float, np.ndarray | None]] = []
         done = 0
         with progress.track(name, len(items), "image") as report:

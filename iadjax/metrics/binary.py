@@ -1,4 +1,4 @@
-"""Metrics of scores against binary labels, for images or pixels alike: exact, ties handled as scikit-learn does.
+"""Metrics of scores against binary labels, for images or pixels; exact, with ties as in scikit-learn.
 
 The decision rule everywhere: anomalous if and only if score >= threshold. Scores are used raw: no sigmoid, no clamping.
 """
@@ -64,10 +64,10 @@ class PrecisionRecallF1(NamedTuple):
 
 
 def auroc(scores: Any, labels: Any) -> float:
-    """Area under the ROC curve: the chance that an anomalous score exceeds a normal one, ties counting half.
+    """Area under the ROC curve: the probability that an anomalous score exceeds a normal one; ties count half.
 
-    AUROC = sum over pairs of ([s+ > s-] + [s+ = s-] / 2) / (P Q), which is the trapezoid under the ROC curve whose vertices
-    are all distinct scores (Fawcett 2006, An introduction to ROC analysis).
+    AUROC = sum over pairs of ([s+ > s-] + [s+ = s-] / 2) / (P Q). That is the area by trapezoids under the ROC curve with a
+    vertex at every distinct score (Fawcett, An introduction to ROC analysis, 2006).
 
     Args:
       scores: any shape; NumPy or JAX; higher is more anomalous. A JAX array on an accelerator is sorted there.
@@ -118,7 +118,7 @@ def roc_curve(scores: Any, labels: Any) -> ROCCurve:
     An absent class makes its rate NaN, with one warning. Arguments and errors as `auroc`.
     """
     true, false, thresholds = vertices(*as_flat(scores, labels))
-    return ROCCurve(_share(false), _share(true), thresholds)
+    return ROCCurve(_fraction(false), _fraction(true), thresholds)
 
 
 def pr_curve(scores: Any, labels: Any) -> PRCurve:
@@ -130,16 +130,16 @@ def pr_curve(scores: Any, labels: Any) -> PRCurve:
     xp = namespace(true)
     # nothing is flagged at +inf
     precision = xp.where(true + false > 0, real(true) / xp.maximum(true + false, 1), 1.0)
-    return PRCurve(precision, _share(true), thresholds)
+    return PRCurve(precision, _fraction(true), thresholds)
 
 
-def _share(counts: Any) -> Any:
+def _fraction(counts: Any) -> Any:
     with np.errstate(invalid="ignore"):
         return real(counts) / counts[-1]
 
 
 def confusion(scores: Any, labels: Any, threshold: float) -> tuple[int, int, int, int]:
-    """(TP, FP, FN, TN) with the rule score >= threshold; errors as `auroc`. Of arrays on an accelerator only these leave it."""
+    """(TP, FP, FN, TN) with the rule score >= threshold; errors as `auroc`."""
     scores, labels = as_flat(scores, labels)
     count = _jitted_confusion if isinstance(scores, jax.Array) else flag_counts
     true, flags, positives = (int(each) for each in count(scores, labels, least_at(threshold, scores.dtype)))
@@ -174,7 +174,7 @@ def precision_recall_f1(scores: Any, labels: Any, threshold: float) -> Precision
 
 
 def image_metrics(scores: Any, labels: Any) -> dict[str, float]:
-    """`image_auroc`, `image_ap` and `image_f1max` from one sorted pass; NaN, with one warning, when a class is absent.
+    """`image_auroc`, `image_ap` and `image_f1max` from one sort; NaN, with one warning, when a class is absent.
 
     Args and raises as `auroc`.
     """
@@ -195,19 +195,19 @@ def ranks_or_none(scores: Any, labels: Any) -> Ranks | None:
 
 
 def ranks_auroc(ranks: Ranks) -> Any:
-    """`auroc` of both classes present."""
+    """`auroc`; both classes must be present."""
     before, at = (real(each) / ranks.negatives for each in (ranks.false_before, ranks.false))
     return total(ranks.count * ramp_area(before, at, 1.0)) / ranks.positives
 
 
 def ranks_average_precision(ranks: Ranks) -> Any:
-    """`average_precision` of both classes present."""
+    """`average_precision`; both classes must be present."""
     return total(ranks.count * (real(ranks.true) / (ranks.true + ranks.false))) / ranks.positives
 
 
 def ranks_f1_max(ranks: Ranks) -> tuple[Any, Any]:
-    """`f1_max` with its threshold, of both classes present."""
-    # passing a negative alone lowers F1, so that the maximum lies at the score of a positive
+    """`f1_max` with its threshold; both classes must be present."""
+    # a further negative alone lowers F1, so the maximum is at the score of a positive
     return best(2 * real(ranks.true) / (real(ranks.true + ranks.false) + ranks.positives), ranks)
 
 
@@ -215,8 +215,8 @@ def best(values: Any, ranks: Ranks) -> tuple[Any, Any]:
     """The largest of `values` at the scores of positives, and the highest threshold that reaches it."""
     xp = namespace(values)
     values = xp.where(ranks.count > 0, values, -1.0)
-    place = xp.argmax(values)
-    return values[place], ranks.thresholds[place]
+    index = xp.argmax(values)
+    return values[index], ranks.thresholds[index]
 
 
 def vertices(

@@ -1,4 +1,4 @@
-"""What the metrics accept, and one clear error for everything else."""
+"""Checks of the inputs of metrics."""
 
 import warnings
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ __all__ = [
 
 
 def on_accelerator(array: Any) -> bool:
-    """Whether `array` is a JAX array that lives on something else than the CPU."""
+    """Whether `array` is a JAX array on an accelerator."""
     return isinstance(array, jax.Array) and all(device.platform != "cpu" for device in array.devices())
 
 
@@ -48,7 +48,7 @@ def as_flat(scores: Any, labels: Any, what: str = "scores", labels_what: str = "
 
 
 def device_scores(scores: jax.Array, what: str = "scores") -> jax.Array:
-    """`as_scores` of an array that stays on its accelerator; narrow floats and integers become float32."""
+    """`as_scores` for an array on an accelerator, where it stays; narrow floats and integers become float32."""
     if scores.dtype not in (jnp.float32, jnp.float64):
         scores = scores.astype(jnp.float32)
     finite, nan = (int(each) for each in _census(scores))
@@ -68,7 +68,7 @@ def _label_census(labels: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def least_at(threshold: float, dtype: Any) -> np.floating:
-    """The least value of a float dtype at or above a threshold: no score is compared with a rounded threshold."""
+    """The least value of a float dtype at or above a threshold, so that no score is compared with a rounded threshold."""
     kind = np.dtype(dtype).type
     with np.errstate(over="ignore"):
         value = kind(threshold)
@@ -84,7 +84,7 @@ def _check_finite(finite: int, nan: int, total: int, what: str) -> None:
 
 
 def as_scores(values: Any, what: str = "scores") -> np.ndarray:
-    """Host array of finite floats: float32 and float64 as they are, what float32 holds exactly as float32, else float64."""
+    """Scores as a host array of finite floats. Types that float32 holds exactly become float32; others become float64."""
     array = np.asarray(values)
     if array.dtype.kind not in "biuf" and array.dtype.name != "bfloat16":
         raise UserError(f"{what} must be real numbers, got dtype {array.dtype}")

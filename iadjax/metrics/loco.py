@@ -29,7 +29,8 @@ KINDS = ("structural", "logical")
 def spro(maps: Sequence[Any], defects: Sequence[Sequence[Defect]], threshold: float) -> float:
     """Saturated per-region overlap at a threshold: sPRO = (1 / m) sum_i min(|A_i & P| / s_i, 1).
 
-    A_i are the pixels of the i-th of all m defects, s_i its saturation area, P the pixels with score >= threshold.
+    A_i are the pixels of the i-th of all m defects, s_i is its saturation area in pixels. P are the pixels with
+    score >= threshold.
 
     Args:
       maps: one `[H, W]` array per image.
@@ -109,10 +110,10 @@ def _jitted_steps(scores: jax.Array, index: jax.Array, saturation: float) -> tup
 _jitted_rank = jax.jit(device_rank)
 
 
-def saturated(place: Any, saturation: float) -> Any:
-    """What the j-th highest pixel of a defect adds to min(j / s, 1): the sum over those >= t is that defect's term of sPRO."""
-    xp = namespace(place)
-    return xp.clip(saturation - place, 0, 1) / saturation
+def saturated(position: Any, saturation: float) -> Any:
+    """What the pixel at this position (0 is the highest score) adds to a defect's term of sPRO, min(area found / s, 1)."""
+    xp = namespace(position)
+    return xp.clip(saturation - position, 0, 1) / saturation
 
 
 def free_pixels(shape: tuple[int, int], defects: Sequence[Defect]) -> np.ndarray:

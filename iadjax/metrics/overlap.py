@@ -1,9 +1,9 @@
 """Areas under curves of a true positive rate, or of an overlap, over a false positive rate.
 
-Every such curve is a sum of ramps, one per positive: y(x) = sum_e w_e ramp_e(x), where ramp_e rises on a straight line from 0
-at the share of negatives above the positive's score to 1 at the share at or above it: a step where no negative is tied. So an
-area is a sum over positives of their weight times the area under one ramp, in closed form: no grid, no binning. The same lines
-serve NumPy on the host and jax.numpy under `jax.jit`.
+Every such curve is a sum of ramps, one for each positive: y(x) = sum_e w_e ramp_e(x). ramp_e is 0 up to the fraction of
+negatives above the positive's score. From there it rises on a straight line to 1 at the fraction at or above it. It is
+a step if no negative has that score. So an area is a sum over positives: weight times area under one ramp, in closed form.
+There is no grid and no binning. The same code serves NumPy on the host and jax.numpy under `jax.jit`.
 """
 
 from collections.abc import Sequence
@@ -47,6 +47,10 @@ def ramp_area(before: Any, at: Any, limit: float) -> Any:
 
     Args:
       before, at: `[n]` floats, 0 <= before <= at.
+      limit: in (0, 1].
+
+    Returns:
+      `[n]` floats.
     """
     xp = namespace(before)
     inside = xp.clip(limit - before, 0, None)
@@ -67,12 +71,13 @@ def log_ramp_area(before: Any, at: Any, lower: float, upper: float) -> Any:
 def polyline(before: Any, at: Any, overlap: Any) -> tuple[Any, Any]:
     """The whole curve as (x, y), from (0, 0) to x = 1.
 
-    At each distinct score t of positives, descending, it moves on a straight line from the share of negatives > t to the share
-    >= t; between two of them y is constant. The vertices at scores of negatives alone lie on these lines and are left out.
+    At each distinct score t of positives, descending, x moves from the fraction of negatives > t to the fraction >= t, and y
+    rises on a straight line. Between two such scores y is constant. Vertices at scores of negatives alone lie on these lines
+    and are left out.
 
     Args:
-      before: `[M]` share of the negatives > t.
-      at: `[M]` share of the negatives >= t.
+      before: `[M]` fraction of the negatives > t.
+      at: `[M]` fraction of the negatives >= t.
       overlap: `[M]` y at t.
     """
     xp = namespace(before)

@@ -18,9 +18,9 @@ class PIMOCurve(NamedTuple):
     """The curve of one anomalous image, by its vertices in order of increasing false positive rate.
 
     Attributes:
-      image: its place among the images.
+      image: its index among the images.
       fpr: `[M]` float64 (JAX's default float on an accelerator), the shared false positive rate.
-      tpr: `[M]` likewise, share of the image's marked pixels that are found.
+      tpr: `[M]` likewise, fraction of the image's marked pixels that are found.
     """
 
     image: int
@@ -31,9 +31,9 @@ class PIMOCurve(NamedTuple):
 def pimo(maps: Any, masks: Any) -> list[PIMOCurve]:
     """Per-image overlap curves; exact, no binning.
 
-    For the anomalous image i, TPR_i(t) = share of its marked pixels with score >= t, over the shared
-    FPR(t) = mean over the normal images (those whose mask is empty) of the share of their pixels with score >= t. Straight
-    lines in FPR join the vertices.
+    TPR_i(t) = fraction of the marked pixels of the anomalous image i with score >= t.
+    FPR(t) = fraction of the pixels with score >= t, averaged over the normal images, whose mask is empty.
+    Straight lines in FPR join the vertices.
 
     Args:
       maps: `[N, H, W]`, or a list of `[H, W]` arrays whose sizes may differ; NumPy or JAX. Normal pixels on an accelerator are
@@ -64,7 +64,7 @@ def aupimo(maps: Any, masks: Any, fpr_bounds: tuple[float, float] = (1e-5, 1e-4)
     """Area under each PIMO curve over the logarithm of the shared false positive rate F, between two bounds L and U.
 
     AUPIMO_i = (1 / log(U / L)) * integral from L to U of TPR_i d log F; in [0, 1]. Each straight piece of the curve is
-    integrated in closed form, so that there is no grid of thresholds.
+    integrated in closed form; there is no grid of thresholds.
 
     Args:
       maps, masks: as in `pimo`; on an accelerator everything but the areas stays there.
@@ -114,7 +114,7 @@ def shared_fpr(thresholds: Any, values: Any, above: Any) -> tuple[Any, Any]:
     Args:
       thresholds: `[n]` floats.
       values: `[Q]` pixels of the normal images, ascending.
-      above: `[Q + 1]` the rate of the pixels from each place of `values` on, then 0.
+      above: `[Q + 1]` the rate of the pixels from each index of `values` on, then 0.
     """
     xp = namespace(values)
     return above[xp.searchsorted(values, thresholds, side="right")], above[xp.searchsorted(values, thresholds, side="left")]

@@ -1,4 +1,4 @@
-"""Metrics of anomaly maps against masks, pooled over all pixels of all images, from one sorted pass."""
+"""Metrics of anomaly maps against masks, pooled over all pixels of all images, from one sort."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
@@ -29,11 +29,12 @@ class PROCurve(NamedTuple):
 def aupro(maps: Any, masks: Any, fpr_limit: float | Sequence[float] = 0.3) -> float | tuple[float, ...]:
     """Area under the per-region overlap over the false positive rate, to a limit and divided by it; exact.
 
-    PRO(t) = (1 / K) sum_k |{score >= t} & C_k| / |C_k| over the K 8-connected components C_k of all masks; FPR(t) = share of
-    the defect-free pixels of all images with score >= t. The curve begins at (0, 0), has a vertex at every distinct score
-    (tied pixels are one step), and is integrated by the trapezoid with linear interpolation at the limit:
-    AU-PRO = (1 / limit) * integral from 0 to limit of PRO d FPR. No binning. (Bergmann et al. 2021, The MVTec Anomaly
-    Detection Dataset, IJCV.)
+    PRO(t) = (1 / K) sum_k |{score >= t} & C_k| / |C_k| over the K 8-connected components C_k of all masks.
+    FPR(t) = fraction of the defect-free pixels of all images with score >= t.
+    AU-PRO = (1 / limit) * integral from 0 to limit of PRO d FPR, by trapezoids, with linear interpolation at the limit.
+
+    The curve begins at (0, 0) and has a vertex at every distinct score; tied pixels are one step. There is no binning.
+    Source: Bergmann et al., The MVTec Anomaly Detection Dataset, IJCV 2021.
 
     Args:
       maps: `[N, H, W]`, or a list of `[H, W]` arrays whose sizes may differ; float32 or float64; NumPy or JAX. A JAX array on
@@ -69,13 +70,13 @@ def pro_curve(maps: Any, masks: Any) -> PROCurve:
     weights = namespace(scores).asarray(spread, real(scores[:0]).dtype)
     reason = "the PRO curve needs a defect and defect-free pixels; the axis of the absent one"
     covered, false, thresholds = vertices(scores, labels, weights, reason)
-    # a running sum of shares ends at 1 but for rounding
+    # a running sum of fractions ends at 1 but for rounding
     with np.errstate(invalid="ignore"):
         return PROCurve(real(false) / false[-1], covered / covered[-1], thresholds)
 
 
 def pixel_metrics(maps: Any, masks: Any) -> dict[str, float]:
-    """All pixel metrics from one sorted pass.
+    """All pixel metrics from one sort.
 
     `pixel_auroc`, `pixel_ap`, `pixel_f1max` (definitions: `auroc`, `average_precision`, `f1_max` over the pooled pixels) and
     `aupro`, `aupro_05`, `aupro_01` (AU-PRO to the FPR limits .3, .05, .01).
@@ -138,7 +139,7 @@ def dice(maps: Any, masks: Any, threshold: float) -> float:
 
 
 def ranks_iou_max(ranks: Ranks) -> tuple[Any, Any]:
-    """`iou_max` with its threshold, of both classes present."""
+    """`iou_max` with its threshold; both classes must be present."""
     return best(real(ranks.true) / (real(ranks.false) + ranks.positives), ranks)
 
 

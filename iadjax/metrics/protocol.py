@@ -1,4 +1,4 @@
-"""What every evaluation shares: masks at another resolution, exact or streamed pixel metrics, the mean over categories."""
+"""Steps of every evaluation: masks at another resolution, exact or streamed pixel metrics, the mean over categories."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any

@@ -1,9 +1,8 @@
-"""The one sorted pass that every metric is read from.
+"""One sort of the scores, which serves every metric.
 
-A metric over thresholds changes only where a positive is passed. So it needs, for each score t of a positive, the number of
-positives >= t and the numbers of negatives > t and >= t: exact integers, whatever the number of negatives. On the host the
-negatives are sorted alone, in parts, without indices, which is several times cheaper than an argsort of everything. On an
-accelerator the same counts come from one jitted program of fixed shapes, and they stay there.
+A metric over thresholds needs three exact counts at each score t of a positive: the positives >= t, the negatives > t and the
+negatives >= t. On the host, negatives are sorted alone, in parts, without indices. That is several times cheaper than an
+argsort of everything. On an accelerator, one compiled function of fixed shapes makes the same counts, and they stay there.
 """
 
 import os
@@ -28,7 +27,8 @@ _MOST_PARTS = 8
 class Ranks(NamedTuple):
     """Counts at the scores of the positives, in decreasing order; a score equal to the threshold counts.
 
-    On the host one entry per distinct score; on a device one per positive, tied ones alike, then padding of count and weight 0.
+    On the host there is one entry for each distinct score. On a device there is one for each positive, the same for tied ones,
+    and then padding of count 0 and weight 0.
 
     Attributes:
       thresholds: `[M]` the scores.
@@ -51,7 +51,7 @@ class Ranks(NamedTuple):
 
 
 def apply(formula: Callable, ranks: Ranks, *rest: float) -> Any:
-    """`formula(ranks, *rest)` as Python floats; jitted where the ranks live on a device, so that only its results leave it."""
+    """`formula(ranks, *rest)` as Python floats. It is compiled if the ranks are on a device; only results leave the device."""
     if isinstance(ranks.thresholds, jax.Array):
         return jax.tree.map(float, jax.device_get(_jitted(formula, ranks, *rest)))
     return jax.tree.map(float, formula(ranks, *rest))
@@ -73,7 +73,7 @@ def rank(positives: np.ndarray, negatives: np.ndarray, weights: np.ndarray | Non
 
     Args:
       positives: `[P]` finite floats.
-      negatives: `[Q]` finite floats; left in another order.
+      negatives: `[Q]` finite floats; sorted in place.
       weights: `[P]` float64; None: 1 / P.
     """
     if weights is None:
@@ -133,12 +133,12 @@ def padded_size(count: int) -> int:
 
 @partial(jax.jit, static_argnames="size")
 def rank_labelled(scores: jax.Array, labels: jax.Array, weights: jax.Array | None = None, size: int | None = None) -> Ranks:
-    """Ranks in one jitted program of fixed shapes; also for use inside another `jax.jit`.
+    """Ranks by one compiled function of fixed shapes; also for use inside another `jax.jit`.
 
     Args:
       scores: `[n]` finite floats.
       labels: `[n]` bool.
-      weights: `[size]` float, of the positives in C order, then anything; None: 1 / P.
+      weights: `[size]` float, of the positives in C order, then padding of any value; None: 1 / P.
       size: at least the number of positives; static; None: n.
     """
     (index,) = jnp.nonzero(labels, size=scores.size if size is None else size, fill_value=scores.size)

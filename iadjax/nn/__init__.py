@@ -1,1 +1,1 @@
-"""Flax layers that several detectors share."""
+"""Flax layers that several detectors use."""

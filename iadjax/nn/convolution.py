@@ -1,8 +1,8 @@
-"""Convolutions in the form that is fastest on the platform, all exact; for `nn.layers.Conv`.
+"""Convolutions by the algorithm that is fastest on the platform; for `nn.layers.Conv`.
 
-XLA:CPU convolves at the speed of its matrix products while a network is small, but neither wide kernels over small maps nor
-the gradient with respect to a kernel. Where that is so, one of two forms made of products takes its place on CPUs. Which one
-depends on the shape of one image, on whether the kernel is frozen (`cpu.prepared`) and on whether gradients are taken.
+XLA:CPU is slow for wide kernels over small maps and for gradients with respect to kernels. There, CPUs use one of two other
+algorithms: one matrix product of patches, or Winograd's. The choice depends on the shape of one image, on whether the kernel is
+frozen (`cpu.prepared`) and on whether gradients are taken. It never depends on the batch.
 """
 
 import functools
@@ -20,17 +20,17 @@ from iadjax.cpu.winograd import has_points, tile_products, winograd
 __all__ = ["convolve", "direct"]
 
 
-# measured on two cores with JAX 0.10 and 0.12 (docs/speed.md); sizes of one image, so that no score depends on the batch
+# measured on two cores (docs/dev/speed_history.md); for one image, so that no score depends on the batch
 _POSITIONS = 256
 
-# by whether products are rounded: in bfloat16 they take half as long, but XLA:CPU convolves no faster in it
+# for products in float32 and in bfloat16: XLA:CPU multiplies twice as fast in bfloat16, but does not convolve faster
 _WINOGRAD_CHANNELS = {False: (64, 128), True: (64, 64)}
 
 _PATCH_POSITIONS = {False: _POSITIONS, True: 1024}
 
 _PATCH_CHANNELS = {False: (128, 256), True: (64, 128)}
 
-# kernels whose gradient alone is worth it
+# the least channels of kernels whose gradient alone is computed by Winograd's algorithm
 _GRADIENT_CHANNELS = (64, 64)
 
 _TILED_POSITIONS = 49
@@ -41,14 +41,18 @@ _PRODUCTS, _BYTES = 2**26, 2**28
 def convolve(
     x: jax.Array, kernel: jax.Array, stride: int = 1, pad: int = 0, rounded: bool = False, transformed: Any = None
 ) -> jax.Array:
-    """A convolution, `[B, H, W, C]` and `[h, w, C, O]` to `[B, H', W', O]`, as PyTorch counts `stride` and `pad`.
+    """A convolution with PyTorch's meaning of `stride` and `pad`.
 
     Args:
-      x, kernel: of one dtype, which is that of the result; float32 where `rounded`.
+      x: `[B, H, W, C]`.
+      kernel: `[h, w, C, O]`, of the dtype of `x`; float32 if `rounded`.
       stride, pad: of rows and columns.
-      rounded: products may be of factors rounded to bfloat16. On CPUs they are where that is faster, with sums in float32;
-        elsewhere always, and the result is rounded as well.
-      transformed: `transform_kernel(kernel)`, if that is at hand; in bfloat16 where `rounded`.
+      rounded: factors may be rounded to bfloat16. On CPUs they are where that is faster, and sums stay float32. On other
+        platforms they always are, and so is the result.
+      transformed: `transform_kernel(kernel)` if it was computed before; bfloat16 if `rounded`.
+
+    Returns:
+      `[B, H', W', O]`, of the dtype of `x`.
     """
     if kernel.shape[:2] == (1, 1) and not pad:
         return product(x[:, ::stride, ::stride], kernel[0, 0], rounded)
@@ -67,13 +71,13 @@ def convolve(
             default=lambda x, kernel, _: default(x, kernel),
         )
     if fits and wide and positions >= _POSITIONS:
-        # its tiles and products are ten times the input: computed again for the gradient rather than kept
+        # tiles and products are ten times the input: they are computed again for the gradient instead of kept
         cpu = jax.checkpoint(tiles)
     elif positions <= _PATCH_POSITIONS[rounded] and _wide(kernel.shape, _PATCH_CHANNELS[rounded]):
         patches = functools.partial(patch_product, stride=stride, pad=pad, rounded=rounded)
-        # rounded first they are half the bytes to write, but their gradient would be added up in bfloat16
+        # rounded before, patches take half the bytes; but the sums of their gradient would be bfloat16
         value = (lambda x, kernel: patches(x.astype(jnp.bfloat16), kernel)) if rounded else patches
-        # transforming a kernel takes longer than it saves, unless there are gradients, which come with a batch
+        # transforming a kernel pays only in training, where there is a batch
         trained = tiles if fits and wide else patches
         cpu = value if trained is value else _in_training(value, trained, trained)
     elif rounded:
@@ -89,15 +93,15 @@ def _fits_winograd(shape: Sequence[int], positions: int) -> bool:
     height, width, depth, features = shape
     if not has_points(shape) or positions < _TILED_POSITIONS:
         return False
-    # a smaller one saves less than 0.2 ms a call, and its hundred small programs take a second or two to compile
+    # a smaller one saves less than 0.2 ms a call and takes a second or two longer to compile
     if positions * height * width * depth * features < _PRODUCTS:
         return False
-    # of tiles and products: a tile per four positions, four bytes per number
+    # bytes of tiles and products: one tile for four positions, four bytes for each number
     return positions * (height + 1) ** 2 * (depth + features) <= _BYTES
 
 
 def _in_training(value: Callable, trained: Callable, of_kernel: Callable) -> Callable:
-    """`value(x, kernel)`, but where gradients are taken `trained`, with the gradient of `of_kernel` for the kernel."""
+    """`value(x, kernel)`; where gradients are taken `trained`, with the gradient of `of_kernel` for the kernel."""
     form = jax.custom_vjp(value)
 
     def backward(factors, y):
@@ -115,7 +119,7 @@ def _wide(shape: Sequence[int], least: tuple[int, int]) -> bool:
 
 
 def direct(x: jax.Array, kernel: jax.Array, stride: int = 1, pad: int = 0, rounded: bool = False) -> jax.Array:
-    """The convolution of XLA."""
+    """XLA's own convolution; arguments as `convolve`."""
     factors = (x.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16)) if rounded else (x, kernel)
     y = jax.lax.conv_general_dilated(
         *factors, (stride, stride), ((pad, pad), (pad, pad)), dimension_numbers=("NHWC", "HWIO", "NHWC")

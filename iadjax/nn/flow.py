@@ -12,11 +12,11 @@ __all__ = ["AllInOneBlock"]
 
 
 class AllInOneBlock(nn.Module):
-    """An affine coupling, a scaling per channel and a fixed permutation of the channels (FrEIA's block of that name).
+    """An affine coupling, a scale for each channel and a fixed permutation of the channels (FrEIA's block of this name).
 
-    The first half x1 of the channels conditions the second: x2 -> x2 exp(s(x1)) + t(x1), with s = clamp tanh(0.1 a), t = 0.1 b
-    and (a, b) two convolutions of x1 with a ReLU between. Then y = permute(scale x + offset), with scale = 0.2
-    log(1 + exp(g / 2)) and g such that it starts at 1.
+    1. The first half x1 of the channels conditions the second: x2 -> x2 exp(s(x1)) + t(x1), where s = clamp tanh(0.1 a) and
+       t = 0.1 b. Two convolutions of x1 with a ReLU between them give (a, b).
+    2. y = permute(scale x + offset), where scale = 0.2 log(1 + exp(g / 2)) starts at 1.
 
     Attributes:
       kernel: of both convolutions.
@@ -30,7 +30,7 @@ class AllInOneBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, inverse: bool = False) -> tuple[jax.Array, jax.Array]:
-        """`[B, h, w, C]` to the same shape, and log |det| of this direction's Jacobian `[B]`."""
+        """Maps `[B, h, w, C]` to the same shape, and gives log |det| of the Jacobian of this direction, `[B]`."""
         depth = x.shape[-1]
         second = depth // 2
         first = depth - second
@@ -49,7 +49,7 @@ class AllInOneBlock(nn.Module):
 
         pixels = x.shape[1] * x.shape[2]
         constant = pixels * jnp.sum(jnp.log(scale))
-        # as a matrix: XLA's gradient of an index along channels is slow; exact, every sum has one term
+        # as a matrix product, because XLA's gradient of an index along channels is slow; exact, as every sum has one term
         permute = functools.partial(jnp.matmul, precision="highest")
         matrix = jax.nn.one_hot(order, depth, axis=0)
         if inverse:

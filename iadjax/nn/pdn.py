@@ -27,8 +27,8 @@ class PDN(nn.Module):
 
     Attributes:
       name_of_spec: a key of `SPECS`.
-      features: channels of the output, for which 0 stands in the spec: 384 of a teacher, 768 of a student.
-      padding: as when it is distilled (256 x 256 -> 64 x 64) instead of none (-> 56 x 56).
+      features: channels of the output (0 in the spec): 384 of a teacher, 768 of a student.
+      padding: True for distillation: 256 x 256 pixels give 64 x 64 outputs instead of 56 x 56.
     """
 
     name_of_spec: str
@@ -37,7 +37,7 @@ class PDN(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, channels: tuple[int, int] | None = None) -> jax.Array:
-        """`[B, H, W, 3]`, normalised -> `[B, h, w, features]`, or only the `channels` from the first to before the second."""
+        """Maps normalised images `[B, H, W, 3]` to `[B, h, w, features]`; with `channels` = (first, end) to that range only."""
         spec = SPECS[self.name_of_spec]
         for i, (features, kernel, padding, pool) in enumerate(spec, start=1):
             last = i == len(spec)
@@ -52,7 +52,7 @@ class PDN(nn.Module):
 
 
 def _pool(x: jax.Array, padding: int) -> jax.Array:
-    """2 x 2 average pooling with stride 2; zeros of the padding count, a last odd row or column is left out."""
+    """2 x 2 average pooling with stride 2; zeros of the padding count; an odd last row or column is left out."""
     x = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
     batch, height, width, depth = x.shape
     x = x[:, : height // 2 * 2, : width // 2 * 2]

@@ -1,4 +1,4 @@
-"""Encoders and decoders of plain double convolutions, as DRAEM stacks them."""
+"""Encoders and decoders of double convolutions, as DRAEM uses them."""
 
 import functools
 
@@ -18,10 +18,10 @@ def _scale_init(key, shape, dtype=jnp.float32):
     return 1 + 0.02 * jax.random.normal(key, shape, dtype)
 
 
-def _unit(x, valid, features, name, place):
-    """Convolution, BatchNorm, ReLU, named by their places in a sequence of layers."""
-    x = _conv(features, name=f"{name}_{place}")(x)
-    return nn.relu(BatchNorm(_scale_init, name=f"{name}_{place + 1}")(x, valid))
+def _unit(x, valid, features, name, position):
+    """Convolution, BatchNorm, ReLU; their names hold their positions in a sequence of layers."""
+    x = _conv(features, name=f"{name}_{position}")(x)
+    return nn.relu(BatchNorm(_scale_init, name=f"{name}_{position + 1}")(x, valid))
 
 
 def _double(x, valid, first, second, name):
@@ -34,7 +34,7 @@ def _up(x, valid, features, name):
 
 
 class Encoder(nn.Module):
-    """Double convolutions with 2 x 2 max pooling between; gives the output of each, the finest first."""
+    """Double convolutions with 2 x 2 max pooling between them: `[B, H, W, C]` to a list of all outputs, the finest first."""
 
     widths: tuple[int, ...]
 
@@ -51,7 +51,7 @@ class Encoder(nn.Module):
 
 
 class ReconstructiveDecoder(nn.Module):
-    """Four times up, without skip connections."""
+    """Doubles the size four times, without skip connections: `[B, h, w, C]` to `[B, 16 h, 16 w, channels]`."""
 
     width: int
     channels: int
@@ -65,7 +65,7 @@ class ReconstructiveDecoder(nn.Module):
 
 
 class DiscriminativeDecoder(nn.Module):
-    """Five times up, each joined by the encoder's output of that size (a U-Net)."""
+    """Doubles the size five times and concatenates the encoder's output of each size (a U-Net)."""
 
     width: int
     channels: int

@@ -1,4 +1,4 @@
-"""Primitives with no state that detectors share; all are pure functions."""
+"""Operations that several detectors use; all are pure functions."""
 
 from iadjax.ops.coreset import johnson_lindenstrauss_dimension, k_center_greedy, sparse_random_projection
 from iadjax.ops.maps import anomaly_map, concatenate_levels

@@ -1,4 +1,4 @@
-"""Greedy k-centre coresets: the picks of the one-at-a-time loop, made in matrix products."""
+"""Greedy k-centre coresets: the picks of the plain loop, computed by matrix products."""
 
 import functools
 from collections.abc import Callable
@@ -27,15 +27,15 @@ def k_center_greedy(
     progress: Callable[[int, int], None] | None = None,
     size: int | None = None,
 ) -> jax.Array:
-    """The greedy 2-approximation of the k-centre problem (Gonzalez 1985): always the point farthest from all picks so far.
+    """Greedy 2-approximation of the k-centre problem (Gonzalez 1985): each pick is the point farthest from all picks so far.
 
-    Exact: the same picks in the same order as the loop that makes one pick and then updates every distance. One pass takes
-    the m points farthest from the centres and picks greedily among them by their own m x m distances, as long as the best
-    one is not nearer than the (m+1)-th point was, which bounds every point outside. All points are then updated by one
-    matrix product for the whole group. Memory beside the features: O(N + m^2 + 65536 m), never N x N.
+    Exact: the same picks in the same order as the loop that makes one pick and then updates every distance. A pass takes the m
+    points farthest from the centres and computes their m x m distances. It picks greedily among them while the best candidate
+    is at least as far as the (m+1)-th point was. No other point can be farther than that. One matrix product then updates all
+    points for the whole group. Memory beside the features: O(N + m^2 + 65536 m), never N x N.
 
-    Where there is a mesh (`placement.use`), every device updates the distances of its part of the points, and the m farthest of
-    all are found among the m farthest of each; the picks are the same.
+    With a mesh (`placement.use`), every device updates the distances of its own points. The m farthest of all are found among
+    the m farthest of each device. The picks are the same.
 
     Args:
       features: `[N, D]` float32 (or float64 with x64 enabled).
@@ -43,10 +43,10 @@ def k_center_greedy(
       start: index of the first pick.
       candidates: m; changes the speed, not the result.
       progress: called as `progress(done, num_centers)` after every pass.
-      size: how many of the rows are points; the others are never picked. All by default.
+      size: the number of rows that are points; the rows after them are never picked. All by default.
 
     Returns:
-      indices `[num_centers]` int32 in the order of picking; equal distances by the lower index.
+      indices `[num_centers]` int32 in the order of picking; of equal distances the lower index is picked first.
 
     Raises:
       UserError: num_centers or start out of range.
@@ -172,7 +172,10 @@ def _nearest_center(points, squares, distances, centers, norms, slots, first, m)
 
 
 def johnson_lindenstrauss_dimension(size: int, eps: float) -> int:
-    """4 ln(N) / (eps^2 / 2 - eps^3 / 3): enough dimensions to keep N points' distances within 1 +- eps (Dasgupta & Gupta)."""
+    """4 ln(N) / (eps^2 / 2 - eps^3 / 3): dimensions that keep the squared distances of N points within 1 +- eps.
+
+    Source: Dasgupta & Gupta, Random Structures & Algorithms 2003.
+    """
     return int(4 * np.log(size) / (eps**2 / 2 - eps**3 / 3))
 
 
@@ -183,10 +186,10 @@ def sparse_random_projection(key: jax.Array, features: jax.Array, eps: float = 0
       key: PRNG key.
       features: `[N, D]` float32.
       eps: distortion of squared distances, in (0, 1).
-      size: how many of the rows are points, for d; all by default.
+      size: the number of rows that are points, which d depends on; all by default.
 
     Returns:
-      `[N, d]` with d of `johnson_lindenstrauss_dimension`; the features themselves where d would not be below D.
+      `[N, d]` float32, d from `johnson_lindenstrauss_dimension`; the features themselves if d is not below D.
     """
     number, depth = features.shape
     dimension = johnson_lindenstrauss_dimension(number if size is None else size, eps)

@@ -12,7 +12,7 @@ __all__ = ["adaptive_average_pool_1d", "average_pool", "patch_embedding", "unfol
 
 
 def average_pool(features: jax.Array, window: int = 3) -> jax.Array:
-    """Mean over `window` x `window`, stride 1; zeros around the map count, as in PyTorch's `AvgPool2d(window, 1, window // 2)`.
+    """Mean over `window` x `window`, stride 1, as PyTorch's `AvgPool2d(window, 1, window // 2)`: zeros at the border count.
 
     Args:
       features: `[B, H, W, C]`.
@@ -27,7 +27,7 @@ def average_pool(features: jax.Array, window: int = 3) -> jax.Array:
 
 
 def unfold(features: jax.Array, window: int = 3) -> jax.Array:
-    """The neighbourhood of every position, zeros outside: `[B, H, W, C]` to `[B, H, W, C * window^2]`.
+    """The `window` x `window` neighbourhood of every position, zeros outside: `[B, H, W, C]` to `[B, H, W, C * window^2]`.
 
     The order is that of PyTorch's `Unfold`: channels first, then the positions of the window row by row.
     """
@@ -61,10 +61,12 @@ def adaptive_average_pool_1d(features: jax.Array, size: int) -> jax.Array:
 def patch_embedding(
     features: Sequence[jax.Array], patch_size: int, pretrain_dimension: int, target_dimension: int
 ) -> jax.Array:
-    """Levels of a network to one vector per patch, as PatchCore's authors do it (and SimpleNet, EfficientAD after them).
+    """Several levels of a network as one vector for each patch, as PatchCore's authors do it; SimpleNet and EfficientAD do too.
 
-    Neighbourhoods are unfolded, those of deeper levels resized to the first one's grid, every level reduced to
-    `pretrain_dimension` by adaptive average pooling over (channel, pixel) in that order, and the stacked levels again.
+    1. The neighbourhood of every position is unfolded to one vector, in the order (channel, pixel).
+    2. Deeper levels are resized to the grid of the first one.
+    3. Adaptive average pooling reduces every level to `pretrain_dimension`.
+    4. The levels are concatenated and pooled to `target_dimension` likewise.
 
     Args:
       features: levels `[B, h, w, C]`, the finest first.

@@ -1,4 +1,4 @@
-"""Linear filters over the image axes as products with small matrices: exact conventions, and fast on every backend."""
+"""Linear filters over the image axes, as products with small matrices: exact conventions, fast on every backend."""
 
 from functools import lru_cache
 
@@ -17,11 +17,14 @@ def resize(image: jax.Array, size: tuple[int, int], *, antialias: bool = False, 
     Args:
       image: `[B, H, W, C]`.
       size: (height, width).
-      antialias: widen the filter by the scale where it shrinks.
-      align_corners: corner pixels keep their place, instead of pixel areas; not with `antialias`.
+      antialias: where the image shrinks, the filter is as many times wider.
+      align_corners: the centres of the corner pixels stay, instead of the borders of the image; not with `antialias`.
 
     Returns:
       `[B, height, width, C]`.
+
+    Raises:
+      UserError: both `antialias` and `align_corners`.
     """
     if antialias and align_corners:
         raise UserError("resize has no form with both antialias and align_corners")
@@ -44,14 +47,14 @@ def _bilinear(source: int, target: int, antialias: bool, align_corners: bool) ->
         weights = np.maximum(0, 1 - np.abs(positions - centers[:, None]) / scale)
         return weights / weights.sum(axis=1, keepdims=True)
     if align_corners:
-        place = np.arange(target) * ((source - 1) / max(1, target - 1))
+        position = np.arange(target) * ((source - 1) / max(1, target - 1))
     else:
-        place = np.maximum((np.arange(target) + 0.5) * source / target - 0.5, 0)
-    lower = np.minimum(place.astype(int), source - 1)
+        position = np.maximum((np.arange(target) + 0.5) * source / target - 0.5, 0)
+    lower = np.minimum(position.astype(int), source - 1)
     upper = np.minimum(lower + 1, source - 1)
     rows = np.arange(target)
-    np.add.at(weights, (rows, lower), 1 - (place - lower))
-    np.add.at(weights, (rows, upper), place - lower)
+    np.add.at(weights, (rows, lower), 1 - (position - lower))
+    np.add.at(weights, (rows, upper), position - lower)
     return weights
 
 
@@ -80,13 +83,13 @@ def _gaussian(size: int, sigma: float, truncate: float) -> np.ndarray:
     kernel /= kernel.sum()
     weights = np.zeros((size, size))
     for offset, tap in zip(offsets, kernel, strict=True):
-        place = (np.arange(size) + offset) % (2 * size)
-        np.add.at(weights, (np.arange(size), np.minimum(place, 2 * size - 1 - place)), tap)
+        position = (np.arange(size) + offset) % (2 * size)
+        np.add.at(weights, (np.arange(size), np.minimum(position, 2 * size - 1 - position)), tap)
     return weights
 
 
 def box_mean(maps: jax.Array, size: int, padding: int = 0) -> jax.Array:
-    """Mean over every `size` x `size` window, with stride 1 and zeros outside that count, as PyTorch's `avg_pool2d`.
+    """Mean over every `size` x `size` window, stride 1, as PyTorch's `avg_pool2d`: zeros at the border count.
 
     Args:
       maps: `[..., H, W]`.
@@ -104,5 +107,5 @@ def box_mean(maps: jax.Array, size: int, padding: int = 0) -> jax.Array:
 @lru_cache
 def _box(source: int, size: int, padding: int) -> np.ndarray:
     start = np.arange(source + 2 * padding - size + 1)[:, None] - padding
-    place = np.arange(source)[None]
-    return ((place >= start) & (place < start + size)) / size
+    position = np.arange(source)[None]
+    return ((position >= start) & (position < start + size)) / size

@@ -10,9 +10,9 @@ __all__ = ["ssim"]
 
 
 def ssim(x: jax.Array, y: jax.Array, window: int = 11, sigma: float = 1.5, data_range: float = 1.0) -> jax.Array:
-    """Map of the structural similarity of two images (Wang et al., 2004, eq. 13), per channel.
+    """Map of the structural similarity of two images (Wang et al., IEEE TIP 2004, eq. 13), for each channel.
 
-    Local means, variances and the covariance are weighted by a Gaussian window; outside the image there are zeros.
+    A Gaussian window weights local means, variances and the covariance. Outside the image are zeros.
 
     Args:
       x, y: `[B, H, W, C]`.

@@ -44,7 +44,7 @@ def curve(title: str, x_label: str, y_label: str, x: np.ndarray, y: np.ndarray) 
 
 
 def histogram(scores: np.ndarray, labels: np.ndarray, threshold: float | None) -> str:
-    """Scores of normal and anomalous images in shared bins, and the threshold."""
+    """Histograms of the scores of normal and anomalous images, in the same bins, and the threshold."""
     low, high = float(scores.min()), float(scores.max())
     if threshold is not None:
         low, high = min(low, threshold), max(high, threshold)

@@ -1,4 +1,4 @@
-"""A look at a data set before any number is believed: contact sheets, counts, sizes, duplicates, masks."""
+"""Inspection of a data set: contact sheets, counts, sizes, duplicates, masks."""
 
 import hashlib
 from collections import Counter, defaultdict
@@ -25,7 +25,7 @@ _LISTED = 5
 
 
 class _Seen(NamedTuple):
-    """What one image shows: its hash, "WxH", the marked pixels, a thumbnail of a shown one, or the sentence that went wrong."""
+    """Facts of one image: hash, "WxH", number of marked pixels, a thumbnail if it is on a sheet, or what is wrong with it."""
 
     digest: str
     size: str = ""
@@ -76,8 +76,8 @@ def _shown(entries: Sequence[tuple[str, Item]]) -> set[str]:
     """The paths on the sheets: a few of each kind, evenly spaced."""
     chosen = set()
     for items in _kinds(entries).values():
-        places = np.unique(np.linspace(0, len(items) - 1, _COLUMNS).round().astype(int))
-        chosen |= {items[i].path for i in places}
+        positions = np.unique(np.linspace(0, len(items) - 1, _COLUMNS).round().astype(int))
+        chosen |= {items[i].path for i in positions}
     return chosen
 
 

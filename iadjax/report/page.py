@@ -92,7 +92,7 @@ def _summary(table: dict[str, dict]) -> str:
 
 
 def _mistakes(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """For each image the share of the other class that it is on the wrong side of; 0 for a clean separation."""
+    """For each image, the fraction of the other class on the wrong side of it; 0 if the classes are separated."""
     wrong = np.zeros(len(scores))
     for i, (score, label) in enumerate(zip(scores, labels, strict=True)):
         others = scores[labels != label]

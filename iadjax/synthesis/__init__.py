@@ -1,2 +1,5 @@
-"""Anomaly synthesis, one file per way: of images on the host, in the input pipeline (NumPy, and every function is given its
-generator), of features on the device (keyed)."""
+"""Anomaly synthesis, one file per method.
+
+Methods for images run on the host, in the input pipeline, in NumPy; each function takes its random generator. Methods for
+features run on the device and take a key.
+"""

@@ -1,4 +1,4 @@
-"""Anomalous features as normal ones with noise: on the device, inside a detector's `update`."""
+"""Anomalous features, made by adding noise to normal ones, on the device, inside a detector's `update`."""
 
 import jax
 import jax.numpy as jnp
@@ -14,13 +14,16 @@ def gaussian_noise(key: jax.Array, features: jax.Array, std: float) -> jax.Array
 
 
 def jitter(key: jax.Array, features: jax.Array, scale: float, probability: float = 1.0) -> jax.Array:
-    """Noise as large as the token it is added to (UniAD, You et al., NeurIPS 2022, eq. 4).
+    """Adds noise in proportion to the norm of each token (UniAD, You et al., NeurIPS 2022, eq. 4).
 
     Args:
       key: draws the noise, and whether the batch gets it.
-      features: `[..., C]`.
+      features: `[..., C]`, floats.
       scale: alpha; epsilon is drawn from N(0, (alpha |f| / C)^2) for the token f.
-      probability: that the batch gets it.
+      probability: that the batch gets the noise; all of its rows or none.
+
+    Returns:
+      An array of the same shape.
     """
     use_key, noise_key = jax.random.split(key)
     sigma = scale * jnp.linalg.norm(features, axis=-1, keepdims=True) / features.shape[-1]

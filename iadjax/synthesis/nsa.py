@@ -1,4 +1,4 @@
-"""Natural synthetic anomalies (NSA; Schlüter et al., ECCV 2022): patches of other normal images, blended in without a seam."""
+"""Natural synthetic anomalies (NSA; Schlüter et al., ECCV 2022): patches of other normal images, blended in without an edge."""
 
 import numpy as np
 from PIL import Image
@@ -26,15 +26,15 @@ def nsa(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Blends one or more rectangles of another image into this one.
 
-    The authors let patches hit the object of some MVTec categories by a table of their backgrounds; this has no table.
+    The authors have a table of backgrounds for some MVTec categories, so that patches fall on the object. This has none.
 
     Args:
       rng: draws everything.
       image: `[H, W, 3]` float32 in [0, 1].
       source: another normal image, `[h, w, 3]`.
       max_patches: the first patch is always drawn, each further one with probability 1/2.
-      half_width: bounds of half a patch's side, as shares of the image.
-      gamma: (shape, scale, offset) of the gamma distribution that half the side's share is drawn from.
+      half_width: bounds of half the side of a patch, as fractions of the image's side.
+      gamma: (shape, scale, offset) of the gamma distribution that this fraction is drawn from.
       resize: bounds of the factor N(1, 0.5) by which the patch is resized.
       mixed: mixed gradients, see `poisson_blend`.
       label: "binary"; "intensity": the mean absolute change over channels, median-filtered, in grey levels of 255;
@@ -57,11 +57,11 @@ def nsa(
         patch = _patch(rng, image.shape[:2], source, half_width, gamma, resize)
         height, width = patch.shape[:2]
         top, left = (int(rng.integers(side - part + 1)) for side, part in zip(image.shape[:2], patch.shape[:2], strict=True))
-        place = (slice(top, top + height), slice(left, left + width))
-        result[place] = np.clip(poisson_blend(result[place], patch, mixed), 0, 1)
-        touched[place] = True
+        window = (slice(top, top + height), slice(left, left + width))
+        result[window] = np.clip(poisson_blend(result[window], patch, mixed), 0, 1)
+        touched[window] = True
     change = np.abs(result - image).mean(axis=-1)
-    # medians take out single pixels that happen to be alike
+    # the median fills single pixels that happen to be equal
     mask = ndimage.median_filter((touched & (change > tolerance)).astype(np.uint8), 5)
     if label == "binary":
         return result, mask

@@ -20,39 +20,39 @@ def perlin_anomaly(
 ) -> tuple[np.ndarray, np.ndarray]:
     """A synthetic anomaly: I_a = (1 - M) I + (1 - beta) M A + beta M I (eq. 2).
 
-    M is thresholded Perlin noise with 2^U{0, .., max_scale - 1} cells along each axis, turned by up to 90 degrees; A is an
+    M is thresholded Perlin noise with 2^U{0, .., max_scale - 1} cells along each axis, rotated by up to 90 degrees. A is an
     image of the source after three of ten random distortions.
 
     Args:
       rng: draws everything.
       image: `[H, W, 3]` float32 in [0, 1].
       source: where A comes from.
-      max_scale: exponents of the number of cells, exclusive.
+      max_scale: the exponents of the number of cells are below this.
       threshold: of the noise, whose range is about [-1, 1].
       beta: range of the opacity of the image, from the authors' code; the paper has (0.1, 1).
 
     Returns:
-      The image with the anomaly, and M `[H, W]` uint8 (it may be empty).
+      The image with the anomaly, `[H, W, 3]` float32, and M, `[H, W]` uint8 in {0, 1}; M may be empty.
     """
     size = image.shape[:2]
     texture = distort(rng, source(rng, size))
     cells = tuple(min(2 ** int(rng.integers(max_scale)), side) for side in size)
     noise = perlin_noise(rng, size, cells)
-    turned = Image.fromarray(noise).rotate(rng.uniform(-90, 90), Image.Resampling.BILINEAR)
-    mask = np.asarray(turned) > threshold
+    rotated = Image.fromarray(noise).rotate(rng.uniform(-90, 90), Image.Resampling.BILINEAR)
+    mask = np.asarray(rotated) > threshold
     weight = np.float32(rng.uniform(*beta))
     blended = (1 - weight) * texture + weight * image
     return np.where(mask[..., None], blended, image).astype(np.float32), mask.astype(np.uint8)
 
 
 def rotate(image: np.ndarray, angle: float) -> np.ndarray:
-    """`[H, W, 3]` float32 in [0, 1], turned by `angle` degrees about its centre (bilinear, black outside)."""
-    turned = [Image.fromarray(image[..., c]).rotate(angle, Image.Resampling.BILINEAR) for c in range(3)]
-    return np.stack([np.asarray(channel) for channel in turned], axis=-1)
+    """`[H, W, 3]` float32 in [0, 1], rotated counter-clockwise by `angle` degrees about its centre; bilinear, black outside."""
+    rotated = [Image.fromarray(image[..., c]).rotate(angle, Image.Resampling.BILINEAR) for c in range(3)]
+    return np.stack([np.asarray(channel) for channel in rotated], axis=-1)
 
 
 def distort(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
-    """Three different ones of ten distortions of colour and place: `[H, W, 3]` float32 in [0, 1] to the same."""
+    """Applies three of ten distortions of colours and positions; `[H, W, 3]` float32 in [0, 1] in and out."""
     picture = Image.fromarray(np.round(255 * image).astype(np.uint8))
     for number in rng.permutation(len(_DISTORTIONS))[:3]:
         picture = _DISTORTIONS[number](rng, picture)
@@ -81,7 +81,7 @@ def _sharpness(rng, picture):
 
 def _hue_and_saturation(rng, picture):
     hsv = np.asarray(picture.convert("HSV"), np.int32)
-    # 50 of 255 in both; hue goes round
+    # 50 of 255 in both; hue is an angle
     hue = (hsv[..., 0] + rng.integers(-50, 51)) % 256
     saturation = np.clip(hsv[..., 1] + rng.integers(-50, 51), 0, 255)
     return Image.fromarray(np.stack([hue, saturation, hsv[..., 2]], -1).astype(np.uint8), "HSV").convert("RGB")
@@ -107,7 +107,7 @@ def _equalize(rng, picture):
     return ImageOps.equalize(picture)
 
 
-def _turn(rng, picture):
+def _rotation(rng, picture):
     return picture.rotate(rng.uniform(-45, 45), Image.Resampling.BILINEAR)
 
 
@@ -121,5 +121,5 @@ _DISTORTIONS = (
     _invert,
     _autocontrast,
     _equalize,
-    _turn,
+    _rotation,
 )

@@ -1,4 +1,4 @@
-"""Poisson image blending (Pérez et al., SIGGRAPH 2003) of a rectangle: gradients of the source, border of the destination."""
+"""Poisson image blending of a rectangle (Pérez et al., SIGGRAPH 2003)."""
 
 import numpy as np
 from scipy.fft import dstn
@@ -9,13 +9,13 @@ __all__ = ["poisson_blend"]
 def poisson_blend(destination: np.ndarray, source: np.ndarray, mixed: bool = False) -> np.ndarray:
     """Solves Laplace f = div v inside a rectangle, with f = destination on its border.
 
-    On a rectangle the five-point Laplacian is diagonal in sines (DST-I), so the solution is exact and takes two transforms;
-    a general mask would need a sparse solver.
+    The discrete sine transform (DST-I) diagonalises the five-point Laplacian on a rectangle. So the solution is exact and
+    takes two transforms. A mask of another shape would need a sparse solver.
 
     Args:
       destination: `[h, w, C]` float, h, w >= 3; its outermost pixels are the border.
-      source: `[h, w, C]`, the guidance field v is its gradient.
-      mixed: v is at each pair of neighbours the larger one (in magnitude) of both images' differences.
+      source: `[h, w, C]` float; its gradient is the guidance field v.
+      mixed: at each pair of neighbours, v is the difference of larger magnitude of the two images.
 
     Returns:
       `[h, w, C]` of the dtype of the destination, not clipped.
@@ -27,7 +27,7 @@ def poisson_blend(destination: np.ndarray, source: np.ndarray, mixed: bool = Fal
         fields.append(np.where(np.abs(other) > np.abs(field), other, field) if mixed else field)
     divergence = np.diff(fields[0], axis=0)[:, 1:-1] + np.diff(fields[1], axis=1)[1:-1]
     right = divergence
-    # the border's part of the Laplacian goes to the right-hand side
+    # the terms of the Laplacian on the border are known
     right[0] -= target[0, 1:-1]
     right[-1] -= target[-1, 1:-1]
     right[:, 0] -= target[1:-1, 0]

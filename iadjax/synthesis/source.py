@@ -1,4 +1,4 @@
-"""Where foreign images come from: a folder (DTD, ImageNet), or textures that are drawn."""
+"""Sources of foreign images: a folder (DTD, ImageNet), or drawn textures."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -16,10 +16,11 @@ Source = Callable[[np.random.Generator, tuple[int, int]], np.ndarray]
 
 
 def image_source(folder: str = "") -> Source:
-    """A function `(rng, (height, width)) -> image [H, W, 3] float32 in [0, 1]`.
+    """Makes a function `(rng, (height, width)) -> image [H, W, 3] float32 in [0, 1]`.
 
     Args:
-      folder: images of any size below it are picked at random and resized (bilinear, antialiased); "" draws textures.
+      folder: its images, of any size, also in folders below, are picked at random and resized (bilinear, antialiased).
+        "" draws textures instead.
 
     Raises:
       UserError: the folder does not exist or holds no image.
@@ -41,7 +42,7 @@ def image_source(folder: str = "") -> Source:
 
 
 def draw_texture(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
-    """A random texture: noise of a few octaves, perhaps wrapped into veins, stripes or cells, in two or three colours.
+    """Draws a random texture: noise of several octaves as clouds, veins, stripes or cells, in up to three colours.
 
     Args:
       rng: draws it.
@@ -64,12 +65,12 @@ def draw_texture(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
         noise = np.sin(2 * np.pi * frequency * (x * np.cos(angle) + y * np.sin(angle)) + 3 * noise)
     elif kind == 3:
         noise = np.sign(noise) * np.abs(noise) ** rng.uniform(0.1, 0.5)
-    place = np.clip(0.5 + 0.5 * noise, 0, 1)[..., None]
+    level = np.clip(0.5 + 0.5 * noise, 0, 1)[..., None]
     colours = rng.uniform(0, 1, (3, 3))
     image = np.where(
-        place < 0.5,
-        colours[0] + 2 * place * (colours[1] - colours[0]),
-        colours[1] + (2 * place - 1) * (colours[2] - colours[1]),
+        level < 0.5,
+        colours[0] + 2 * level * (colours[1] - colours[0]),
+        colours[1] + (2 * level - 1) * (colours[2] - colours[1]),
     )
     grain = rng.uniform(0, 0.08) * rng.normal(size=(*size, 1))
     return np.clip(image + grain, 0, 1).astype(np.float32)

@@ -148,9 +148,9 @@ def page(results: dict[str, Any]) -> str:
                 lines.append(f"| {name} | {detector} | {' | '.join(cell(entry, key) for key in KEYS)} | {note} |")
         lines.append("")
     lines += [
-        "PatchCore is not in batched zero-shot: in its own bank every test patch has the distance zero. In `continual`",
-        "PatchCore keeps the old coreset and chooses the next one from it and the new patches, RD4AD goes on from its",
-        "weights, PaDiM begins anew.",
+        "PatchCore is not in batched zero-shot: every test patch is in its own bank, at the distance zero. In `continual`",
+        "PatchCore chooses the next coreset from the old one and the new patches, RD4AD goes on from its weights, and",
+        "PaDiM begins again.",
     ]
     return "\n".join(lines) + "\n"
 

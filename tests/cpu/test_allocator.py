@@ -10,9 +10,9 @@ import pytest
 PROGRAM = """
 import resource
 import numpy as np
-from iadjax import malloc
+from iadjax.cpu import allocator
 
-print(malloc.keep_freed())
+print(allocator.keep_freed())
 for _ in range(3):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     np.ones(2**24)

@@ -128,6 +128,9 @@ def test_threads_say_it_once(tmp_path, capfd):
 def test_coded_masks_mark_what_is_not_zero(tmp_path):
     save(tmp_path / "m.png", np.uint8([[0, 1, 2, 3]]))
     np.testing.assert_array_equal(read_coded_mask(tmp_path / "m.png"), [[0, 1, 1, 1]])
+    # any colour, and not an opaque alpha channel
+    save(tmp_path / "c.png", np.uint8([[[0, 0, 0, 255], [0, 9, 0, 255]]]))
+    np.testing.assert_array_equal(read_coded_mask(tmp_path / "c.png"), [[0, 1]])
 
 
 @pytest.mark.parametrize("kind", ["0 and 1", "16 bits, 0 and 255", "palette"])

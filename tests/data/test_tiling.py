@@ -8,7 +8,7 @@ from PIL import Image
 
 import iadjax
 from iadjax.config import base_config
-from iadjax.data.tiling import blend, cut, places
+from iadjax.data.tiling import blend, cut, positions
 from iadjax.errors import UserError
 
 
@@ -21,19 +21,19 @@ from iadjax.errors import UserError
 )
 def test_tiles_cover_the_image_and_blend_to_it(size, tile, overlap, seed):
     tile = tuple(min(each) for each in zip(size, tile, strict=True))
-    where = places(size, tile, overlap)
+    where = positions(size, tile, overlap)
     covered = np.zeros(size, int)
     for top, left in where:
         assert 0 <= top <= size[0] - tile[0] and 0 <= left <= size[1] - tile[1]
         covered[top : top + tile[0], left : left + tile[1]] += 1
     assert covered.min() >= 1
     for axis in (0, 1):
-        starts = sorted({place[axis] for place in where})
+        starts = sorted({position[axis] for position in where})
         # neighbours share at least the overlap, up to the pixel that the even spread rounds away
         assert all(tile[axis] - (b - a) >= round(overlap * tile[axis]) - 1 for a, b in zip(starts, starts[1:], strict=False))
     # tiles of one map blend to that map
     whole = np.random.default_rng(seed).random(size).astype(np.float32)
-    parts = [cut(whole, place, tile) for place in where]
+    parts = [cut(whole, position, tile) for position in where]
     np.testing.assert_allclose(blend(parts, size, tile, overlap), whole, rtol=1e-6)
 
 
@@ -98,8 +98,8 @@ def test_the_size_of_tiles_is_what_the_detector_is_told(large):
     config.threshold.holdout = 0.2
     config = iadjax.config.resolve(config)
     model, built = iadjax.config.build_model(config), iadjax.config.build_data(config)
-    spec = iadjax.config.spec_of(config, built, model.transform)
-    number = len(places((48, 96), (24, 32), 0.25))
+    spec = iadjax.config.spec_of(config, built, model)
+    number = len(positions((48, 96), (24, 32), 0.25))
     assert spec.image_shape == (24, 32, 3) and spec.num_images == 5 * number and spec.num_validation == number
 
 

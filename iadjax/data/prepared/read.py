@@ -1,7 +1,7 @@
-"""Reading prepared data sets: the ArrayRecord files that `iadjax.data.records` writes, through TFDS without TensorFlow.
+"""Reading prepared data sets: ArrayRecord files, written by `iadjax.data.prepared.records` and read by TFDS without TensorFlow.
 
-A record holds the bytes of the image, of its masks and of its points as they were published, so that both forms decode to the
-same pixels. `items.json` beside the records holds the index in its order; TFDS alone can read the records too.
+A record holds the published bytes of the image, its masks and its points. So prepared and published data sets decode to the
+same pixels. `items.json` beside the records holds the index in its order. TFDS alone can read the records too.
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ from iadjax.errors import UserError
 __all__ = ["VERSION", "Stored", "find_prepared", "load_prepared"]
 
 VERSION = "1.0.0"
-# records that stay decoded: an item asks for image, masks and points one after the other
+# records that stay in memory, because image, masks and points of an item are read one after the other
 _CACHED = 8
 
 
@@ -67,7 +67,7 @@ def find_prepared(root: str | Path, name: str) -> Path | None:
 
 
 def load_prepared(directory: Path, name: str, category: str) -> Dataset:
-    """The index of a prepared data set; items equal those of the published folders, but for their files.
+    """The index of a prepared data set; only the files of its items differ from those of the published folders.
 
     Args:
       directory: from `find_prepared`.
@@ -112,10 +112,10 @@ def _record(source: Sequence, directory: Path, position: int, path: str) -> dict
 def _item(record: Callable[[int, str], dict[str, Any]], position: int, row: Mapping[str, Any]) -> Item:
     path = row["path"]
 
-    def stored(field: str, name: str, place: int) -> Stored:
+    def stored(field: str, name: str, number: int) -> Stored:
         def load() -> bytes:
             value = record(position, path)[field]
-            return value if field == "image" else value[place]
+            return value if field == "image" else value[number]
 
         return Stored(name, load)
 

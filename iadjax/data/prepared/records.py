@@ -1,7 +1,7 @@
-"""Writing an index as one TFDS builder in ArrayRecord files, without TensorFlow.
+"""Writing an index with a TFDS builder as ArrayRecord files, without TensorFlow.
 
-A record holds the bytes of the image, of its masks and of its points as they were published; `items.json` beside the records
-holds the index in its order.
+A record holds the published bytes of the image, its masks and its points. `items.json` beside the records holds the index in
+its order.
 """
 
 import contextlib
@@ -48,9 +48,9 @@ def write_prepared(
         raise UserError(f"{target} exists; remove it to prepare {dataset.name} again, or give another --output")
     temporary = output / f".{dataset.name}.{os.getpid()}.tmp"
     try:
-        total, places = sum(map(len, _parts(dataset).values())), itertools.count(1)
+        total, count = sum(map(len, _parts(dataset).values())), itertools.count(1)
         with progress.track("prepare", total, "image") as report:
-            made = _download_and_prepare(dataset, manual_dir, temporary, lambda: report(next(places), total))
+            made = _download_and_prepare(dataset, manual_dir, temporary, lambda: report(next(count), total))
         files.write_json(made / "items.json", _index(dataset, manual_dir) | {"notes": dict(notes or {})})
         for each in side_files:
             (made / each).parent.mkdir(parents=True, exist_ok=True)

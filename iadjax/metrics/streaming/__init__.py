@@ -1,4 +1,4 @@
-"""Pixel metrics over a stream of maps: `init`, `update`, `merge`, `compute`, with error bounds that are computed, not assumed.
+"""Pixel metrics over a stream of maps, with error bounds that are computed from the data.
 
 state = streaming.init()
 for maps, masks in batches:

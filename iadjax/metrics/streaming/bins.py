@@ -1,8 +1,8 @@
-"""Where the bins of a streaming state lie.
+"""The bins of a streaming state.
 
-A float32 score is mapped to a 32-bit key of the same order. Its upper 16 bits choose one of 65,536 intervals, each of which
-is cut into a power of two of bins, from a few to one per float32 value: a plan says how many. Plans change while scores come
-in, so that the bins are fine where they are needed.
+A float32 score is mapped to a 32-bit key of the same order. The upper 16 bits of the key choose one of 65,536 intervals. A
+plan cuts each interval into a power of two of bins, from 1 to 65,536 (one for each float32 value). Plans change while scores
+come in, so that bins are fine where they are needed.
 """
 
 from typing import Any, NamedTuple
@@ -23,7 +23,7 @@ class Plan(NamedTuple):
     """How keys fall into bins: bin = start[key >> 16] + ((key & 65535) >> shift[key >> 16]).
 
     Attributes:
-      start: `[65536]` int32.
+      start: `[65536]` int32, the first bin of each interval.
       shift: `[65536]` int32, from 0 (a bin per float32 value) to 16.
     """
 
@@ -32,15 +32,15 @@ class Plan(NamedTuple):
 
 
 def keys(scores: Any, xp: Any) -> Any:
-    """uint32 of the order of float32 scores; -0 equals 0."""
+    """uint32 keys in the order of the float32 scores; -0 equals 0."""
     scores = xp.where(scores == 0, xp.float32(0), scores.astype(xp.float32))
     bits = scores.view(np.uint32) if xp is np else jax.lax.bitcast_convert_type(scores, jnp.uint32)
-    # negative floats grow downwards: turn them over, and put the others above them
+    # the bits of negative floats grow downwards: they are inverted, and the others are put above them
     return xp.where(bits >= xp.uint32(_TOP_BIT), ~bits, bits | xp.uint32(_TOP_BIT))
 
 
 def interval_of(scores: Any, xp: Any) -> Any:
-    """int32 place of the interval of each score."""
+    """int32 number of the interval of each score."""
     return (keys(scores, xp) >> xp.uint32(_WIDTH)).astype(xp.int32)
 
 
@@ -53,7 +53,11 @@ def find(plan: Plan, scores: Any, xp: Any) -> Any:
 
 
 def edges(plan: Plan, num_bins: int) -> tuple[np.ndarray, np.ndarray]:
-    """`[num_bins]` int64 keys at which bins begin, 2^32 for unused ones; and which hold more than one float32 value."""
+    """The lower edges of the bins, and which bins hold more than one float32 value.
+
+    Returns:
+      `[num_bins]` int64 keys, 2^32 for unused bins, and `[num_bins]` bool.
+    """
     pieces = 1 << (_WIDTH - np.asarray(plan.shift, np.int64))
     used = pieces.sum()
     interval = np.repeat(np.arange(INTERVALS), pieces)
@@ -64,22 +68,25 @@ def edges(plan: Plan, num_bins: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def plan_of(pieces: np.ndarray) -> Plan:
-    """The plan that cuts each interval into `pieces`, powers of two."""
+    """The plan that cuts interval i into `pieces[i]` bins, a power of two; `[65536]` int."""
     start = np.concatenate([[0], np.cumsum(pieces)[:-1]]).astype(np.int32)
     return Plan(start, (_WIDTH - np.log2(pieces)).astype(np.int32))
 
 
 def allocate(mass: np.ndarray, num_bins: int) -> np.ndarray:
-    """Powers of two of bins per interval, at most `num_bins` together: least error for `mass` / bins is at its square root."""
+    """The number of bins of each interval: powers of two, at most `num_bins` in total.
+
+    The sum of `mass` / bins is least if bins are in proportion to the square root of `mass`. Half of the bins lie evenly.
+    """
     base = num_bins // (2 * INTERVALS)
-    share = np.sqrt(mass)
-    share = share / max(share.sum(), 1e-300)
-    wish = base + (num_bins - base * INTERVALS) * share
+    fraction = np.sqrt(mass)
+    fraction = fraction / max(fraction.sum(), 1e-300)
+    wish = base + (num_bins - base * INTERVALS) * fraction
     pieces = np.minimum(1 << np.log2(wish).astype(np.int64), INTERVALS)
     while True:
-        # rounding down left bins over: double the intervals that need it most
-        order = np.argsort(-share / pieces, kind="stable")
-        order = order[(share[order] > 0) & (pieces[order] < INTERVALS)]
+        # rounding leaves bins: the intervals that need them most are doubled
+        order = np.argsort(-fraction / pieces, kind="stable")
+        order = order[(fraction[order] > 0) & (pieces[order] < INTERVALS)]
         grown = order[np.cumsum(pieces[order]) <= num_bins - pieces.sum()]
         if not len(grown):
             return pieces

@@ -26,7 +26,7 @@ def init_spro(pilot: Any = None, num_bins: int = 1 << 20) -> State:
 
 
 def update_spro(state: State, maps: Sequence[Any], defects: Sequence[Sequence[Defect]], kinds: Sequence[str]) -> State:
-    """The state after a batch of whole images. A defect lies in one image, so that its saturated overlap is known there.
+    """The state after a batch of whole images. A defect lies in one image, so its saturated overlap is computed there.
 
     Args:
       state: from `init_spro`, `update_spro` or `merge`; not changed.
@@ -34,7 +34,7 @@ def update_spro(state: State, maps: Sequence[Any], defects: Sequence[Sequence[De
       kinds: as in `metrics.loco_au_spro`.
 
     Raises:
-      UserError: as `metrics.au_spro`; NaN and infinities are counted, and raise in `au_spro`.
+      UserError: as `metrics.au_spro`. NaN and infinities are counted; `au_spro` raises for them.
     """
     plain = plain_kinds(kinds, len(maps))
     checked_shapes(maps, defects)
@@ -61,7 +61,7 @@ def update_spro(state: State, maps: Sequence[Any], defects: Sequence[Sequence[De
 def accumulate_spro(
     state: State, scores: jax.Array, free: jax.Array, masks: jax.Array, saturations: jax.Array, kind: str
 ) -> State:
-    """The pure form of `update_spro` for one image, for use inside `jax.jit`; bins stay where they are.
+    """`update_spro` for one image as a pure function, for use inside `jax.jit`; bins do not move.
 
     Args:
       state: a state of JAX arrays.
@@ -73,7 +73,7 @@ def accumulate_spro(
     """
     weight = jnp.zeros(scores.size)
     for mask, saturation in zip(masks.reshape(-1, scores.size), saturations, strict=True):
-        # what lies outside comes last
+        # pixels outside the defect come last
         weight += jnp.where(mask, _steps(jnp.where(mask, -scores.ravel(), jnp.inf), saturation), 0)
     covered = masks.reshape(-1, scores.size).any(axis=0)
     return count_device(state, scores.ravel(), *_named(free.ravel(), covered, weight, len(masks), kind))
@@ -105,7 +105,7 @@ def au_spro(state: State, fpr_limit: float = 0.05) -> dict[str, Bounded]:
 
 
 def _steps(negated: Any, saturation: Any) -> Any:
-    """What each pixel adds to its defect's saturated overlap, from the scores times -1; tied ones in any order."""
+    """What each pixel of a defect adds to its saturated overlap; `negated` are the scores times -1, tied ones in any order."""
     return saturated(negated.argsort().argsort(), saturation)
 
 

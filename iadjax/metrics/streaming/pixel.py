@@ -46,29 +46,29 @@ def init(pilot: Any = None, num_bins: int = 1 << 20) -> State:
     """An empty state on the host.
 
     Args:
-      pilot: scores like those to come, of any shape: the maps of a few images. Half of the bins go where it has scores; the
-        rest covers all float32 values evenly. None: the first batch that `update` sees is the pilot; a jitted `accumulate`
-        places nothing and counts in 16 bins for each 1/128 of a power of two, which is coarse for scores in a narrow range.
-      num_bins: a power of two, at least 2^17. A state takes 40 bytes per bin on a device, 80 on the host.
+      pilot: scores like those to come, of any shape, such as the maps of a few images. Half of the bins lie where it has
+        scores; the others cover all float32 values evenly. None: the first batch of `update` is the pilot. `accumulate` has
+        no pilot then. It counts in 16 bins for each 1/128 of a power of two, which is coarse for scores in a narrow range.
+      num_bins: a power of two, at least 2^17. A state takes 40 bytes for each bin on a device, 80 on the host.
 
     Raises:
-      UserError: num_bins is not such a number, or `pilot` holds NaN or infinities (counted).
+      UserError: num_bins is another number, or `pilot` holds NaN or infinities (counted).
     """
     totals = ("regions", "normal_images", "anomalous_images", "normal_pixels")
     return empty(("normal", "defect"), ("region", "normal_image", "recall"), totals, pilot, num_bins)
 
 
 def update(state: State, maps: Any, masks: Any, valid: Any = None) -> State:
-    """The state after a batch; components are labelled on the host. Bins move, where that pays, as more is seen.
+    """The state after a batch. Components are labelled on the host. Bins move if that makes bounds smaller.
 
     Args:
       state: from `init`, `update` or `merge`; not changed.
       maps: `[N, H, W]`, or a list of `[H, W]` arrays; float64 is rounded to float32. Maps on an accelerator are counted there.
       masks: as `maps`; bool, {0, 1} or {0, 255}.
-      valid: `[N]` bool; False leaves an image out, as a padded one of the last batch. None: all.
+      valid: `[N]` bool; False leaves an image out, such as padding of the last batch. None: all count.
 
     Raises:
-      UserError: shapes differ or masks are not binary. NaN and infinities are counted, and raise in `compute`.
+      UserError: shapes differ or masks are not binary. NaN and infinities are counted; `compute` raises for them.
     """
     maps, masks = as_pairs(maps, masks)
     chosen = [i for i in range(len(maps)) if valid is None or valid[i]]
@@ -86,14 +86,21 @@ def update(state: State, maps: Any, masks: Any, valid: Any = None) -> State:
 
 
 def component_areas(mask: np.ndarray) -> tuple[np.ndarray, int]:
-    """`[H, W]` int32, the area of the 8-connected component of each marked pixel and 0 elsewhere; and their number."""
+    """The area of the 8-connected component of each marked pixel, 0 elsewhere, and the number of components.
+
+    Args:
+      mask: `[H, W]` bool.
+
+    Returns:
+      `[H, W]` int32, and an integer.
+    """
     areas = np.zeros(mask.shape, np.int32)
     areas[mask], regions = region_areas(mask)
     return areas, regions
 
 
 def accumulate(state: State, maps: jax.Array, areas: jax.Array, regions: Any) -> State:
-    """The pure form of `update`, for use inside `jax.jit` and `jax.shard_map`; bins stay where they are.
+    """`update` as a pure function, for use inside `jax.jit` and `jax.shard_map`; bins do not move.
 
     Args:
       state: a state of JAX arrays.
@@ -109,7 +116,7 @@ _jitted = jax.jit(accumulate)
 
 
 def _weights(areas: Any, regions: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What each pixel of `[N, n]` areas counts, flat, and what the images add to the totals."""
+    """The weights of the pixels of `[N, n]` areas, flat, and what the images add to the totals."""
     xp = namespace(areas)
     marked, used = areas > 0, areas >= 0
     found, size = marked.sum(axis=1, keepdims=True), used.sum(axis=1, keepdims=True)
@@ -133,8 +140,8 @@ def _weights(areas: Any, regions: Any) -> tuple[dict[str, Any], dict[str, Any]]:
 def compute(state: State) -> Streamed:
     """Metrics of everything that a streaming state has seen, with their error bounds.
 
-    A bound comes from the counts: the best and the worst order of what shares a bin or lay in a bin before it was cut, and the
-    rounding of float sums. Bins of one float32 value are ties, not unknowns: they add nothing.
+    The order of scores in one bin, or in a bin before it was cut, is not known. A bound is how far the best and the worst order
+    are from the value, plus the rounding of float sums. Scores in a bin of one float32 value are tied and add no error.
 
     Returns:
       `Streamed`; all NaN, with one warning, without a defect or without a defect-free pixel.
@@ -148,10 +155,10 @@ def compute(state: State) -> Streamed:
         nan = undefined("pixel metrics need a defect and defect-free pixels")
         return Streamed(dict.fromkeys(keys, nan), dict.fromkeys(keys, nan))
     numbers = _curve(state, "normal", "defect")
-    shares = _curve(state, "normal", "defect", shares=True)
-    pro = _curve(state, "normal", "region", shares=True)
+    rates = _curve(state, "normal", "defect", fractions=True)
+    pro = _curve(state, "normal", "region", fractions=True)
     found = [
-        bounds.area(shares, partial(ramp_area, limit=1.0)),
+        bounds.area(rates, partial(ramp_area, limit=1.0)),
         bounds.average_precision(numbers),
         bounds.largest(numbers, lambda true, false: 2 * true / (true + false + numbers.y_at.high[-1])),
         *(bounds.area(pro, partial(ramp_area, limit=limit)) for limit in LIMITS.values()),
@@ -165,7 +172,7 @@ def aupro(state: State, fpr_limit: float = 0.3) -> Bounded:
     state = bounds.check(state)
     if not _both(state):
         return _undefined("AU-PRO needs a defect and defect-free pixels")
-    return bounds.area(_curve(state, "normal", "region", shares=True), partial(ramp_area, limit=fpr_limit))
+    return bounds.area(_curve(state, "normal", "region", fractions=True), partial(ramp_area, limit=fpr_limit))
 
 
 def iou_max(state: State) -> Bounded:
@@ -205,8 +212,8 @@ def dice(state: State, threshold: float) -> Bounded:
 def aupimo(state: State, fpr_bounds: tuple[float, float] = (1e-5, 1e-4)) -> Bounded:
     """The mean over anomalous images of `metrics.aupimo`.
 
-    It needs only the mean of their true positive rates, so that the state has one size for any number of images. The bound
-    grows with the share of one normal pixel among those that the lower bound leaves.
+    It needs only the mean of their true positive rates, so the size of the state does not depend on the number of images. The
+    bound is large if few normal pixels lie within the lower bound.
 
     Returns:
       `Bounded`; NaN with one warning without an anomalous or without a normal image. One warning when the lower bound is less
@@ -226,10 +233,10 @@ def aupimo(state: State, fpr_bounds: tuple[float, float] = (1e-5, 1e-4)) -> Boun
     return bounds.area(bounds.curve(state, x, y), partial(log_ramp_area, lower=fpr_bounds[0], upper=fpr_bounds[1]))
 
 
-def _curve(state: State, x: str, y: str, shares: bool = False) -> bounds.Curve:
-    """y over x, as they were counted or as shares."""
+def _curve(state: State, x: str, y: str, fractions: bool = False) -> bounds.Curve:
+    """y over x, as counts or as fractions."""
     sizes = {"normal": _sum(state, "normal"), "defect": _sum(state, "defect"), "region": float(state.counts.totals["regions"])}
-    ranges = (bounds.range_of(state, (name,), sizes[name] if shares else 1.0) for name in (x, y))
+    ranges = (bounds.range_of(state, (name,), sizes[name] if fractions else 1.0) for name in (x, y))
     return bounds.curve(state, *ranges)
 
 
@@ -242,15 +249,15 @@ def _both(state: State) -> bool:
 
 
 def _flagged(state: State, threshold: float) -> tuple[Sequence[float], Sequence[float], float]:
-    """Least and most true positives, and false ones, at a threshold; and the number of positives."""
+    """(Least, most) true positives and false positives at a threshold, and the number of positives."""
     true, false = (bounds.count_at(state, bounds.range_of(state, (name,)), threshold) for name in ("defect", "normal"))
     return true, false, _sum(state, "defect")
 
 
 def _between(figure: Callable[[float, float], float], true: Sequence[float], false: Sequence[float]) -> Bounded:
-    """A figure that rises with the true and falls with the false positives."""
+    """`figure(true, false)` in the middle of the ranges, and its bound."""
     value = figure(sum(true) / 2, sum(false) / 2)
-    # where nothing may be flagged, precision may be the 0 of nothing or the least of something
+    # precision is 0 if nothing is flagged, so all four corners are computed
     ends = [figure(t, f) for t in true for f in false]
     return Bounded(float(value), float(max(abs(end - value) for end in ends)))
 

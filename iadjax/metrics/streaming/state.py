@@ -1,7 +1,7 @@
-"""A state of fixed size: weighted counts per bin, and what is not known of them where bins were cut after scores had come in.
+"""A state of fixed size: weighted counts in bins, and the uncertainty where bins were cut later.
 
-At the lower edge of each bin, the sum of a weight over the pixels at or above it lies between the sum of the bins from there up
-and that plus the slack of the edge. New edges have the slack of the bin that they cut; all others have none.
+Take the lower edge of a bin and the total weight of the pixels at or above it. That weight is at least the sum of the bins from
+there up, and at most that sum plus the slack of the edge. A new edge has the slack of the bin that it cuts; others have none.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,20 +24,20 @@ CURVES = (
     (("good", "free_structural"), "structural"),
     (("good", "free_logical"), "logical"),
 )
-"""What lies over what: the weights of a curve's x axis, which add up, and that of its y axis."""
+"""The curves: the weights of the x axis, which are added, and the weight of the y axis."""
 
-# what bins are cut for: defects may come where none was seen, and small false positive rates count more
+# for cutting bins: defects may come where none was seen, and small false positive rates matter more
 _PRIOR, _LEAST_RATE = 0.1, 1e-5
 
 
 class Counts(NamedTuple):
-    """What was seen; every field adds up over batches, devices and processes whose states have one plan.
+    """What was counted. Every field can be added over batches, devices and processes if their states have one plan.
 
     Attributes:
-      sums: name to `[bins]`, sums of a weight per bin. Whole numbers: int64 on the host, int32 on a device; others: float64 on
-        the host, JAX's default float on a device.
-      slack: likewise, per lower edge of a bin: how much more may lie at or above it.
-      totals: name to `[]` int, what the weights are normalised by; "broken": NaN and infinite scores, counted nowhere else.
+      sums: name to `[bins]`, the sums of a weight. Whole numbers are int64 on the host and int32 on a device; others are
+        float64 on the host and JAX's default float on a device.
+      slack: likewise, for the lower edge of each bin: the most weight that may be at or above it in addition.
+      totals: name to `[]` int, the divisors of the weights. "broken" counts NaN and infinite scores, which count nowhere else.
     """
 
     sums: dict[str, Any]
@@ -46,12 +46,14 @@ class Counts(NamedTuple):
 
 
 class State(NamedTuple):
-    """A pytree. In a `shard_map`: `state._replace(counts=jax.lax.psum(state.counts, axis))`, from empty states of one plan.
+    """The state of a stream, a pytree.
+
+    In a `shard_map`, empty states of one plan are added by `state._replace(counts=jax.lax.psum(state.counts, axis))`.
 
     Attributes:
-      plan: where the bins lie.
-      counts: what was seen.
-      planned: `[]` float32, number of pixels that the plan was made from.
+      plan: the bins.
+      counts: what was counted.
+      planned: `[]` float32, the number of pixels from which the plan was made.
       unit: `[]` float32, largest relative rounding of one addition to a sum of floats.
     """
 
@@ -62,7 +64,7 @@ class State(NamedTuple):
 
 
 def empty(whole: Sequence[str], real: Sequence[str], totals: Sequence[str], pilot: Any, num_bins: int) -> State:
-    """A state of the given weights that has seen nothing; `pilot` and errors as `init`."""
+    """An empty state for the given weights: `whole` numbers and `real` ones. `pilot` and errors as `init`."""
     if num_bins < 2 * INTERVALS or num_bins & (num_bins - 1):
         raise UserError(f"num_bins must be a power of two of at least {2 * INTERVALS}, got {num_bins}")
     pieces, planned = np.full(INTERVALS, num_bins // INTERVALS), 0
@@ -79,7 +81,7 @@ def empty(whole: Sequence[str], real: Sequence[str], totals: Sequence[str], pilo
 
 
 def place(state: State, scores: Sequence[Any]) -> State:
-    """The state as it is, or, if nothing has said yet where scores lie, with bins placed by these: a list of arrays."""
+    """The state with bins placed by a list of score arrays, if no earlier scores have placed them."""
     if float(state.planned) or not scores:
         return state
     intervals = sum(_intervals(each) for each in scores)
@@ -88,7 +90,7 @@ def place(state: State, scores: Sequence[Any]) -> State:
 
 
 def settle(state: State) -> State:
-    """The state with bins moved to where they are needed, if twice as many pixels were seen as its plan was made from."""
+    """The state with bins moved, if twice as many pixels were counted as its plan was made from and if it pays."""
     # every pixel is counted once as a whole number
     seen = sum(float(each.sum(dtype=float)) for each in state.counts.sums.values() if each.dtype.kind == "i")
     if seen < 2 * float(state.planned):
@@ -97,7 +99,7 @@ def settle(state: State) -> State:
     mass = _mass(sums)
     better = allocate(mass, _num_bins(state))
     now = 1 << (16 - np.asarray(state.plan.shift, np.int64))
-    # the error to expect; a small gain is not worth the slack of new edges
+    # the expected error: a small gain does not pay for the slack of new edges
     if np.sum(mass / better) > 0.7 * np.sum(mass / now):
         return state._replace(planned=np.float32(seen))
     return _moved(state, better, np.float32(seen))
@@ -113,8 +115,8 @@ def refine(state: State) -> State:
 def merge(states: Sequence[State]) -> State:
     """One state on the host, from those of several batches, devices or processes.
 
-    States of one plan add up, in any order. Others are moved to a plan for all of them first: the result is then within the
-    error bounds that it states, and as good as that of one state, but not the same number for number.
+    States of one plan are added, in any order. Others are moved to a common plan first. The result then differs from that of
+    one state over everything, but both are within their error bounds.
 
     Raises:
       UserError: there is none, or they count different things.
@@ -135,7 +137,7 @@ def merge(states: Sequence[State]) -> State:
 
 
 def own(state: State) -> State:
-    """The state on the host, with sums and totals that `count_host` may change."""
+    """A copy of the state on the host, whose sums and totals `count_host` may change."""
     sums, slack, totals = jax.device_get(state.counts)
     wide = _wide(Counts(sums, {}, totals))
     return State(state.plan, Counts(wide.sums, slack, wide.totals), state.planned, state.unit)
@@ -169,7 +171,7 @@ def count_host(state: State, scores: np.ndarray, weights: Mapping[str, np.ndarra
 
 
 def count_device(state: State, scores: jax.Array, weights: Mapping[str, jax.Array], totals: Mapping[str, Any]) -> State:
-    """The pure form of `count_host`, jittable."""
+    """`count_host` as a pure function, for use inside `jax.jit`."""
     scores = scores.astype(jnp.float32)
     finite = jnp.isfinite(scores)
     where = find(state.plan, scores, jnp)
@@ -190,14 +192,14 @@ def _moved(state: State, pieces: np.ndarray, planned: Any) -> State:
     plan, num_bins = plan_of(pieces), _num_bins(state)
     counts = _wide(state.counts)
     old, new = edges(state.plan, num_bins)[0], edges(plan, num_bins)[0]
-    place = np.searchsorted(old, new, side="right") - 1
-    known, past = old[place] == new, new == 1 << 32
+    index = np.searchsorted(old, new, side="right") - 1
+    known, past = old[index] == new, new == 1 << 32
     sums, slack = {}, {}
     for name, field in counts.sums.items():
         above = np.concatenate([np.cumsum(field[::-1])[::-1], np.zeros(1, field.dtype)])
-        lower = np.where(past, 0, np.where(known, above[place], above[place + 1]))
-        most = above[place] + counts.slack[name][place]
-        slack[name] = np.where(past, 0, np.where(known, counts.slack[name][place], most - above[place + 1]))
+        lower = np.where(past, 0, np.where(known, above[index], above[index + 1]))
+        most = above[index] + counts.slack[name][index]
+        slack[name] = np.where(past, 0, np.where(known, counts.slack[name][index], most - above[index + 1]))
         sums[name] = lower - np.append(lower[1:], np.zeros(1, field.dtype))
     return State(plan, Counts(sums, slack, counts.totals), planned, state.unit)
 
@@ -212,7 +214,7 @@ def _num_bins(state: State) -> int:
 
 
 def _intervals(scores: Any) -> np.ndarray:
-    """`[65536]` number of scores per interval; only these leave a device."""
+    """The number of scores in each interval, `[65536]`; nothing else leaves a device."""
     if isinstance(scores, jax.Array):
         return np.asarray(_device_intervals(scores), np.float64)
     scores = np.ravel(scores).astype(np.float32, copy=False)
@@ -234,7 +236,7 @@ def _mass_of(intervals: np.ndarray) -> np.ndarray:
 
 
 def _mass(sums: Mapping[str, np.ndarray]) -> np.ndarray:
-    """What an interval adds to the errors of all curves if it is not cut."""
+    """The error that each interval adds to all curves if it is not cut, `[65536]`."""
     mass = np.zeros(INTERVALS)
     for x_names, y_name in CURVES:
         if y_name in sums:

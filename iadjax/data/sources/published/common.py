@@ -1,4 +1,4 @@
-"""What the modules of published data sets share: finding folders and files, and errors that name what is missing."""
+"""Common to the modules of published data sets: finding folders and files, and errors that name what is missing."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -31,7 +31,11 @@ def count(dataset: Dataset) -> dict[str, dict[str, int]]:
 
 
 def root_of(name: str, root: str | Path, holds: str) -> Path:
-    """The existing folder of a data set; `holds` says in words what lies in it."""
+    """The folder of a data set; `holds` describes its contents for the error message.
+
+    Raises:
+      UserError: `root` is empty or no folder.
+    """
     if not str(root):
         raise UserError(f"{name} needs --config.data.root=DIR, the folder that holds {holds}")
     base = Path(root).expanduser()
@@ -40,24 +44,24 @@ def root_of(name: str, root: str | Path, holds: str) -> Path:
     return base
 
 
-def chosen(name: str, base: Path, category: str, known: Sequence[str], place: Callable[[str], Path]) -> tuple[str, ...]:
-    """The categories that `category` names, once their folders `place(category)` are there.
+def chosen(name: str, base: Path, category: str, known: Sequence[str], folder: Callable[[str], Path]) -> tuple[str, ...]:
+    """The categories that `category` names, once their folders `folder(category)` are there.
 
     Raises:
       UserError: an unknown category, or one whose folder is missing (all are named).
     """
     names = select_categories(category, known)
-    missing = [each for each in names if not place(each).is_dir()]
+    missing = [each for each in names if not folder(each).is_dir()]
     if missing:
         raise UserError(
             f"{base} lacks {len(missing)} of {len(names)} categories of {name}: {', '.join(missing)} (there is no folder "
-            f"{place(missing[0])}); name those you have with data.category, or give another folder with --config.data.root=DIR"
+            f"{folder(missing[0])}); name those you have with data.category, or give another folder with --config.data.root=DIR"
         )
     return names
 
 
 def files_in(directory: Path, suffixes: Iterable[str] = SUFFIXES) -> list[Path]:
-    """Files directly in an existing directory with one of the suffixes (small letters), by name; hidden ones are left out."""
+    """Files directly in an existing directory with one of the suffixes (in lower case), by name; hidden files are left out."""
     if not directory.is_dir():
         raise UserError(f"there is no folder {directory}; complete the data set, or correct --config.data.root")
     keep = frozenset(suffixes)
@@ -65,7 +69,7 @@ def files_in(directory: Path, suffixes: Iterable[str] = SUFFIXES) -> list[Path]:
 
 
 def one_file(directory: Path, stem: str, image: Path) -> Path:
-    """The mask `directory/stem.*` of an image, whatever its suffix."""
+    """The mask `directory/stem.*` of an image, with any suffix of an image; a UserError if there is none."""
     found = [
         file for suffix in sorted(SUFFIXES) for file in (directory / f"{stem}{suffix}", directory / f"{stem}{suffix.upper()}")
     ]
@@ -78,7 +82,7 @@ def one_file(directory: Path, stem: str, image: Path) -> Path:
 
 
 def readable(file: Path, of: str) -> Path:
-    """A file that a list or an image asks for; `of` says which, for the error message."""
+    """The file, if it exists; else a UserError that names it and the data set, `of`."""
     if not file.is_file():
         raise UserError(f"the file {file} of {of} is missing; complete the data set")
     return file

@@ -1,4 +1,4 @@
-"""The built-in data set: six categories drawn from seeds, with defects and their exact masks; no file, no download.
+"""The built-in data set: six categories of drawn images, with defects and exact masks. It needs no files.
 
 Three textures (fabric, granite, wood) and three objects (capsule, circuit, washer), 256 x 256. Every image is a function of
 its path alone, so it is the same on every machine with the same NumPy.
@@ -23,7 +23,7 @@ TRAIN, GOOD, DEFECTIVE = 60, 20, 8
 
 
 def synthetic(category: str = "all") -> Dataset:
-    """The data set, or some of its categories; nothing is drawn before it is read."""
+    """The index of one category, of several with commas, or of "all"; images are drawn when they are read."""
     names = select_categories(category, sorted(CATEGORIES))
     train, test = [], []
     for name in names:
@@ -34,7 +34,7 @@ def synthetic(category: str = "all") -> Dataset:
     return Dataset("synthetic", names, tuple(train), tuple(test), lambda item: render(item.path), has_masks=True)
 
 
-# more than there are, or a pass in order would find none of them again; 180 MB
+# all images fit; with fewer, a second pass in order would find none; 180 MB
 @lru_cache(maxsize=1024)
 def render(path: str) -> tuple[np.ndarray, np.ndarray]:
     """The image `[256, 256, 3]` uint8 and mask `[256, 256]` uint8 of a path like "wood/test/scratch/003.png"."""

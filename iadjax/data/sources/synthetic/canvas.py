@@ -18,7 +18,7 @@ def color(*rgb: int) -> np.ndarray:
 
 
 def noise(rng: np.random.Generator, cells: float | tuple[float, float], octaves: int = 1) -> np.ndarray:
-    """Smooth noise of zero mean and unit variance; `cells` knots over the canvas (across, down), doubling per octave."""
+    """Smooth noise of mean 0 and variance 1; `cells` knots (across, down) in the first octave, doubled for each further one."""
     across, down = cells if isinstance(cells, tuple) else (cells, cells)
     total = np.zeros((SIZE, SIZE), np.float32)
     for octave in range(octaves):
@@ -34,7 +34,7 @@ def edge(distance: np.ndarray, softness: float = 1.0) -> np.ndarray:
 
 
 def rotate(xy: np.ndarray, angle: float, center=(0.0, 0.0)) -> np.ndarray:
-    """Coordinates seen from a frame that is moved to `center` and turned by `angle` radians."""
+    """Coordinates in a frame with its origin at `center`, rotated by `angle` radians."""
     cos, sin = np.cos(angle), np.sin(angle)
     x, y = xy[..., 0] - center[0], xy[..., 1] - center[1]
     return np.stack([cos * x + sin * y, -sin * x + cos * y], axis=-1).astype(np.float32)
@@ -58,7 +58,7 @@ def curve(rng: np.random.Generator, start, length: float, width: float, bend: fl
     point, angle = np.asarray(start, np.float64), rng.uniform(0, 2 * np.pi)
     distance = np.full((SIZE, SIZE), np.inf, np.float32)
     for step in range(steps):
-        # a line turns round rather than leave the canvas
+        # a line goes back at the border of the canvas
         if np.abs(point + length / steps * np.array([np.cos(angle), np.sin(angle)])).max() > 0.95:
             angle += np.pi / 2
         following = point + length / steps * np.array([np.cos(angle), np.sin(angle)])
@@ -69,7 +69,7 @@ def curve(rng: np.random.Generator, start, length: float, width: float, bend: fl
 
 
 def blob(rng: np.random.Generator, center, radius: float, roughness: float = 0.25) -> np.ndarray:
-    """Signed distance (nearly) to an irregular patch."""
+    """Approximate signed distance to an irregular patch."""
     x, y = XY[..., 0] - center[0], XY[..., 1] - center[1]
     angle = np.arctan2(y, x)
     wave = sum(rng.normal() / k * np.cos(k * angle + rng.uniform(0, 2 * np.pi)) for k in range(2, 7))

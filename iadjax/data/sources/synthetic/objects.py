@@ -1,4 +1,4 @@
-"""Three objects: washer, capsule, circuit. `draw(rng)` gives a normal part and its coverage; `DEFECTS` what can be wrong."""
+"""Three objects: washer, capsule, circuit. `draw(rng)` draws a normal part and its coverage; `DEFECTS` draw defects on it."""
 
 import numpy as np
 
@@ -24,7 +24,7 @@ def washer(rng: np.random.Generator):
 
 
 def _rust(rng, image, where):
-    distance = blob(rng, defects.place(rng, where), rng.uniform(0.13, 0.22), 0.3)
+    distance = blob(rng, defects.position(rng, where), rng.uniform(0.13, 0.22), 0.3)
     flakes = np.clip(0.75 + 0.25 * noise(rng, 30, 2), 0, 1)
     paint = blend(np.broadcast_to(color(122, 58, 24), image.shape), color(64, 30, 18), np.clip(noise(rng, 26, 2), 0, 1))
     coverage = edge(distance, 6) * where
@@ -69,7 +69,7 @@ def _wrong_color(rng, image, where):
 
 
 def _dent(rng, image, where):
-    center = defects.place(rng, where, 0.3)
+    center = defects.position(rng, where, 0.3)
     local = rotate(XY, rng.uniform(0, 6.28), center)
     radius = rng.uniform(0.13, 0.2)
     bowl = np.exp(-((local**2).sum(axis=-1)) / (0.5 * radius**2)) * where
@@ -114,7 +114,7 @@ def _box(xy, x, y, half_width, half_height):
 
 
 def _mount(image: np.ndarray, xy: np.ndarray, part: int, angle: float = 0.0) -> np.ndarray:
-    """One resistor or capacitor, turned by `angle` about its middle."""
+    """One resistor or capacitor, rotated by `angle` radians about its centre."""
     x, y, width, height = _PARTS[part]
     local = rotate(xy, angle, (x, y))
     if part == 4:
@@ -151,7 +151,7 @@ def _around(part: int) -> np.ndarray:
 
 
 def _same_part(rng: np.random.Generator) -> np.random.Generator:
-    """A generator at the beginning of the same stream, so that the same board comes out again."""
+    """A generator that repeats the same stream, so that it draws the same board again."""
     return np.random.default_rng(rng.bit_generator.seed_seq)
 
 
@@ -165,8 +165,8 @@ def _turned_part(rng, image, where):
     del where
     part = int(rng.integers(4))
     board, xy = _board(_same_part(rng))
-    turned = _mount(board, xy, part, angle=rng.choice([-1, 1]) * rng.uniform(0.35, 0.9))
-    return defects.swap(image, turned, _around(part))
+    rotated = _mount(board, xy, part, angle=rng.choice([-1, 1]) * rng.uniform(0.35, 0.9))
+    return defects.swap(image, rotated, _around(part))
 
 
 def _solder_bridge(rng, image, where):

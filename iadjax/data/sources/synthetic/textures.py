@@ -1,4 +1,4 @@
-"""Three textures: fabric, wood, granite. `draw(rng)` gives a normal surface; `DEFECTS` what can be wrong with it."""
+"""Three textures: fabric, wood, granite. `draw(rng)` draws a normal surface; `DEFECTS` draw defects on it."""
 
 import numpy as np
 
@@ -9,7 +9,7 @@ __all__ = ["FABRIC", "GRANITE", "WOOD"]
 
 
 def _weave(rng: np.random.Generator, threads: float = 22.0) -> np.ndarray:
-    """A plain weave: two crossing sets of rounded threads that take turns to lie on top."""
+    """A plain weave: two crossing sets of rounded threads, alternately on top."""
     xy = rotate(XY, rng.normal(0, 0.02)) + rng.uniform(-0.1, 0.1, 2).astype(np.float32)
     xy = xy + 0.004 * np.stack([noise(rng, 3), noise(rng, 3)], axis=-1)
     u, v = xy[..., 0] * threads, xy[..., 1] * threads
@@ -26,7 +26,7 @@ def fabric(rng: np.random.Generator):
 
 
 def _loose_thread(rng, image, where):
-    distance = curve(rng, defects.place(rng, where, 0.2), rng.uniform(0.6, 1.0), rng.uniform(0.035, 0.05), 0.55, steps=20)
+    distance = curve(rng, defects.position(rng, where, 0.2), rng.uniform(0.6, 1.0), rng.uniform(0.035, 0.05), 0.55, steps=20)
     image = blend(image, 0.4 * image, 0.7 * edge(np.roll(distance, (3, 2), (0, 1)), 3))
     thread = color(168, 186, 214) * np.clip(1 - 8 * np.abs(distance + 0.02), 0.5, 1)[..., None]
     coverage = edge(distance, 1.5)
@@ -56,7 +56,7 @@ def wood(rng: np.random.Generator):
 def _drilled(rng, image, where):
     region = np.zeros(XY.shape[:2], bool)
     for _ in range(rng.integers(2, 5)):
-        distance = disc(XY, defects.place(rng, where, 0.15), rng.uniform(0.035, 0.055))
+        distance = disc(XY, defects.position(rng, where, 0.15), rng.uniform(0.035, 0.055))
         image = blend(image, 1.25 * image, 0.8 * edge(distance - 0.015, 2))
         image = blend(image, color(30, 18, 10), edge(distance, 1.5))
         region |= edge(distance - 0.015, 2) > 0.3
@@ -73,7 +73,7 @@ def granite(rng: np.random.Generator):
 
 
 def _glue(rng, image, where):
-    distance = blob(rng, defects.place(rng, where, 0.3), rng.uniform(0.16, 0.24), 0.2)
+    distance = blob(rng, defects.position(rng, where, 0.3), rng.uniform(0.16, 0.24), 0.2)
     coverage = edge(distance, 4) * where
     smooth = color(214, 202, 168) + 0.25 * np.clip(-distance / 0.2, 0, 1)[..., None]
     image = blend(image, smooth, 0.62 * coverage)
@@ -81,7 +81,7 @@ def _glue(rng, image, where):
 
 
 def _chip(rng, image, where):
-    center = defects.place(rng, where, 0.25)
+    center = defects.position(rng, where, 0.25)
     distance = blob(rng, center, rng.uniform(0.1, 0.17), 0.35)
     facet = 0.5 + 0.5 * np.tanh(9 * (rotate(XY, rng.uniform(0, 6.28), center)[..., 0] + 0.03 * noise(rng, 24)))
     rough = color(235, 230, 224) * (0.55 + 0.45 * facet)[..., None]
