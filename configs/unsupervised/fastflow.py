@@ -7,6 +7,7 @@
 
 Published (MVTec AD mean, Wide ResNet-50-2, 256 x 256, 500 epochs, batch 32, Adam 1e-3): image AUROC 0.994, pixel AUROC
 0.985 with the best backbone (paper, table 3); re-implementations reach its figures at the best epoch of the test set only.
+Gathierry's takes the weights `timm/wide_resnet50_2.racm_in1k`; give them with --config.backbone.weights=TAG.
 
 Measured here: docs/detectors.md, made by scripts/benchmarks/detectors.py.
 """

@@ -84,7 +84,7 @@ class CaiT(nn.Module):
         x = nn.Conv(spec.dim, size, size, padding="VALID", name="patch_embed_proj")(image)
         grid = x.shape[:3]
         table = self.param("pos_embed", nn.initializers.normal(0.02), (1, spec.grid**2, spec.dim))
-        x = x.reshape(len(x), -1, spec.dim) + table
+        x = x.reshape(grid[0], -1, spec.dim) + table
         taps = tapped(lambda i, x: Block(spec.heads, name=f"blocks_{i}")(x), x, spec.depth, self.layers)
         return tuple(tap.reshape(*grid, -1) for tap in taps)
 

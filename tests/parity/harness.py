@@ -115,10 +115,15 @@ def report(what: str, error: float, tolerance: float) -> None:
 
 
 def empty_state(detector: Detector, frozen: Mapping[str, Any], size: int, images: int = 2, validation: int = 0) -> Any:
-    """A state of zeros with the right shapes, which costs no compilation: every test overwrites it."""
-    spec = spec_for(detector, frozen, images, (size, size, 3), num_validation=validation, batch_size=images)
-    shapes = jax.eval_shape(lambda key, frozen: detector.init(key, frozen, spec), jax.random.key(0), frozen)
+    """A state of zeros with the right shapes, which costs no compilation: for networks whose weights a test overwrites."""
+    shapes = jax.eval_shape(lambda frozen: initial_state(detector, frozen, size, images, validation), frozen)
     return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+
+
+def initial_state(detector: Detector, frozen: Mapping[str, Any], size: int, images: int = 2, validation: int = 0) -> Any:
+    """`Detector.init` for so many square images."""
+    spec = spec_for(detector, frozen, images, (size, size, 3), num_validation=validation, batch_size=images)
+    return detector.init(jax.random.key(0), frozen, spec)
 
 
 def batch_of(image: np.ndarray, label=None, **extra) -> Batch:

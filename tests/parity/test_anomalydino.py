@@ -18,11 +18,11 @@ vit = importlib.import_module("iadjax.backbones.vit")
 
 def exact_matrix(source: int, target: int) -> np.ndarray:
     """`[target, source]`: bicubic with half-pixel centres, a = -0.75, no antialiasing, the border repeated."""
-    place = (np.arange(target) + 0.5) * source / target - 0.5
+    centre = (np.arange(target) + 0.5) * source / target - 0.5
     weights = np.zeros((target, source))
     for tap in range(-1, 3):
-        index = np.floor(place).astype(int) + tap
-        np.add.at(weights, (np.arange(target), np.clip(index, 0, source - 1)), vit._cubic(place - index, -0.75))
+        index = np.floor(centre).astype(int) + tap
+        np.add.at(weights, (np.arange(target), np.clip(index, 0, source - 1)), vit._cubic(centre - index, -0.75))
     return weights
 
 
@@ -32,7 +32,7 @@ def test_anomalib(monkeypatch):
     backbone = backbones.backbone("dinov2_vits14")
     frozen = {"backbone": backbones.convert(backbone, card.part("feature_encoder.feature_extractor."), ("norm",))}
     detector = anomalydino(backbone, rotations=1, sigma=0.0)
-    state = harness.empty_state(detector, frozen, 84, images=4)._replace(patches=36)
+    state = harness.initial_state(detector, frozen, 84, images=4)
     state, _ = harness.update(detector, state, frozen, harness.batch_of(card["train"]))
     found = harness.predict(detector, state, frozen, card["image"])
     harness.close(found.score, card["score"], what="score")

@@ -32,9 +32,7 @@ def nelson(monkeypatch, card):
     small = backbones.backbone("pdn_small")._replace(
         features=lambda variables, image, layers: (network.apply(variables, normalize(image)),)
     )
-    image = card["image"]
-    teacher, features = pdn(card, "teacher", "pdn_small", 24, image)
-    card.check("teacher", harness.nchw(features))
+    teacher = pdn(card, "teacher", "pdn_small", 24, card["image"][:, :64, :64])[0]
     detector = module.efficientad(small, dropout=0.0, weight_decay=0.0)
     frozen = {"backbone": teacher}
     state = harness.empty_state(detector, frozen, 256, validation=2)

@@ -53,10 +53,10 @@ def test_anomalib():
 def test_names_with_padding_as_a_layer_of_its_own():
     card = Card("anomalib_fastflow")
     frozen, detector, state, _ = built(card, 4)
-    places = {".subnet.0.": ".subnet.1.", ".subnet.2.": ".subnet.4."}
+    positions = {".subnet.0.": ".subnet.1.", ".subnet.2.": ".subnet.4."}
     renamed = {}
     for name, tensor in card.tensors.items():
-        for ours, theirs in places.items():
+        for ours, theirs in positions.items():
             name = name.replace(ours, theirs)
         renamed[f"model.{name}"] = tensor
     again = from_torch("fastflow", renamed, state)

@@ -16,7 +16,7 @@ def test_anomalib():
     frozen = {"backbone": backbones.convert(backbone, card.part("feature_extractor.feature_extractor."), LAYERS)}
     # anomalib adds .01 I to the covariance, and 1e-5 I once more before it inverts
     detector = padim(backbone, num_channels=100, epsilon=0.01 + 1e-5, sigma=0.0)
-    state = harness.empty_state(detector, frozen, 64, images=4)
+    state = harness.initial_state(detector, frozen, 64, images=4)
     state = state._replace(constants=jnp.asarray(card["tensor/idx"], jnp.int32))
     state, _ = harness.update(detector, state, frozen, harness.batch_of(card["train"]))
     maps = harness.mirror_blur(harness.predict(detector, state, frozen, card["image"]).map)

@@ -13,7 +13,7 @@ def test_anomalib():
     backbone = backbones.backbone("resnet18")
     frozen = {"backbone": backbones.convert(backbone, card.part("feature_extractor.feature_extractor."), LAYERS)}
     detector = patchcore(backbone, coreset_ratio=1.0, sigma=0.0)
-    state = harness.empty_state(detector, frozen, 64, images=4)._replace(patches=64)
+    state = harness.initial_state(detector, frozen, 64, images=4)
     state, _ = harness.update(detector, state, frozen, harness.batch_of(card["train"]))
     found = harness.predict(detector, state, frozen, card["image"])
     harness.close(found.score, card["score"], what="score")

@@ -165,7 +165,7 @@ def saliency(gradient: jax.Array, quantile: float, sigma: float) -> jax.Array:
     """
     size = jnp.sum(jnp.abs(gradient), axis=-1)
     low = size.min(axis=(1, 2), keepdims=True)
-    high = jnp.quantile(size.reshape(len(size), -1), quantile, axis=1)[:, None, None]
+    high = jnp.quantile(size.reshape(size.shape[0], -1), quantile, axis=1)[:, None, None]
     maps = jnp.clip((size - low) / jnp.where(high > low, high - low, 1), 0, 1)
     return ops.gaussian_blur(maps, sigma) if sigma else maps
 

@@ -136,7 +136,8 @@ def uniad(
     """Builds UniAD.
 
     Args:
-      backbone: frozen network; the paper's is EfficientNet-B4 with its first four stages (272 channels).
+      backbone: frozen network; the paper's is EfficientNet-B4 with its first four stages (272 channels), padded as in the
+        authors' code in `efficientnet_b4_static`.
       layers: the levels f_org is made of, resized to one grid (corners aligned, as the authors' code) and concatenated.
       stride: of that grid, in pixels of the input: 16 makes 14 x 14 tokens of 224 x 224.
       hidden, heads, width, dropout: channels, attention heads, feed-forward channels and dropout of the transformer.
