@@ -121,12 +121,13 @@ def test_prepared_data_give_the_same_batches(case, tmp_path):
             assert [each.read_bytes() for each in mine.masks] == [each.read_bytes() for each in other.masks]
             assert (mine.mask is None) == (other.mask is None)
             assert str(mine.file).endswith(str(other.file)) and hash(other) is not None
+        inputs = ("xyz",) if direct.points else ()
         for left, right in zip(
-            data.batches(direct, ours, Transform(16), 3, shuffle=(0, 0, 1)),
-            data.batches(stored, theirs, Transform(16), 3, shuffle=(0, 0, 1)),
+            data.batches(direct, ours, Transform(16), 3, shuffle=(0, 0, 1), inputs=inputs),
+            data.batches(stored, theirs, Transform(16), 3, shuffle=(0, 0, 1), inputs=inputs),
             strict=True,
         ):
-            assert left.extra.keys() == right.extra.keys() == ({"xyz"} if direct.points else set())
+            assert left.extra.keys() == right.extra.keys() == set(inputs)
             for key in ("image", "mask", "label", "category", "index", "valid"):
                 np.testing.assert_array_equal(getattr(left, key), getattr(right, key))
             for key in left.extra:
@@ -272,7 +273,7 @@ def test_points_are_in_millimetres(tmp_path):
     # every point of the small one is a point of the large one: nothing is blended with what was not measured
     assert small.shape == (10, 12, 3)
     assert {tuple(point) for point in small.reshape(-1, 3)} <= {tuple(point) for point in xyz.reshape(-1, 3)}
-    batch = next(data.batches(found, found.train, Transform(16, 8), 3))
+    batch = next(data.batches(found, found.train, Transform(16, 8), 3, inputs=("xyz",)))
     assert batch.extra["xyz"].shape == (3, 8, 8, 3) and not batch.extra["xyz"][2].any()
 
 

@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 
 import iadjax
-from iadjax import export as exports
 from iadjax.errors import UserError
-from iadjax.export import export, load_exported
+from iadjax.export import export, load_exported, write
 from tests.conftest import draw_tree
 from tests.detectors.test_contract import CASES, config_of
 
@@ -36,7 +35,7 @@ def fitted(request, tmp_path_factory):
 def test_the_file_predicts_what_the_run_predicts(fitted, tmp_path):
     path = export(fitted, tmp_path)
     facts = json.loads(path.with_name(path.name + ".json").read_text())
-    assert max(facts["check"]["score_difference"], facts["check"]["map_difference"]) <= exports.TOLERANCE
+    assert max(facts["check"]["score_difference"], facts["check"]["map_difference"]) <= write.TOLERANCE
     assert facts["threshold"] == fitted.threshold
     # another folder, and nothing of the run beside it
     moved = tmp_path / "elsewhere"
@@ -80,26 +79,26 @@ def test_files_are_scored_by_an_exported_detector(run, tmp_path):
 
 
 def test_a_program_that_disagrees_is_not_written(run, tmp_path, monkeypatch):
-    program = exports._program
+    program = write.program_of
 
-    def wrong(format, content):
-        right = program(format, content)
+    def wrong(*about):
+        right = program(*about)
         return lambda image: (right(image)[0] * np.float32(1.001), right(image)[1])
 
-    monkeypatch.setattr(exports, "_program", wrong)
+    monkeypatch.setattr(write, "program_of", wrong)
     with pytest.raises(UserError, match="disagrees with the detector by 0.001"):
         export(run, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 def test_a_decision_that_flips_is_not_written(run, tmp_path, monkeypatch):
-    program = exports._program
+    program = write.program_of
 
-    def wrong(format, content):
-        right = program(format, content)
+    def wrong(*about):
+        right = program(*about)
         return lambda image: (right(image)[0] - np.float32(1e-5), right(image)[1])
 
-    monkeypatch.setattr(exports, "_program", wrong)
+    monkeypatch.setattr(write, "program_of", wrong)
     # the threshold is at the score of one of the images
     score = float(run.predict([run.data.split.test[0].file]).score[0])
     monkeypatch.setitem(run.threshold, "value", score)
@@ -119,7 +118,7 @@ def test_refusals(run, tmp_path, monkeypatch):
 
 
 def test_nothing_larger_than_a_file_may_be(run, tmp_path, monkeypatch):
-    monkeypatch.setattr(exports, "_LARGEST", 1000)
+    monkeypatch.setattr(write, "LARGEST", 1000)
     with pytest.raises(UserError, match="holds .* GiB and a file of either format at most 2"):
         export(run, tmp_path / "out")
     assert not (tmp_path / "out").exists()

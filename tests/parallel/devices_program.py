@@ -32,6 +32,8 @@ CASES = {
     "budget": {"data": {"batch_size": 2}, "detector": {"coreset_ratio": 0.3, "bank_bytes": 260 * 4 * (2 * 36 + 10)}},
     "padim": {"data": {"batch_size": 5}},
     "fastflow": {"data": {"batch_size": 3}, "detector": {"flow_steps": 1, "layers": ("layer1",)}},
+    # noise and BatchNorm are those of the whole batch
+    "simplenet": {"data": {"batch_size": 3}, "detector": {"layers": ("layer1",)}},
     "toy": {"data": {"batch_size": 3}},
     "stopped": {"data": {"batch_size": 1}, "detector": {"coreset_ratio": 0.5}},
 }

@@ -16,6 +16,9 @@ from tests.conftest import draw_tree
 
 ROOT = Path(__file__).parents[2]
 
+# a bank, a Gaussian, two trained detectors, and one with phases and random numbers
+FITTED = ("patchcore", "padim", "fastflow", "simplenet", "toy")
+
 
 def environment(devices):
     # devices are made when a process starts, so each test has processes of its own
@@ -70,14 +73,15 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def single(folder):
     """The results of one device, and a run that it leaves in the middle."""
-    return fitted(folder, "one", 1, "ops,patchcore,budget,padim,fastflow,toy,stopped!2")
+    return fitted(folder, "one", 1, f"ops,budget,stopped!2,{','.join(FITTED)}")
 
 
 @pytest.fixture(scope="module")
 def eight(folder, single):
     """The same on eight devices, which take the stopped run a little further."""
     shutil.copytree(folder / "one/stopped", folder / "eight/stopped")
-    return fitted(folder, "eight", 8, "ops,patchcore,budget,padim,fastflow,toy,stopped!4,patchcore@pmap,toy@pmap")
+    replicas = ",".join(f"{name}@pmap" for name in FITTED)
+    return fitted(folder, "eight", 8, f"ops,budget,stopped!4,{','.join(FITTED)},{replicas}")
 
 
 @pytest.fixture(scope="module")
@@ -89,13 +93,13 @@ def two(folder, eight):
 
 def test_eight_devices_find_what_one_finds(single, eight):
     jit = {key: value for key, value in eight.items() if not key.startswith("pmap")}
-    assert {key.split("/")[0] for key in jit} == {"ops", "norm", "gradient", "patchcore", "budget", "padim", "fastflow", "toy"}
+    assert {key.split("/")[0] for key in jit} == {"ops", "norm", "gradient", "budget", *FITTED}
     assert_equal_results(jit, single)
 
 
 def test_replicas_find_what_one_device_finds(single, eight):
     replicas = {key.removeprefix("pmap"): value for key, value in eight.items() if key.startswith("pmap")}
-    assert {key.split("/")[0] for key in replicas} == {"patchcore", "toy"}
+    assert {key.split("/")[0] for key in replicas} == set(FITTED)
     assert_equal_results(replicas, single)
 
 
