@@ -12,17 +12,18 @@ from pathlib import Path
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 import iadjax
-from iadjax import detectors, ops
+from iadjax import detectors, losses, ops
 from iadjax.config import base_config
 from iadjax.experiment.fit import Stopped
 from iadjax.experiment.log import Log
 from iadjax.nn.layers import BatchNorm
 from iadjax.ops import rows
 from iadjax.parallel import distributed, placement
-from iadjax.parallel.axis import AXIS
+from iadjax.parallel.axis import AXIS, all_sum, replicated
 from tests.detectors.test_contract import config_of
 
 # image size and options that make several devices do something else than one: banks that are split, batches that do not divide
@@ -32,8 +33,8 @@ CASES = {
     "budget": {"data": {"batch_size": 2}, "detector": {"coreset_ratio": 0.3, "bank_bytes": 260 * 4 * (2 * 36 + 10)}},
     "padim": {"data": {"batch_size": 5}},
     "fastflow": {"data": {"batch_size": 3}, "detector": {"flow_steps": 1, "layers": ("layer1",)}},
-    # noise and BatchNorm are those of the whole batch
-    "simplenet": {"data": {"batch_size": 3}, "detector": {"layers": ("layer1",)}},
+    # noise and dropout are those of the whole batch
+    "uniad": {"data": {"batch_size": 3}},
     "toy": {"data": {"batch_size": 3}},
     "stopped": {"data": {"batch_size": 1}, "detector": {"coreset_ratio": 0.5}},
 }
@@ -118,6 +119,37 @@ def normalization(devices: placement.Devices) -> dict[str, np.ndarray]:
     split = placement.put_rows(devices, (x, valid)) if distributed.process()[1] == 1 else (x, valid)
     output, changed = jax.jit(lambda *batch: Normalized().apply(variables, *batch, mutable="batch_stats"))(*split)
     statistics = changed["batch_stats"]["norm"]
+
+    def gradient(weight, variables, x, valid):
+        """Through the statistics of the batch: of what stands before the norm."""
+
+        def loss(weight):
+            y, _ = Normalized().apply(variables, jnp.tanh(x * weight), valid, mutable="batch_stats")
+            return losses.mean(jnp.mean(y**3, axis=(1, 2, 3)), valid)
+
+        return all_sum(jax.grad(loss)(weight))
+
+    if devices.count == 8:
+        # replicas, each with its two rows
+        def replica(variables, x, valid):
+            with replicated(8):
+                return Normalized().apply(variables, x, valid, mutable="batch_stats")
+
+        rows = x.reshape(8, 2, *x.shape[1:]), valid.reshape(8, 2)
+        parts, moved = jax.pmap(replica, AXIS, in_axes=(None, 0, 0), out_axes=(0, None))(variables, *rows)
+        np.testing.assert_allclose(np.asarray(parts).reshape(x.shape)[:13], np.asarray(output)[:13], rtol=1e-5, atol=1e-5)
+
+        def replica_gradient(*given):
+            with replicated(8):
+                return gradient(*given)
+
+        weight = jnp.array([0.5, 1.0, 2.0])
+        truth = jax.jit(gradient)(weight, variables, x, valid)
+        found = jax.pmap(replica_gradient, AXIS, in_axes=(None, None, 0, 0), out_axes=None)(weight, variables, *rows)
+        np.testing.assert_allclose(found, truth, rtol=1e-4, atol=1e-5)
+        assert np.abs(truth).min() > 1e-3
+        for name, value in moved["batch_stats"]["norm"].items():
+            np.testing.assert_allclose(value, statistics[name], rtol=1e-5, atol=1e-6)
     return {"norm/output": np.asarray(output)[:13], "norm/mean": statistics["mean"], "norm/var": statistics["var"]}
 
 

@@ -17,7 +17,7 @@ from tests.conftest import draw_tree
 ROOT = Path(__file__).parents[2]
 
 # a bank, a Gaussian, two trained detectors, and one with phases and random numbers
-FITTED = ("patchcore", "padim", "fastflow", "simplenet", "toy")
+FITTED = ("patchcore", "padim", "fastflow", "uniad", "toy")
 
 
 def environment(devices):

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
+from iadjax.ops.neighbors.tiled import search
 from iadjax.ops.rows import FAR
 from iadjax.parallel.axis import AXIS, num_shards
 
@@ -55,6 +56,6 @@ def sharded_search(queries: jax.Array, bank: jax.Array, k: int, byte_budget: int
         return jax.lax.scan(step, start, length=shards)[0][1:]
 
     size = len(queries) * (4 * depth + 12 * each)
-    search = gathered if size <= byte_budget else ring
-    _, indices, distances = jax.shard_map(search, in_specs=P(AXIS), out_specs=P(AXIS), check_vma=False)(queries, bank)
+    form = gathered if size <= byte_budget else ring
+    _, indices, distances = jax.shard_map(form, in_specs=P(AXIS), out_specs=P(AXIS), check_vma=False)(queries, bank)
     return distances[:num_queries], indices[:num_queries]
