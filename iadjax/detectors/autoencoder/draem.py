@@ -61,6 +61,8 @@ def draem(
 ) -> Detector:
     """Builds DRAEM.
 
+    Map: probability of the class "anomalous", in [0, 1].
+
     Args:
       width, segment_width: channels of the first block of the reconstructive and of the discriminative sub-network.
       textures: folder of anomaly source images, DTD in the paper; "" draws textures.

@@ -86,6 +86,8 @@ def fastflow(
 ) -> Detector:
     """Builds FastFlow.
 
+    Map: negative density per dimension up to its constant, in [-1, 0], mean over the levels.
+
     Args:
       backbone: frozen network; its variables are `frozen["backbone"]`. Gathierry's code, whose figures are the common
         reference, takes timm's Wide ResNet-50-2, which in its version means the weights `timm/wide_resnet50_2.racm_in1k`;

@@ -29,6 +29,8 @@ def padim(
 ) -> Detector:
     """Builds PaDiM.
 
+    Map: Mahalanobis distance of features, smoothed.
+
     The state keeps streaming moments while it sees images, so memory does not grow with their number; one Cholesky
     factorisation per position at the end gives Sigma = L L^T, and W = L^-1 is kept: M(x) = |W (x - mu)| is one product.
 

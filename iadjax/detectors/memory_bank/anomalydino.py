@@ -34,6 +34,8 @@ def anomalydino(
 ) -> Detector:
     """Builds AnomalyDINO.
 
+    Map: cosine distance of patch tokens, in [0, 2], smoothed.
+
     Args:
       backbone: frozen network; DINOv2 ViT-S/14 in the paper. Any other one with the layers will do.
       layers: the tokens: "norm" are DINOv2's patch tokens behind its last norm; several are concatenated on the first grid.

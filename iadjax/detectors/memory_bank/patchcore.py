@@ -36,6 +36,8 @@ def patchcore(
 ) -> Detector:
     """Builds PatchCore.
 
+    Map: Euclidean distance of features, smoothed.
+
     Args:
       backbone: frozen network phi; its variables are `frozen["backbone"]`.
       layers: the hierarchy levels j of section 3.1; the grid of the first one is the grid of the patches.

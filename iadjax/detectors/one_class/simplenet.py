@@ -68,6 +68,8 @@ def simplenet(
 ) -> Detector:
     """Builds SimpleNet.
 
+    Map: negative output of the discriminator, without bounds, smoothed.
+
     Args:
       backbone: the feature extractor F; its variables are `frozen["backbone"]`.
       layers: its levels; the grid of the first one is the grid of the patches.

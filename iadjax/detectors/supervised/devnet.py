@@ -45,6 +45,8 @@ def devnet(
 ) -> Detector:
     """Builds DevNet; it needs labelled anomalies: `protocol.name="supervised"`.
 
+    Map: size of the gradient, scaled to [0, 1] in each image, smoothed: maps of two images do not compare.
+
     Defaults are those of the authors' code (github.com/Choubo/deviation-network-image, no licence): 50 epochs of 20 steps. It
     is not DRA, whose authors train 30 epochs with two thirds of normal images.
 

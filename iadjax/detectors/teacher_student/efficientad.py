@@ -96,6 +96,8 @@ def efficientad(
 ) -> Detector:
     """Builds EfficientAD-S (backbone `pdn_small`) or -M (`pdn_medium`).
 
+    Map: mean of two squared errors, where 0 and 0.1 are the quantiles `quantile_a` and `quantile_b` of normal images.
+
     The paper trains with batches of one image; with larger ones p_hard is taken per image, which is the same at one.
 
     Args:

@@ -138,6 +138,8 @@ def rd4ad(
 ) -> Detector:
     """Builds RD4AD.
 
+    Map: cosine distance of features, summed over the levels, in [0, 6], smoothed.
+
     Args:
       backbone: the teacher E; its variables are `frozen["backbone"]`. The student has the teacher's kind of block and
         their number if it is a ResNet, and two basic blocks per stage otherwise.

@@ -135,6 +135,8 @@ def uniad(
 ) -> Detector:
     """Builds UniAD.
 
+    Map: Euclidean distance between features and their reconstruction.
+
     Args:
       backbone: frozen network; the paper's is EfficientNet-B4 with its first four stages (272 channels), padded as in the
         authors' code in `efficientnet_b4_static`.
