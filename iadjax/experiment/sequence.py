@@ -46,8 +46,9 @@ def fit_sequence(config: Mapping[str, Any], workdir: str | Path, resume: bool = 
 
     Args:
       config: a config whose `protocol.name` is one of them.
-      workdir: gets `config.json`, `steps/NN_name/` (a run each), `sequence.json` (the matrices of `METRICS`, for "continual"
-        with average accuracy and forgetting in both averagings), and of the last step `metrics.json`, `scores.csv`, `report/`.
+      workdir: gets `config.json`, `steps/NN_name/` (a run each), and `sequence.json`: the matrices of `METRICS`, for
+        "continual" with average accuracy and both averages of forgetting. Of the last step also `metrics.json`, `scores.csv`,
+        `report/`.
       resume: continue the sequence in `workdir`.
 
     Returns:

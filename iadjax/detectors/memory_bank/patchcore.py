@@ -42,9 +42,9 @@ def patchcore(
       backbone: frozen network phi; its variables are `frozen["backbone"]`.
       layers: the hierarchy levels j of section 3.1; the grid of the first one is the grid of the patches.
       embedding: "pool": average pooling of every level over the neighbourhood, deeper levels resized to the first one's
-        grid, channels concatenated. "unfold": as the authors' code, neighbourhoods are unfolded, every level is reduced to
-        `pretrain_dimension` by adaptive average pooling over (channel, pixel) in that order, and the stacked levels to
-        `target_dimension`. Figures of the two do not compare.
+        grid, channels concatenated. "unfold", the authors' code: neighbourhoods are unfolded. Adaptive average pooling over
+        (channel, pixel), in that order, reduces every level to `pretrain_dimension`. The stacked levels are reduced to
+        `target_dimension` likewise. Figures of the two do not compare.
       patch_size: p, the side of the neighbourhood (eq. 1-3), odd.
       pretrain_dimension, target_dimension: of "unfold" only.
       coreset_ratio: fraction of the patches that the coreset M_C keeps (Algorithm 1), in (0, 1].
