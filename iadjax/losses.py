@@ -30,7 +30,7 @@ __all__ = [
 def mean(values: jax.Array, valid: jax.Array) -> jax.Array:
     """Mean of `[B]` values over the rows where `valid [B]` is true.
 
-    Of several replicas each gets its rows' part of it; `train_step` adds them up.
+    Each of several replicas gets the part of its own rows; `train_step` sums the parts.
     """
     return jnp.sum(jnp.where(valid, values, 0)) / jnp.maximum(all_sum(jnp.sum(valid)), 1)
 
@@ -84,7 +84,7 @@ def _prewitt(x: jax.Array) -> jax.Array:
 def cosine_distance(x: jax.Array, y: jax.Array, flatten: bool = True, eps: float = 1e-8) -> jax.Array:
     """1 - cos(x, y): of the flattened features of an image, or the mean over its positions.
 
-    RD4AD (Deng & Li, CVPR 2022) writes the mean over positions in eq. 1-2; its code, and the published figures, take one
+    RD4AD (Deng & Li, CVPR 2022) has the mean over positions in eq. 1-2. Its code, and so the published figures, take one
     cosine of the flattened features.
 
     Args:
@@ -92,7 +92,7 @@ def cosine_distance(x: jax.Array, y: jax.Array, flatten: bool = True, eps: float
       flatten: which of the two.
       eps: floor of each norm.
     """
-    # three sums, where Optax writes out both unit vectors: a third of its time with gradients
+    # three sums take a third of the time of Optax's form with gradients, which writes both unit vectors
     dot = lambda a, b: jnp.sum(a * b, axis=(1, 2, 3) if flatten else -1)  # noqa: E731
     x_norm, y_norm = (jnp.sqrt(jnp.maximum(dot(each, each), eps**2)) for each in (x, y))
     distance = 1 - dot(x, y) / (x_norm * y_norm)

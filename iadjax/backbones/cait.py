@@ -1,6 +1,6 @@
 """CaiT (Touvron et al., ICCV 2021): deep vision transformers with talking heads and a weight per channel on every branch.
 
-Only the blocks of patch tokens are here; the class token joins behind them, in two blocks of its own.
+This has only the blocks of patch tokens; the two blocks of the class token follow them.
 """
 
 from collections.abc import Sequence

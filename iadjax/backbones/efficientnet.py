@@ -1,7 +1,7 @@
 """EfficientNet (Tan & Le, ICML 2019) with TensorFlow's padding, as its published weights need it; timm's layer names.
 
-TensorFlow's padding depends on the size of each input. Melas-Kyriazi's port for PyTorch instead pads every layer as an image of
-one fixed size would need it, 380 for B4. At 224 its third and fifth stages lie half a cell off the others'.
+TensorFlow's padding depends on the size of each input. Melas-Kyriazi's port for PyTorch pads every layer for an image of one
+fixed size, 380 for B4. At 224 this moves its third and fifth stages by half a cell.
 """
 
 import math
@@ -36,7 +36,7 @@ _STAGES = (
 
 
 def round_channels(channels: int, width: float) -> int:
-    """The nearest multiple of 8 to `width` x `channels`, and no more than 10 % below it."""
+    """The multiple of 8 that is nearest to `width` x `channels`, but at most 10 % below it."""
     scaled = channels * width
     rounded = max(8, int(scaled + 4) // 8 * 8)
     return rounded + 8 if rounded < 0.9 * scaled else rounded
@@ -48,7 +48,7 @@ def blocks_per_stage(depth: float) -> tuple[int, ...]:
 
 
 def _pads(sides: Sequence[int], kernel: int, stride: int) -> list[tuple[int, int]]:
-    """TensorFlow's padding of each side, (before, after): as many outputs as strides begin in the side."""
+    """TensorFlow's padding of each side, (before, after): side / stride outputs, rounded up."""
     missing = [max((-(-side // stride) - 1) * stride + kernel - side, 0) for side in sides]
     return [(each // 2, each - each // 2) for each in missing]
 
@@ -89,7 +89,7 @@ class Depthwise(nn.Module):
                 feature_group_count=x.shape[-1],
             )
 
-        # XLA on a CPU takes ten times as long for the grouped form
+        # the grouped form takes XLA:CPU ten times as long
         return by_platform(x, kernel, cpu=lambda x, kernel: self._shifted(x, kernel, pads), default=grouped)
 
     def _shifted(self, x, kernel, pads):
@@ -116,7 +116,7 @@ class Block(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         depth = x.shape[-1]
-        # timm numbers the norms by their place, and the first stage has no expansion
+        # timm numbers the norms in their order, and the first stage has no expansion
         first = int(self.expansion > 1)
         y = x
         if first:
@@ -200,7 +200,7 @@ def _timm_names(tensors: Mapping[str, np.ndarray], counts: Sequence[int]) -> dic
     """A state dict of Melas-Kyriazi's PyTorch port ("_blocks.0._depthwise_conv.weight"), which UniAD uses, in timm's names."""
     if "_conv_stem.weight" not in tensors:
         return dict(tensors)
-    places = [(stage, i) for stage, count in enumerate(counts) for i in range(count)]
+    positions = [(stage, i) for stage, count in enumerate(counts) for i in range(count)]
     parts = {"_expand_conv": "conv_pw", "_depthwise_conv": "conv_dw", "_se_reduce": "se.conv_reduce"}
     parts |= {"_se_expand": "se.conv_expand", "_project_conv": "conv_pwl"}
     tops = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
@@ -212,7 +212,7 @@ def _timm_names(tensors: Mapping[str, np.ndarray], counts: Sequence[int]) -> dic
             renamed[f"{tops.get(part, part)}.{leaf}"] = tensor
             continue
         number, part, leaf = found.groups()
-        stage, i = places[int(number)]
+        stage, i = positions[int(number)]
         if part.startswith("_bn"):
             part = f"bn{int(part[3:]) + (1 if stage else 0)}"
         elif part == "_project_conv" and stage == 0:

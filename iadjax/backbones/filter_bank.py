@@ -1,7 +1,7 @@
-"""The embedded backbone: a fixed pyramid of oriented filters, colour and local contrast, which needs no weights.
+"""The built-in backbone: a fixed pyramid of oriented filters, colour and local contrast, which needs no weights.
 
 Gabor energies at several orientations and wavelengths are a classical description of texture (Bovik, Clark & Geisler,
-PAMI 1990); here they are pooled to the grids of a ResNet, so that `layer1`, `layer2`, `layer3` have strides 4, 8, 16.
+PAMI 1990). They are pooled to the grids of a ResNet: `layer1`, `layer2`, `layer3` have strides 4, 8, 16.
 """
 
 from functools import lru_cache
@@ -88,7 +88,7 @@ def _describe(image: jax.Array) -> jax.Array:
     amplitude = jnp.sqrt(even**2 + odd**2 + 1e-8)
     mean = _binomial(_binomial(image, 1), 1)
     contrast = jnp.sqrt(_binomial((image - mean) ** 2, 1) + 1e-8)
-    # the logarithm keeps a few strong edges from hiding all else
+    # the logarithm keeps a few strong edges from dominating
     features = jnp.concatenate([jnp.log1p(20 * amplitude), 2 * image, 4 * jnp.log1p(20 * contrast)], axis=-1)
     return _binomial(_binomial(features, 2), 2)
 

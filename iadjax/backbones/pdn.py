@@ -38,9 +38,9 @@ def pdn(name: str) -> Backbone:
 
 def published_names(name: str, tensors: dict[str, jax.Array]) -> dict[str, jax.Array]:
     """A state dict whose convolutions are numbered as in a sequence of layers ("0.weight", "3.weight") by our names."""
-    position, places = 0, {}
+    position, names = 0, {}
     for i, (_, _, _, pool) in enumerate(SPECS[name], start=1):
-        places[str(position)] = f"conv{i}"
-        # a ReLU follows, and perhaps the pooling
+        names[str(position)] = f"conv{i}"
+        # a ReLU follows, and in some cases a pooling
         position += 3 if pool else 2
-    return {f"{places[key.split('.')[0]]}.{key.split('.')[1]}": tensor for key, tensor in tensors.items()}
+    return {f"{names[key.split('.')[0]]}.{key.split('.')[1]}": tensor for key, tensor in tensors.items()}

@@ -1,6 +1,6 @@
 """ResNet (He et al., CVPR 2016) and Wide ResNet (Zagoruyko & Komodakis, BMVC 2016), with torchvision's layer names.
 
-As torchvision builds them: the stride of a bottleneck sits in its 3x3 convolution ("v1.5").
+As in torchvision, the 3x3 convolution of a bottleneck has the stride ("v1.5").
 """
 
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ def _conv(features: int, kernel: int, stride: int, name: str) -> Conv:
 
 
 def _norm(x: jax.Array, valid: jax.Array | None, name: str) -> jax.Array:
-    """By running statistics, or by those of the rows where `valid [B]` is true, which the running ones then follow."""
+    """By running statistics; or by those of the rows where `valid [B]` is true, which also update the running ones."""
     if valid is None:
         return nn.BatchNorm(use_running_average=True, epsilon=1e-5, name=name)(x)
     return BatchNorm(name=name)(x, valid)

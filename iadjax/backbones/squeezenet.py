@@ -24,7 +24,7 @@ _POOLS = (2, 5, 8)
 
 
 def _max_pool(x: jax.Array) -> jax.Array:
-    # PyTorch's ceil mode: one more window where it would start inside the image
+    # PyTorch's ceil mode: a last window that starts inside the image counts
     return max_pool(x, [(0, (-(size - 3)) % 2) for size in x.shape[1:3]])
 
 

@@ -9,7 +9,7 @@ __all__ = ["tap_names", "tapped"]
 
 
 def tapped(block: Callable, x: jax.Array, depth: int, layers: Sequence[str]) -> list[jax.Array]:
-    """Tokens at the `layers` of a transformer, called inside the module that owns its blocks and the norm "norm".
+    """Tokens at the `layers` of a transformer. The module that owns its blocks and the norm "norm" calls it.
 
     Args:
       block: `(i, x) -> x`, the block number i from 0.

@@ -112,8 +112,8 @@ class Block(nn.Module):
 class ViT(nn.Module):
     """Patch tokens after some blocks, up to the last one in `layers`.
 
-    "block8" is the output of the eighth block, "block8.norm" the same behind the network's last norm, and "norm" that of the
-    last block behind it.
+    "block8" is the output of the eighth block, "block8.norm" the same after the network's last norm, "norm" that of the last
+    block after this norm.
     """
 
     spec: Spec
@@ -153,10 +153,10 @@ class ViT(nn.Module):
 
 @lru_cache
 def position_matrix(source: int, target: int, antialias: bool) -> np.ndarray:
-    """`[target, source]` weights of the bicubic resize of positions, as DINOv2's code has it.
+    """`[target, source]` weights of the bicubic resize of positions, as in DINOv2's code.
 
-    Models without registers scale by (target + 0.1) / source and take four taps (a = -0.75, the border repeats); those with
-    registers scale exactly and widen the filter where they shrink (a = -0.5, cut off at the border).
+    Models without registers scale by (target + 0.1) / source and take four taps (a = -0.75, the border repeats). Models with
+    registers scale exactly; where the target is smaller, they widen the filter (a = -0.5, cut off at the border).
     """
     if antialias:
         scale = source / target
@@ -164,11 +164,11 @@ def position_matrix(source: int, target: int, antialias: bool) -> np.ndarray:
         centre = (np.arange(target)[:, None] + 0.5) * scale
         weights = _cubic((np.arange(source)[None] + 0.5 - centre) / width, -0.5)
         return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
-    place = (np.arange(target) + 0.5) * source / (target + 0.1) - 0.5
+    position = (np.arange(target) + 0.5) * source / (target + 0.1) - 0.5
     weights = np.zeros((target, source))
     for offset in range(-1, 3):
-        tap = np.floor(place).astype(int) + offset
-        np.add.at(weights, (np.arange(target), np.clip(tap, 0, source - 1)), _cubic(place - tap, -0.75))
+        tap = np.floor(position).astype(int) + offset
+        np.add.at(weights, (np.arange(target), np.clip(tap, 0, source - 1)), _cubic(position - tap, -0.75))
     return weights.astype(np.float32)
 
 
@@ -217,7 +217,7 @@ def vit(name: str) -> Backbone:
 
 
 def _rename(spec: Spec, tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The names of the authors' own files and of Hugging Face's `facebook/dinov2-*` in those of timm."""
+    """The tensors of the authors' files and of Hugging Face's `facebook/dinov2-*` under timm's names."""
     renamed = {}
     replacements = (
         ("embeddings.patch_embeddings.projection", "patch_embed.proj"),

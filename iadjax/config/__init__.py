@@ -1,4 +1,4 @@
-"""Configs: what they hold, how a file is loaded, and how one becomes data, a backbone and a detector."""
+"""Configs: their keys, their files, and the data, networks and detector that they describe."""
 
 from iadjax.config.build import (
     Data,

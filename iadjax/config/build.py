@@ -40,7 +40,7 @@ class Model(NamedTuple):
 
 
 def outline_model(config: Mapping[str, Any]) -> Model:
-    """The model of a resolved config before any weights are looked for; its options are checked."""
+    """The model of a resolved config without weights; its options are checked."""
     options = dict(config["detector"])
     build: Callable = detectors.factory(options.pop("name"))
     options = {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}
@@ -119,7 +119,7 @@ _PIPELINE = (*GEOMETRY, "batch_size", "workers", "feature_cache_bytes")
 
 
 def source_options(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The keys under `data` that say what is read, and not how it goes through the network: `data.load`'s keywords."""
+    """The keys under `data` that say what is read, not how it is resized and batched: the keywords of `data.load`."""
     return {key: value for key, value in config["data"].items() if key not in _PIPELINE}
 
 
@@ -130,7 +130,7 @@ def build_data(config: Mapping[str, Any]) -> Data:
 
 
 def spec_of(config: Mapping[str, Any], built: Data, model: Model) -> DataSpec:
-    """What the detector may know: counts, categories, the shape of the first image after the transform, and of its features."""
+    """What the detector may know: counts, categories, and the shapes of a transformed image and of its features."""
     dataset, split = built
     normal = data.in_tiles(dataset, model.transform, [item for item in split.train if not item.label])
     # under zero_shot there is no training image

@@ -1,4 +1,4 @@
-"""What a config is as far as fitting goes: the keys that a checkpoint belongs to, and their hash."""
+"""The keys of a config that fitting depends on, which a checkpoint belongs to, and their hash."""
 
 import hashlib
 import json
@@ -12,7 +12,7 @@ __all__ = ["fingerprint", "fit_keys"]
 # keys that do not change what fitting computes; everything else is part of a checkpoint's identity
 _FREE = ("evaluate", "checkpoint_every", "parallel")
 
-# where files lie does not matter: a restore compares the hash of the weights, and `run.json` records that of the images
+# the location of files does not matter: a restore compares the hash of the weights, `run.json` holds that of the images
 _FREE_KEYS = ("data.workers", "data.root", "data.feature_cache_bytes", "backbone.weights")
 
 

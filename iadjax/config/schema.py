@@ -18,7 +18,7 @@ __all__ = ["OLD_KEYS", "SIZES", "base_config", "refuse_old_keys", "resolve"]
 SIZES = ("resize", "crop", "tile")
 
 GEOMETRY = (*SIZES, "tile_overlap", "resize_side", "interpolation", "crop_multiple")
-"""Keys under `data` that say how an image goes through the network: `Transform`."""
+"""Keys under `data` of the `Transform`."""
 
 OLD_KEYS = {
     "data.overlap": "data.tile_overlap",
@@ -36,7 +36,7 @@ def base_config(detector: str = "patchcore", dataset: str = "synthetic") -> Conf
     """Every config key with its default; `detector` gets the keywords of its factory."""
     config = ConfigDict()
     config.seed = 0
-    # of the networks' products: "float32" or "bfloat16"
+    # of the networks' matrix products: "float32" or "bfloat16"
     config.precision = "float32"
     # over several devices: "jit" splits batches and banks, "pmap" keeps replicas
     config.parallel = "jit"
@@ -59,7 +59,7 @@ def base_config(detector: str = "patchcore", dataset: str = "synthetic") -> Conf
     if others:
         config.networks = ConfigDict({name: {"name": "", "weights": ""} for name in others})
     config.detector = ConfigDict({"name": detector, **detectors.options(detector)})
-    # what each key belongs to stands at `data.split`
+    # `data.split` says which protocol takes which key
     config.protocol = ConfigDict(
         {"name": "unsupervised", "num_shots": 4, "shots_by_name": False, "rotations": 1, "num_anomalies": 10}
         | {"defect": "", "noise_ratio": 0.1, "keep_in_test": False, "test_batch": False, "source": ""}
@@ -87,7 +87,7 @@ def resolve(config: Mapping[str, Any]) -> dict[str, Any]:
             _check_names(section, _section(plain, section), known)
             plain[section] = {**known, **plain.get(section, {})}
             for name, keys in known.items():
-                # of `networks`, whose keys are groups themselves
+                # the keys of `networks` are groups
                 if isinstance(keys, dict):
                     group = f"{section}.{name}"
                     _check_names(group, _section(plain[section], name), keys)

@@ -1,8 +1,8 @@
 """Checkpoints by Orbax: the state, where the run stood, and what it belongs to.
 
-A state's tree never changes shape of nesting, only of its arrays, so it is stored flat by path and put back into the tree
-that the detector's `init` makes. Frozen variables are not stored; their name and content hash are, and a restore with
-others is refused.
+A state is stored flat, by path. It is put back into a tree of shapes: that of `Detector.init`, nested as `Phase.finalized` of
+the phases before leaves it. Frozen variables are not stored. Their name and content hash are, and a restore with other weights
+is refused.
 """
 
 import re
@@ -70,7 +70,7 @@ def save(directory: Path, state: State, position: Position, identity: dict[str, 
       spec: what `init` was given.
 
     Raises:
-      UserError: it could not be written (a full disk); the checkpoint before it is left as it was.
+      UserError: it could not be written (a full disk); the earlier checkpoint stays.
     """
     if distributed.is_main():
         directory.mkdir(parents=True, exist_ok=True)
@@ -95,7 +95,7 @@ def save(directory: Path, state: State, position: Position, identity: dict[str, 
         raise UserError(
             f"the checkpoint {path} could not be written ({reason}); {left}; free some space and continue with --resume"
         ) from error
-    # all processes write their parts of one checkpoint, and one removes those before it
+    # all processes write their parts of a checkpoint; one of them removes the older checkpoints
     distributed.barrier(path.name)
     for old in _all(directory) if distributed.is_main() else []:
         if old != path:
@@ -142,9 +142,9 @@ def restore(path: Path, like: State, identity: dict[str, Any], place: Callable[[
 
     Args:
       path: a checkpoint.
-      like: a tree of the same nesting (`jax.eval_shape` of `init`); shapes may differ.
+      like: a tree of the same nesting (`load.nested_state`); shapes may differ.
       identity: what the caller runs; must be what the checkpoint was written for.
-      place: the shapes of the state -> where its arrays go, whatever devices they were written on; the first one by default.
+      place: the shapes of the state -> where its arrays go, whichever devices wrote them; by default the first device.
 
     Raises:
       UserError: the checkpoint belongs to another config or to other weights; the difference is named.
@@ -173,10 +173,10 @@ def restore(path: Path, like: State, identity: dict[str, Any], place: Callable[[
         jax.ShapeDtypeStruct(tuple(map(int, stored["arrays"][name][0])), leaf.dtype if _is_key(leaf) else kinds[name])
         for name, leaf in names.items()
     ]
-    # without a target Orbax would insist on the devices that the checkpoint was written on
+    # without a target Orbax needs the devices that wrote the checkpoint
     here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    places = jax.tree.leaves(place(jax.tree_util.tree_unflatten(treedef, flat))) if place else [here] * len(flat)
-    target = {name: _stored_as(leaf, sharding) for name, leaf, sharding in zip(names, flat, places, strict=True)}
+    shardings = jax.tree.leaves(place(jax.tree_util.tree_unflatten(treedef, flat))) if place else [here] * len(flat)
+    target = {name: _stored_as(leaf, sharding) for name, leaf, sharding in zip(names, flat, shardings, strict=True)}
     arrays = ocp.load(path.absolute(), target)
     return jax.tree_util.tree_unflatten(treedef, [_restored(arrays[name], kinds[name]) for name in names])
 

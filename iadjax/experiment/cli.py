@@ -25,7 +25,7 @@ INTERRUPTED = 130
 _CACHE = flags.DEFINE_string(
     "compile_cache",
     None,
-    "Directory of compiled programs, so that the next run need not compile; '' for none. "
+    "Directory of compiled functions, so that the next run need not compile; '' for none. "
     "By default JAX_COMPILATION_CACHE_DIR, or ~/.cache/iadjax/jax.",
 )
 
@@ -44,7 +44,7 @@ def define_processes() -> Callable[[], None]:
 
 
 def one_process(flag: str, default: Any) -> Any:
-    """A default that is only good for one process; several of them need the flag."""
+    """A default that serves one process only; several processes need the flag."""
     if distributed.process()[1] > 1:
         raise UserError(f"several processes need {flag}, the same for all and on a disk that they share")
     return default
@@ -98,7 +98,7 @@ def _set_compile_cache() -> None:
     directory = os.environ.get("JAX_COMPILATION_CACHE_DIR", "~/.cache/iadjax/jax") if _CACHE.value is None else _CACHE.value
     if directory:
         jax.config.update("jax_compilation_cache_dir", str(Path(directory).expanduser()))
-        # many of our programs take less than JAX's second
+        # many of our functions compile in less than JAX's limit of one second
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
@@ -107,7 +107,7 @@ def _several() -> bool:
 
 
 def _exit(status: int) -> None:
-    """Ends the program; one of several processes does not wait for the others, which may be waiting for it."""
+    """Ends the program. One of several processes does not wait for the others, because they may wait for it."""
     if _several():
         sys.stdout.flush()
         sys.stderr.flush()
@@ -123,7 +123,7 @@ def _fail(error: Exception) -> None:
 def _parse(config: Path | None, arguments: Sequence[str], argv: Sequence[str]) -> list[str]:
     try:
         if config is not None:
-            # config_flags looks for --config in sys.argv, and wants it in front
+            # config_flags looks for --config in sys.argv, where it must come first
             sys.argv = argv = _with_config(config, argv)
         rest = flags.FLAGS(argv)
     except UserError as error:

@@ -38,20 +38,20 @@ def distill_pdn(
     weight_decay: float = 1e-5,
     seed: int = 0,
 ):
-    """Trains a PDN to give, for an image of `size`, the features that the backbone has of it at twice the size.
+    """Trains a PDN: from an image of `size` it predicts the features that the backbone has of the image at twice the size.
 
-    The target is PatchCore's patch embedding (1024, then 384 dimensions), every channel to zero mean and unit variance; one
-    image in ten is grey.
+    The target is PatchCore's patch embedding (1024, then 384 dimensions), with zero mean and unit variance in every channel.
+    One image in ten is grey.
 
     Args:
       backbone, frozen: the network to distil, and {"backbone": its variables}; the paper's is Wide ResNet-101-2.
       source: where images come from, see `synthesis.source.image_source`; ImageNet in the paper.
       name: "pdn_small" or "pdn_medium".
-      layers: levels of the backbone; the first one's grid must have a quarter of the cells that `size` has pixels.
+      layers: levels of the backbone; each side of the first one's grid is a quarter of `size`.
       size: side of the PDN's input, a multiple of 32.
       steps, batch_size, learning_rate, weight_decay: Adam's, with the L2 term in the gradient.
-      statistics_images: images that the mean and the variance of the channels are taken from.
-      seed: of everything that is drawn.
+      statistics_images: number of images for the mean and the variance of the channels.
+      seed: of all random numbers.
 
     Returns:
       The PDN's variables, for the backbone `name`.

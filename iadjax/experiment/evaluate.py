@@ -88,11 +88,11 @@ def _category(run: Run, results: Sequence[Result], category: str) -> dict[str, A
     found = dict(metrics.image_metrics(scores, labels)) if rows else {}
     keys = ("pixel_auroc", "pixel_ap", "pixel_f1max", "aupro", "aupro_05", "aupro_01")
     pixel = dict.fromkeys(keys, float("nan"))
-    # an anomalous image without a mask would count as all normal
+    # an anomalous image without a mask would count as normal everywhere
     unmarked = not run.data.dataset.has_masks or any(row.item.label and not _has_mask(row.item) for row in rows)
     localised = bool(rows) and rows[0].map is not None
     if run.config["evaluate"]["pixel"] and localised and not unmarked:
-        # a map at the network's resolution has the range of scores of the same map enlarged
+        # a map has the same range of scores before and after it is enlarged
         pilot = np.stack([row.map for row in rows[:: max(1, len(rows) // 64)]])
         pairs = _at_evaluation_size(run, rows, size)
         pixel |= pixel_metrics_within(run.config["evaluate"]["byte_budget"], pairs, pilot)
@@ -110,7 +110,7 @@ def _category(run: Run, results: Sequence[Result], category: str) -> dict[str, A
 
 
 def _at_evaluation_size(run: Run, rows: Sequence[Result], size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Map and mask of the visible part of each image, at its own resolution or at `size` x `size`; few at a time."""
+    """Map and mask of the visible part of each image, at its own resolution or at `size` x `size`; a few at a time."""
 
     def pair(row: Result) -> tuple[np.ndarray, np.ndarray]:
         mask = data.read(run.data.dataset, row.item)[1]
@@ -123,7 +123,7 @@ def _at_evaluation_size(run: Run, rows: Sequence[Result], size: int) -> Iterator
 
 
 def _with_defects(run: Run, rows: Sequence[Result]) -> Iterator[tuple[np.ndarray, list[metrics.Defect], str]]:
-    """Map, defects and kind of each image at its own resolution; few at a time."""
+    """Map, defects and kind of each image at its own resolution; a few at a time."""
 
     def image(row: Result) -> tuple[np.ndarray, list[metrics.Defect], str]:
         height, width = data.read(run.data.dataset, row.item)[1].shape
@@ -133,7 +133,7 @@ def _with_defects(run: Run, rows: Sequence[Result]) -> Iterator[tuple[np.ndarray
 
 
 def _few_at_a_time(function: Callable, rows: Sequence[Result]) -> Iterator[tuple]:
-    """The function of every row in order, computed by threads that are only so far ahead."""
+    """The function of every row, in order; threads compute a few rows ahead."""
     with ThreadPoolExecutor() as pool:
         for start in range(0, len(rows), _READ_AHEAD):
             yield from pool.map(function, rows[start : start + _READ_AHEAD])

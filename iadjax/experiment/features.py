@@ -1,7 +1,8 @@
 """The feature cache: what `Detector.embed` makes of every training image, computed once and kept.
 
-Frozen networks see the same image in every epoch. One pass in the order of the items embeds them all; afterwards batches are
-put together from memory. The pass does not depend on where a run was stopped, so a resumed run has the same bytes.
+Frozen networks see the same image in every epoch. So one pass, in the order of the items, embeds all images. Afterwards
+batches take their features from memory. The pass does not depend on where a run was stopped, so a resumed run has the same
+bytes.
 """
 
 import math
@@ -22,8 +23,8 @@ class FeatureCache(NamedTuple):
     """Features of all images of a split.
 
     Attributes:
-      rows: a tree of arrays `[N + 1, ...]`: one row for each of N images, and last that of an image of zeros, which padded
-        rows of a batch have. NumPy arrays, or JAX arrays in the memory of one accelerator.
+      rows: a tree of arrays `[N + 1, ...]`: one row for each of N images. The last row is that of an image of zeros, for
+        padded rows of a batch. NumPy arrays, or JAX arrays in the memory of one accelerator.
     """
 
     rows: Any
@@ -40,7 +41,7 @@ def _bytes(spec: DataSpec, number: int) -> int:
 
 
 def why_not(spec: DataSpec, number: int, budget: int, devices: int) -> str:
-    """Why the features of so many images are not kept, as one line for the log; "" where they can be.
+    """Why the features of `number` images are not kept, as one line for the log; "" if they are kept.
 
     Args:
       spec: with the shapes of the features.

@@ -30,8 +30,8 @@ def fit(config: Mapping[str, Any], workdir: str | Path, resume: bool = False, st
     Args:
       config: a config as `get_config` returns it, or a resolved one.
       workdir: a directory without a run, or with the one to continue.
-      resume: continue the run in `workdir` (from the middle of an epoch if need be); without one, begin it.
-      start: a fitted run of the same detector whose state goes on here, as `Detector.warm_start` says (continual learning).
+      resume: continue the run in `workdir`, also from the middle of an epoch; if there is none, begin it.
+      start: a fitted run of the same detector; `Detector.warm_start` makes the first state from its state (continual learning).
 
     Returns:
       The fitted run.
@@ -47,19 +47,19 @@ def fit(config: Mapping[str, Any], workdir: str | Path, resume: bool = False, st
     clock = record.Clock()
     with placement.use(devices), record.compilations(clock):
         with clock.stage("prepare"):
-            # 1. what costs nothing to look at: options, folders, the first image
+            # 1. quick checks: options, folders, the first image
             model = configs.outline_model(config)
             built = configs.build_data(config)
             spec = configs.spec_of(config, built, model)
-            # what `init` refuses (sizes, budgets) is said before anything is fetched or written
+            # errors of `init` (sizes, budgets) come before anything is fetched or written
             nested_state(model, spec, 0, False)
             _check_phases(model.detector, spec, built, config["data"]["batch_size"])
-            # 2. weights, which may have to be fetched
+            # 2. weights, which may be fetched
             model = configs.load_frozen(config, model)
-            # together: most of their arrays are the same
+            # in one call: most of their arrays are the same
             frozen, ready = placement.replicate(devices, (model.frozen, model.ready))
             model = model._replace(frozen=frozen, ready=ready)
-        # every process has looked at the workdir before one writes to it
+        # one process writes to the workdir after all have checked it
         distributed.barrier("prepared")
         if distributed.is_main():
             files.write_json(workdir / "config.json", config)

@@ -1,4 +1,4 @@
-"""Images as users hand them, in batches of one size, for runs and exported detectors alike."""
+"""Images as users give them, in batches of one size, for runs and for exported detectors."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -40,7 +40,7 @@ def score_images(
         if any(row.shape != shape for row in rows):
             raise UserError("the images differ in size after data.resize and data.crop; predict them one at a time")
         if len({row.dtype for row in rows}) > 1:
-            # stacked as they are, 8 bits would stand as 0 to 255 beside deeper images in [0, 1]
+            # 8-bit images would have values of 0 to 255 beside deeper images in [0, 1]
             rows = [to_float(row) for row in rows]
         further = {name: _filled(values[start : start + batch_size], batch_size) for name, values in (extra or {}).items()}
         prediction = jax.device_get(score(_filled(rows, batch_size), further))

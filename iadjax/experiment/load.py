@@ -1,4 +1,4 @@
-"""The run of a directory, put together again."""
+"""A run from its directory."""
 
 import functools
 import json
@@ -56,7 +56,7 @@ def read_config(workdir: Path) -> dict[str, Any]:
 
 
 def nested_state(model: configs.Model, spec: DataSpec, phase: int, carried: bool) -> State:
-    """Shapes and nesting of the state that `init` makes, nested as it is before the phase of that number."""
+    """Shapes of the state that `init` makes, nested as the state is before the phase number `phase`."""
     # the spec is static: shapes follow from it
     state = jax.eval_shape(lambda key, frozen: model.detector.init(key, frozen, spec), jax.random.key(0), model.frozen)
     for done in model.detector.phases(spec)[:phase]:

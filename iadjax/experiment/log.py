@@ -1,4 +1,4 @@
-"""The log of a run: one JSON object a step in `log.jsonl`, and the same scalars for TensorBoard."""
+"""The log of a run: one JSON object per step in `log.jsonl`, and the same scalars for TensorBoard."""
 
 import json
 from pathlib import Path
@@ -12,10 +12,10 @@ _FLUSH_EVERY = 50
 
 
 class Log:
-    """Collects what `update` reports, and fetches it from the device in groups so that steps need not wait.
+    """Collects the `info` of updates, and fetches it from the device in groups, so that steps do not wait.
 
-    On a resume, lines after the checkpoint's step are dropped: they are about to be written again. Of several processes only
-    the one that writes has an active log.
+    A resumed run drops the lines after the checkpoint's step, because it writes them again. Of several processes, one has an
+    active log.
     """
 
     def __init__(self, workdir: Path, step: int, active: bool = True):
@@ -46,7 +46,7 @@ class Log:
             self.flush()
 
     def flush(self) -> None:
-        """Brings what is pending to disk."""
+        """Writes pending steps to disk."""
         if not self._active:
             return
         with self._file.open("a", encoding="utf-8") as file:

@@ -1,4 +1,4 @@
-"""The loop: all updates of all phases, from any position on, with checkpoints on the way."""
+"""The loop: all updates of all phases, from any position on, with checkpoints in between."""
 
 import contextlib
 import dataclasses
@@ -39,7 +39,7 @@ class Stopped(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """What one fit consists of; nothing in it changes.
+    """Everything that one fit needs; nothing in it changes.
 
     Attributes:
       config: the resolved config.
@@ -93,7 +93,7 @@ class Job:
 
 
 def fold(key: jax.Array, *words: int) -> jax.Array:
-    """A key of its own for the words."""
+    """The key of these words, different from that of any others."""
     for word in words:
         key = jax.random.fold_in(key, word)
     return key
@@ -133,14 +133,14 @@ def run_phases(job: Job, state: State, position: Position) -> State:
         position = Position(len(job.phases), 0, 0, position.step)
         last = checkpoint.latest(job.workdir / "checkpoints")
         if last is None or checkpoint.read(last)["position"].phase < position.phase:
-            # no phase at all, or the last ones were left out
+            # there is no phase, or the last ones were skipped
             job.save(state, position)
     return state
 
 
 def _run_phase(job: Job, index: int, state: State, position: Position, caches, stop, log) -> tuple[State, Position]:
     """All updates of one phase, from `position` on."""
-    # 1. what the phase sees, and how many updates that makes
+    # 1. the images that the phase sees, and the number of updates
     phase, config, devices = job.phases[index], job.config, job.devices
     items = data.in_tiles(job.built.dataset, job.model.transform, splits(job.built.split, phase))
     updates, per_epoch = num_updates(phase, items, config["data"]["batch_size"])
@@ -157,7 +157,7 @@ def _run_phase(job: Job, index: int, state: State, position: Position, caches, s
             ):
                 # 4. one step
                 state, info = update(fold(job.key, _UPDATE, step), state, job.model.ready, batch)
-                # 5. what jit cannot do
+                # 5. work outside jit
                 if phase.between is not None:
                     state = phase.between(fold(job.key, _BETWEEN, index), job.place(state), job.model.frozen)
                     state = job.place(state)
@@ -202,7 +202,7 @@ def _passes(job: Job, like: Phase) -> float:
 
 
 def _cache(job: Job, phase: Phase, items: Sequence[Item], caches: dict[str, FeatureCache | None]) -> FeatureCache | None:
-    """The features of the phase's images, where they are worth keeping; filled by the first phase that sees them."""
+    """The features of the phase's images, if several passes need them; the first phase that sees the images computes them."""
     if job.embed is None or phase.anomaly_fraction or _passes(job, phase) <= 1:
         return None
     if phase.split not in caches:

@@ -20,8 +20,8 @@ __all__ = ["merge"]
 def merge(runs: Sequence[Run], workdir: str | Path, weights: Sequence[float] | None = None) -> Run:
     """One run from fitted runs of the same detector on the images of several sites, see `Detector.merge`.
 
-    Its config, its data and its categories are those of the first run. It has no threshold: that needs held-out normal images
-    of all sites.
+    Config, data and categories are those of the first run. It has no threshold, because that needs held-out normal images of
+    all sites.
 
     Args:
       runs: fitted runs.

@@ -1,4 +1,4 @@
-"""`run.json`: what a number was made with: fingerprint, versions, device, seed, seconds per stage, peak memory."""
+"""`run.json`: the circumstances of a figure: fingerprint, versions, device, seed, seconds per stage, peak memory."""
 
 import contextlib
 import datetime
@@ -24,12 +24,12 @@ from iadjax.parallel import distributed
 __all__ = ["Clock", "about", "begin", "compilations", "processor", "update", "versions"]
 
 _PACKAGES = ("jax", "jaxlib", "flax", "numpy", "scipy", "optax", "orbax-checkpoint", "grain", "pillow", "ml-collections")
-# beginnings of the names of the programs that a run is made of
+# beginnings of the names of a run's own compiled functions
 _OWN = ("init", "update", "predict")
 
 
 class Clock:
-    """Wall seconds of named stages, how long the devices waited for images, and what was compiled.
+    """Wall seconds of named stages, seconds for which devices waited for images, and counts of compilations.
 
     Attributes:
       asked: arrays that the devices were last asked to compute, for `waiting`.
@@ -52,10 +52,10 @@ class Clock:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - began
 
     def waiting(self, batches: Iterable) -> Iterator:
-        """Passes the batches on, and adds up the time that the devices spent waiting for them.
+        """Yields the batches, and sums the time for which the devices waited for them.
 
-        While `asked` is not ready the devices do not wait. Where it got ready during a wait, all of that counts: the sum is an
-        upper bound.
+        Devices do not wait while `asked` is not ready. If it becomes ready while a batch is made, all of that time counts. So
+        the sum is an upper bound.
         """
         batches, mark = iter(batches), time.perf_counter()
         while True:
@@ -72,7 +72,7 @@ class Clock:
 
 @contextlib.contextmanager
 def compilations(clock: Clock) -> Iterator[None]:
-    """Counts on the clock what is compiled in the block, by name, and how much came from the persistent cache."""
+    """Counts the compilations in the block by name, and those that came from the persistent cache."""
 
     def duration(event: str, seconds: float, **about: str) -> None:
         if event == "/jax/core/compile/backend_compile_duration":
@@ -125,7 +125,7 @@ def begin(workdir: Path, config: dict, model: "configs.Model", built: "configs.D
 
 
 def update(workdir: Path, clock: Clock) -> None:
-    """Adds the seconds of the clock's stages, what it counted and the peak memory so far."""
+    """Adds the seconds and counts of the clock, and the peak memory so far."""
     if not distributed.is_main():
         return
     file = workdir / "run.json"
@@ -134,7 +134,7 @@ def update(workdir: Path, clock: Clock) -> None:
     if clock.busy:
         value["waiting_for_data"] = round(clock.wait / clock.busy, 4)
     if clock.programs:
-        # the rest are single operations outside a program
+        # the others are single operations outside compiled functions
         own = {name: number for name, number in sorted(clock.programs.items()) if name.split("_")[0] in _OWN}
         stored = value.get("compilations", {"number": 0, "seconds": 0.0, "from_cache": 0, "programs": {}})
         value["compilations"] = {
@@ -166,7 +166,7 @@ def about() -> dict[str, Any]:
 
 
 def processor() -> str:
-    """The model of the CPU as far as the system tells it."""
+    """The model of the CPU, if the system reports it."""
     information = Path("/proc/cpuinfo")
     lines = information.read_text(encoding="utf-8").splitlines() if information.exists() else []
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]

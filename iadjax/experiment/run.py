@@ -25,7 +25,7 @@ __all__ = ["Run"]
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A fitted detector; `predict`, `predict_batch` and `predict_items` are the three ways to ask it.
+    """A fitted detector. It predicts by `predict`, `predict_batch` and `predict_items`.
 
     Attributes:
       config: the resolved config.
@@ -34,7 +34,7 @@ class Run:
       state: what fitting made.
       spec: what the detector knows of the data it was fitted on.
       threshold: {"name", "value", ...} of the decision rule `score >= value`, or None if none was fitted.
-      devices: what predicts where.
+      devices: where predictions are computed.
     """
 
     config: dict[str, Any]
@@ -129,7 +129,7 @@ class Run:
             rows = [{name: values[i] for name, values in extra.items()} for i in range(number)]
             made = [self.detector.prepare(to_float(image[i]), row) for i, row in enumerate(rows)]
             extra = extra | {name: np.stack([each[name] for each in made]) for name in made[0]}
-        # which of several categories they show is not known
+        # one of several categories, which is not known
         category = np.full(number, 0 if len(self.spec.categories) == 1 else -1, np.int32)
         return Batch(image, (), category, np.full(number, -1, np.int32), extra, np.ones(number, bool))
 
@@ -144,7 +144,7 @@ class Run:
     def score_image(self, image: np.ndarray, extra: Mapping[str, np.ndarray] | None = None) -> Prediction:
         """Score and map of one image `[H, W, 3]` and its inputs after resize and crop; in tiles where the config says so.
 
-        The score of an image in tiles is that of its worst tile, its map is their maps blended (`data.tiling`).
+        The score of an image in tiles is the largest score of a tile. Its map blends the maps of the tiles (`data.tiling`).
         """
         tile, overlap = self.transform.tile, self.transform.overlap
         extra = dict(extra or {})
@@ -153,8 +153,8 @@ class Run:
             return jax.tree.map(lambda x: x[0], one)
         size, batch = image.shape[:2], self.config["data"]["batch_size"]
         where = tiling.positions(size, tile, overlap)
-        tiles = [tiling.cut(image, place, tile) for place in where]
-        cut = {name: [tiling.cut(value, place, tile) for place in where] for name, value in extra.items()}
+        tiles = [tiling.cut(image, position, tile) for position in where]
+        cut = {name: [tiling.cut(value, position, tile) for position in where] for name, value in extra.items()}
         parts = score_images(tiles, lambda x: x, batch, self.predict_batch, cut)
         return self._joined(list(parts.score), parts.map, size)
 
@@ -168,8 +168,8 @@ class Run:
         """Yields `(item, score, map [h, w] or None)` of a split, in its order, by the input pipeline.
 
         Args:
-          items: the split, whole: `Batch.index` is the position in it.
-          name: what the progress is called.
+          items: the whole split: `Batch.index` is the position in it.
+          name: of the progress bar.
         """
         tile, overlap = self.transform.tile, self.transform.overlap
         seen, number, size = items, 1, None

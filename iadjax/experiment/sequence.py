@@ -1,7 +1,7 @@
 """Several fits, one after another, on one state: continual learning and transfer.
 
-Every step is an ordinary run in a directory of its own that begins with the state of the one before (`Detector.carry`); there
-is no other access to the past. So a sequence that was stopped resumes as a run does.
+Every step is an ordinary run in its own directory. It begins with the state of the step before (`Detector.warm_start`); there
+is no other access to the past. So a stopped sequence resumes as a run does.
 """
 
 import dataclasses
@@ -24,7 +24,7 @@ from iadjax.parallel import distributed
 __all__ = ["METRICS", "fit_sequence"]
 
 METRICS = ("image_auroc", "image_ap", "pixel_auroc", "pixel_ap", "aupro")
-"""Of which `sequence.json` holds a matrix."""
+"""The metrics with a matrix in `sequence.json`."""
 
 
 class Step(NamedTuple):
@@ -46,8 +46,9 @@ def fit_sequence(config: Mapping[str, Any], workdir: str | Path, resume: bool = 
 
     Args:
       config: a config whose `protocol.name` is one of them.
-      workdir: gets `config.json`, `steps/NN_name/` (a run each), `sequence.json` (the matrices of `METRICS`, for "continual"
-        with average accuracy and forgetting in both averagings), and of the last step `metrics.json`, `scores.csv`, `report/`.
+      workdir: gets `config.json`, `steps/NN_name/` (a run each), and `sequence.json`: the matrices of `METRICS`, for
+        "continual" with average accuracy and both averages of forgetting. Of the last step also `metrics.json`, `scores.csv`,
+        `report/`.
       resume: continue the sequence in `workdir`.
 
     Returns:
@@ -62,7 +63,7 @@ def fit_sequence(config: Mapping[str, Any], workdir: str | Path, resume: bool = 
         raise UserError(f"the protocol {config['protocol']['name']!r} is one fit; {did_you_mean('continual', SEQUENCES)}")
     steps = _steps(config)
     check_workdir(workdir, config, resume)
-    # every process has looked before one writes
+    # one process writes after all have checked the workdir
     distributed.barrier("sequence")
     if distributed.is_main():
         files.write_json(workdir / "config.json", config)

@@ -1,8 +1,8 @@
-"""Convolutions by the algorithm that is fastest on the platform; for `nn.layers.Conv`.
+"""Convolutions by the fastest algorithm of the platform; for `nn.layers.Conv`.
 
-XLA:CPU is slow for wide kernels over small maps and for gradients with respect to kernels. There, CPUs use one of two other
-algorithms: one matrix product of patches, or Winograd's. The choice depends on the shape of one image, on whether the kernel is
-frozen (`cpu.prepared`) and on whether gradients are taken. It never depends on the batch.
+XLA:CPU is slow for wide kernels over small maps and for gradients with respect to kernels. In these cases CPUs use a matrix
+product of patches, or Winograd's algorithm. The choice depends on the shape of one image, on whether the kernel is frozen
+(`cpu.prepared`) and on whether gradients are taken. It never depends on the batch.
 """
 
 import functools
@@ -23,14 +23,14 @@ __all__ = ["convolve", "direct"]
 # measured on two cores (docs/dev/speed_history.md); for one image, so that no score depends on the batch
 _POSITIONS = 256
 
-# for products in float32 and in bfloat16: XLA:CPU multiplies twice as fast in bfloat16, but does not convolve faster
+# keyed by `rounded`: XLA:CPU multiplies matrices twice as fast in bfloat16, but does not convolve faster
 _WINOGRAD_CHANNELS = {False: (64, 128), True: (64, 64)}
 
 _PATCH_POSITIONS = {False: _POSITIONS, True: 1024}
 
 _PATCH_CHANNELS = {False: (128, 256), True: (64, 128)}
 
-# the least channels of kernels whose gradient alone is computed by Winograd's algorithm
+# least channels of kernels for which Winograd's algorithm computes the gradient alone
 _GRADIENT_CHANNELS = (64, 64)
 
 _TILED_POSITIONS = 49
@@ -47,8 +47,8 @@ def convolve(
       x: `[B, H, W, C]`.
       kernel: `[h, w, C, O]`, of the dtype of `x`; float32 if `rounded`.
       stride, pad: of rows and columns.
-      rounded: factors may be rounded to bfloat16. On CPUs they are where that is faster, and sums stay float32. On other
-        platforms they always are, and so is the result.
+      rounded: factors may be rounded to bfloat16. CPUs round where that is faster, and sums stay float32. Other platforms
+        always round factors and result.
       transformed: `transform_kernel(kernel)` if it was computed before; bfloat16 if `rounded`.
 
     Returns:
@@ -71,13 +71,13 @@ def convolve(
             default=lambda x, kernel, _: default(x, kernel),
         )
     if fits and wide and positions >= _POSITIONS:
-        # tiles and products are ten times the input: they are computed again for the gradient instead of kept
+        # tiles and products take ten times the bytes of the input: the gradient computes them again
         cpu = jax.checkpoint(tiles)
     elif positions <= _PATCH_POSITIONS[rounded] and _wide(kernel.shape, _PATCH_CHANNELS[rounded]):
         patches = functools.partial(patch_product, stride=stride, pad=pad, rounded=rounded)
-        # rounded before, patches take half the bytes; but the sums of their gradient would be bfloat16
+        # patches of rounded pixels take half the bytes, but their gradient would be summed in bfloat16
         value = (lambda x, kernel: patches(x.astype(jnp.bfloat16), kernel)) if rounded else patches
-        # transforming a kernel pays only in training, where there is a batch
+        # transforming a kernel is worth its time only in training, for a whole batch
         trained = tiles if fits and wide else patches
         cpu = value if trained is value else _in_training(value, trained, trained)
     elif rounded:
@@ -93,10 +93,10 @@ def _fits_winograd(shape: Sequence[int], positions: int) -> bool:
     height, width, depth, features = shape
     if not has_points(shape) or positions < _TILED_POSITIONS:
         return False
-    # a smaller one saves less than 0.2 ms a call and takes a second or two longer to compile
+    # a smaller one saves less than 0.2 ms per call and takes up to two seconds longer to compile
     if positions * height * width * depth * features < _PRODUCTS:
         return False
-    # bytes of tiles and products: one tile for four positions, four bytes for each number
+    # bytes of tiles and products: a tile covers four positions, a number takes four bytes
     return positions * (height + 1) ** 2 * (depth + features) <= _BYTES
 
 

@@ -49,7 +49,7 @@ class AllInOneBlock(nn.Module):
 
         pixels = x.shape[1] * x.shape[2]
         constant = pixels * jnp.sum(jnp.log(scale))
-        # as a matrix product, because XLA's gradient of an index along channels is slow; exact, as every sum has one term
+        # a matrix product, because XLA's gradient of an index along channels is slow; exact: every sum has one term
         permute = functools.partial(jnp.matmul, precision="highest")
         matrix = jax.nn.one_hot(order, depth, axis=0)
         if inverse:

@@ -1,4 +1,4 @@
-"""Convolutions and norms with PyTorch's conventions, in the forms that are fast to differentiate everywhere."""
+"""Convolutions and norms with PyTorch's conventions, in forms whose gradients are fast on every platform."""
 
 import functools
 import math
@@ -70,7 +70,7 @@ class Conv(nn.Module):
         kernel = self.param("kernel", self.kernel_init, (*sides, x.shape[-1], self.features))
         part = slice(*self.part) if self.part else slice(None)
         x, kernel = promote_dtype(x, kernel[..., part])
-        # `iadjax.frozen` puts it there
+        # `cpu.prepared.precompute` puts it there
         transformed = None if self.part else self.get_variable("params", TRANSFORMED)
         y = convolve(x, kernel, self.stride, pad, self.rounded, transformed)
         if self.bias:
@@ -80,7 +80,7 @@ class Conv(nn.Module):
 
 
 class ConvTranspose2x2(nn.Module):
-    """A transposed convolution of kernel 2 and stride 2, without a bias: every cell becomes its own 2 x 2 block."""
+    """A transposed convolution of kernel 2 and stride 2, without a bias: every position becomes a 2 x 2 block."""
 
     features: int
     kernel_init: Callable = uniform_fan_out
@@ -99,8 +99,8 @@ class ConvTranspose2x2(nn.Module):
 class BatchNorm(nn.Module):
     """Batch normalisation over the valid rows, with PyTorch's momentum and the variables of `nn.BatchNorm`.
 
-    That of Flax with a mask counts the valid numbers by adding up an array as large as its input, which takes CPUs five times
-    as long as everything else in it.
+    Flax's BatchNorm with a mask counts valid numbers by summing an array of the size of its input. On CPUs that takes five
+    times as long as all the rest of it.
 
     Attributes:
       scale_init: draws the scales.
@@ -114,8 +114,8 @@ class BatchNorm(nn.Module):
 
         Args:
           x: what to normalise.
-          valid: `[B]`, the rows that the statistics are taken over and the running ones moved by; None: the running
-            statistics, as in prediction. The running variance is the biased one, PyTorch's has n - 1.
+          valid: `[B]`, the rows that give the statistics and update the running ones. None: the running statistics normalise,
+            as in prediction. The running variance is the biased one; PyTorch's has n - 1 in its denominator.
         """
         depth = x.shape[-1:]
         drawn = {"mean": jnp.zeros, "var": jnp.ones}
@@ -135,17 +135,17 @@ def _moments(x: jax.Array, valid: jax.Array) -> tuple[jax.Array, jax.Array]:
     number = all_sum(valid.sum()) * math.prod(x.shape[1:-1])
 
     def mean(x):
-        # rows first: a mask as large as x would be written out
+        # sums of rows first: a mask of the size of x would take memory
         return all_sum(jnp.where(valid[:, None], jnp.sum(x, tuple(range(1, x.ndim - 1))), 0).sum(0)) / number
 
-    # squares of distances to any number near the mean: those to 0 would cancel where the mean is large
+    # squared distances to a number near the mean: distances to 0 would cancel where the mean is large
     near = jax.lax.stop_gradient(first_row(x.reshape(-1, x.shape[-1])))
     first = mean(x)
     return first, jnp.maximum(mean((x - near) ** 2) - (first - near) ** 2, 0)
 
 
 class Dropout(nn.Module):
-    """Dropout (Srivastava et al., 2014): the same as Flax's, but a replica draws its rows' part of a whole batch.
+    """Dropout (Srivastava et al., 2014), as Flax's; a replica takes its rows of the numbers that are drawn for a whole batch.
 
     Attributes:
       rate: probability that a number becomes zero.
@@ -168,12 +168,13 @@ class Dropout(nn.Module):
 def max_pool(x: jax.Array, pads: Sequence[tuple[int, int]]) -> jax.Array:
     """The largest of every 3 x 3 window at stride 2, `[B, H, W, C]`; `pads`: (before, after) of rows and of columns.
 
-    Where several numbers of a window are the largest, their gradient is shared on CPUs, and elsewhere the first one's.
+    Where several numbers of a window are equal and the largest, CPUs divide the gradient among them; other platforms give it
+    to the first one.
     """
-    # padded apart: the converter to ONNX does not see an explicit padding of the pooling
+    # padded separately: the converter to ONNX ignores an explicit padding of the pooling
     padded = jnp.pad(x, ((0, 0), *pads, (0, 0)), constant_values=-jnp.inf)
     window = functools.partial(nn.max_pool, window_shape=(3, 3), strides=(2, 2), padding="VALID")
-    # XLA:CPU takes a window number by number
+    # XLA:CPU reads a window number by number
     return by_platform(padded, cpu=lambda x: _largest_of_three(_largest_of_three(x, 1), 2), default=window)
 
 

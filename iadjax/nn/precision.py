@@ -22,7 +22,7 @@ _OURS = (Conv, ConvTranspose2x2)
 
 
 def mixed_precision(function: Callable, precision: str) -> Callable:
-    """The function with the products of the Flax modules that it calls in `precision`.
+    """The function; the Flax modules that it calls multiply in `precision`.
 
     Parameters, their gradients, norms, attention weights, losses, distances and scores stay float32 (Micikevicius et al.,
     ICLR 2018; bfloat16 has float32's range, so that no loss is scaled).
@@ -51,7 +51,7 @@ def _in_bfloat16(call, args, kwargs, context):
     module = context.module
     if not isinstance(module, _FLAX + _OURS) or context.method_name != "__call__":
         return call(*args, **kwargs)
-    # a bound module is frozen, and one with another dtype would be another module with other parameters
+    # a bound module is frozen, and a copy with another dtype would have other parameters
     if isinstance(module, _OURS):
         object.__setattr__(module, "rounded", True)
         return call(*args, **kwargs)

@@ -1,7 +1,7 @@
 """The one axis that work is split over, `data`: all that `ops`, `losses` and detectors know of devices.
 
 Under `jax.jit` arrays are global, and the functions for replicas are identities. Under `jax.pmap` each replica holds its rows
-of a batch: `all_sum`, `all_rows` and `own_rows` are the three things that one replica has to ask of the others.
+of a batch. `all_sum`, `all_rows`, `own_rows` and `first_row` bring together what one replica needs of the others.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ _REPLICAS = contextvars.ContextVar("replicas", default=1)
 
 
 def num_shards() -> int:
-    """Size of the `data` axis where code is being traced; 1 without a mesh and inside `shard_map`."""
+    """Size of the `data` axis for the code that is traced; 1 without a mesh and inside `shard_map`."""
     mesh = jax.sharding.get_abstract_mesh()
     free = AXIS in mesh.axis_names and AXIS not in mesh.manual_axes
     return mesh.shape[AXIS] if free else 1
@@ -28,7 +28,7 @@ def num_shards() -> int:
 
 @contextlib.contextmanager
 def replicated(count: int) -> Iterator[None]:
-    """What is traced inside is one of `count` replicas along `AXIS`."""
+    """Code that is traced inside belongs to one of `count` replicas along `AXIS`."""
     token = _REPLICAS.set(count)
     try:
         yield
@@ -37,29 +37,29 @@ def replicated(count: int) -> Iterator[None]:
 
 
 def num_replicas() -> int:
-    """How many replicas share a batch where code is being traced; 1 outside `jax.pmap`."""
+    """Number of replicas that split a batch, for the code that is traced; 1 outside `jax.pmap`."""
     return _REPLICAS.get()
 
 
 def all_sum(tree: Any) -> Any:
-    """The sum over all replicas of every array of a tree; the tree itself where there is one."""
+    """The sum over all replicas of every array of a tree; the tree itself with one replica."""
     return tree if num_replicas() == 1 else jax.lax.psum(tree, AXIS)
 
 
 def all_rows(tree: Any) -> Any:
-    """Arrays `[B, ...]` of a replica's rows as `[replicas x B, ...]`, those of all replicas in the order of the batch."""
+    """`[B, ...]` of one replica to `[replicas x B, ...]`: the rows of all replicas, in the order of the batch."""
     if num_replicas() == 1:
         return tree
     return jax.tree.map(lambda x: jax.lax.all_gather(x, AXIS, tiled=True), tree)
 
 
 def own_rows(draw: Callable[[int], jax.Array], rows: int, axis: int = 0) -> jax.Array:
-    """This replica's rows of what is drawn for a whole batch, so that random numbers do not depend on the replicas.
+    """This replica's rows of numbers that are drawn for a whole batch, so that they do not depend on the replicas.
 
     Args:
       draw: number of rows of the whole batch -> array.
       rows: number of rows of this replica.
-      axis: which axis of the array the rows are.
+      axis: the axis of the rows.
     """
     count = num_replicas()
     if count == 1:

@@ -1,4 +1,4 @@
-"""Several processes: starting them, waiting for each other, and one that writes."""
+"""Several processes: how they start, wait for each other, and agree on one that writes."""
 
 import importlib.util
 import os
@@ -14,7 +14,7 @@ from iadjax.errors import UserError
 __all__ = ["agree", "barrier", "fetch", "is_main", "process", "start"]
 
 
-# seconds after which the others hear of a process that died without a word
+# seconds after which the others notice that a process has died
 _HEARTBEAT = 30
 
 
@@ -22,7 +22,7 @@ def start(coordinator: str = "", num_processes: int = 0, process_id: int = -1, t
     """Joins this process with the others of its run; call it before anything else of JAX.
 
     Args:
-      coordinator: HOST:PORT of the first process; "" where the cluster tells (SLURM, Open MPI, TPU) or there is one process.
+      coordinator: HOST:PORT of the first process; "" for one process, or where the cluster gives it (SLURM, Open MPI, TPU).
       num_processes, process_id: with `coordinator`.
       timeout: seconds to wait for the others.
 
@@ -72,7 +72,7 @@ def barrier(name: str) -> None:
 
 
 def agree(flag: bool) -> bool:
-    """Whether the flag is set in any process; all of them have to ask."""
+    """Whether the flag is set in any process; every process must call this."""
     if jax.process_count() == 1:
         return flag
     return bool(np.any(multihost_utils.process_allgather(np.array(flag))))

@@ -13,7 +13,7 @@ __all__ = ["jit_embed", "jit_init", "jit_predict", "jit_update"]
 
 
 def jit_init(devices: Devices, detector: Detector, spec: DataSpec) -> Callable:
-    """`(key, frozen) -> state`, each array made where it will live."""
+    """`(key, frozen) -> state`; each array is made on its own devices."""
 
     def init(key, frozen):
         return strong(detector.init(key, frozen, spec))
@@ -29,7 +29,7 @@ def jit_init(devices: Devices, detector: Detector, spec: DataSpec) -> Callable:
 
 
 def jit_embed(devices: Devices, embed: Callable) -> Callable:
-    """`(frozen, image) -> features`: rows in, rows out, which stay on their devices."""
+    """`(frozen, image) -> features`; each row stays on its device."""
     if devices.mesh is None:
         return jax.jit(embed)
     if devices.kind == "pmap":
@@ -40,7 +40,7 @@ def jit_embed(devices: Devices, embed: Callable) -> Callable:
 def jit_update(devices: Devices, detector: Detector, update: Callable, state: State) -> Callable:
     """`Phase.update` for all devices; the state is donated, so that a memory bank is filled in place.
 
-    With "pmap" each replica takes the step of its own rows, and what it asks of the others stands in `parallel.axis`.
+    With "pmap" each replica updates on its own rows, and asks the others by the functions of `parallel.axis`.
     """
     if devices.mesh is None:
         return jax.jit(update, donate_argnums=1)

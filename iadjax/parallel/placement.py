@@ -1,7 +1,7 @@
 """Where arrays live: one axis, `data`, over all devices of all processes.
 
-Batches are split over it, parameters are on every device, and memory banks are split by rows. `jax.jit` over arrays that are
-placed so does the rest. With one device there is no mesh and nothing changes.
+Batches are split over it, parameters are on every device, and memory banks are split by rows. `jax.jit` over such arrays does
+the rest. With one device there is no mesh.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ class Devices(NamedTuple):
     """The devices of a run and the way to use them.
 
     Attributes:
-      mesh: one axis over all devices, those of a process side by side; None with one device.
+      mesh: one axis over all devices; those of one process are neighbours. None with one device.
       kind: "jit", or "pmap" for replicas.
     """
 
@@ -50,7 +50,7 @@ def all_devices(kind: str = "jit") -> Devices:
         raise UserError("parallel=pmap is for the devices of one process; leave it at jit for several processes")
     if jax.device_count() == 1:
         return Devices(None, kind)
-    # rows of a batch are read by the process that owns them, so its devices must stand together
+    # a process reads consecutive rows of a batch, so its devices must be neighbours
     devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
     return Devices(Mesh(np.array(devices), (AXIS,), axis_types=(AxisType.Auto,)), kind)
 
@@ -61,7 +61,10 @@ def use(devices: Devices) -> contextlib.AbstractContextManager:
 
 
 def replicate(devices: Devices, tree: Any) -> Any:
-    """A copy of every array on every device, one where it stands in the tree twice; each process must hold the same values."""
+    """A copy of every array on every device; an array that the tree holds twice is copied once.
+
+    Every process must hold the same values.
+    """
     if devices.mesh is None or devices.kind == "pmap":
         return tree
     everywhere = NamedSharding(devices.mesh, PartitionSpec())
@@ -119,14 +122,14 @@ def place(devices: Devices, detector: Detector, state: State) -> State:
     if devices.mesh is None:
         return state
     if devices.kind == "pmap":
-        # replicas are alike: what is done between the steps is done on one
+        # replicas are equal: work between the steps runs on one of them
         return jax.device_put(state, jax.local_devices()[0])
     shardings = state_shardings(devices, detector, state)
     return jax.jit(lambda x: x, out_shardings=shardings)(state) if jax.process_count() > 1 else jax.device_put(state, shardings)
 
 
 def strong(state: State) -> State:
-    """The state without weak types, which would make the first updates change the type and be compiled again."""
+    """The state without weak types; with them the first updates would change types and be compiled again."""
 
     def one(leaf):
         plain = hasattr(leaf, "dtype") and not jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)

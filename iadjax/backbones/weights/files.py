@@ -71,7 +71,7 @@ def fetch(weights: str) -> Path:
 
 
 def convert(backbone: Backbone, tensors: dict[str, np.ndarray], layers: Sequence[str], source: str = "the state dict"):
-    """Variables from a PyTorch state dict, in our layout (`iadjax.weights.torch_layout`).
+    """Variables from a PyTorch state dict, in our layout (`weights.names.torch_layout`).
 
     Tensors of layers above the last one asked for may be absent; every other missing, extra or misshapen tensor is an
     error that names it.

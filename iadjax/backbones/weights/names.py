@@ -60,14 +60,14 @@ def fill(
       tensors: the state dict.
       name: path in `tree` -> name in `tensors`.
       layout: (path, tensor) -> the tensor in our layout.
-      ignored: pattern of names that need not have a place (counters of batches are always ignored).
+      ignored: pattern of names that need no leaf (counters of batches are always ignored).
       failure: how the error begins.
 
     Raises:
       UserError: a tensor is missing, unknown or of another shape; the first five are named.
     """
     filled, problems, known = {}, [], set()
-    # in one order, whatever made the tree
+    # sorted, so that the order does not depend on how the tree was made
     for path, leaf in sorted(flatten_dict(tree).items()):
         key = name(path)
         known.add(key)

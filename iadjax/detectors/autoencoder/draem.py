@@ -1,7 +1,7 @@
 """DRAEM: "A Discriminatively Trained Reconstruction Embedding for Surface Anomaly Detection" (Zavrtanik et al., ICCV 2021).
 
-Synthetic anomalies are put into normal images (arXiv 2108.07610). One network restores the normal image; a second one sees
-the restored and the given image and segments the difference.
+Synthetic anomalies are drawn into normal images (arXiv 2108.07610). One network restores the normal image. A second one sees
+the restored and the given image, and segments the anomaly.
 """
 
 import flax.linen as nn
@@ -61,16 +61,18 @@ def draem(
 ) -> Detector:
     """Builds DRAEM.
 
+    Map: probability of the class "anomalous", in [0, 1].
+
     Args:
       width, segment_width: channels of the first block of the reconstructive and of the discriminative sub-network.
       textures: folder of anomaly source images, DTD in the paper; "" draws textures.
       anomaly_prob: probability that a training image gets an anomaly.
-      rotate_prob: probability that it is turned by up to 90 degrees first.
-      max_beta: largest opacity beta of the image inside an anomaly: 0.8 in the authors' code with a smallest one of 0; the
-        paper has beta from 0.1 to 1.
+      rotate_prob: probability that it is first rotated by up to 90 degrees.
+      max_beta: largest opacity beta of the image inside an anomaly. The authors' code has beta from 0 to 0.8, the paper from
+        0.1 to 1.
       pool_size: the image score is the maximum of the map averaged over windows of this side (eq. 6), odd.
-      epochs, learning_rate: Adam's; the rate drops to a fifth after 80 % and again after 90 % of the epochs, as in the authors'
-        code (the paper: to a tenth after 400 and 600 of 700).
+      epochs, learning_rate: Adam's. The rate drops to a fifth after 80 % and again after 90 % of the epochs, as in the
+        authors' code. In the paper it drops to a tenth after 400 and 600 of 700 epochs.
 
     Raises:
       UserError: an option out of its range, or no image in `textures`.

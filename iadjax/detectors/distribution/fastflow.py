@@ -1,7 +1,7 @@
 """FastFlow: "Unsupervised Anomaly Detection and Localization via 2D Normalizing Flows" (Yu et al., 2021, arXiv 2111.07677).
 
-A two-dimensional normalising flow per level turns the features of normal images into draws from a standard normal; what
-lands far from it is anomalous.
+For each level, a two-dimensional normalising flow maps the features of normal images to a standard normal distribution.
+Features that it maps far from the origin are anomalous.
 """
 
 from collections.abc import Sequence
@@ -86,10 +86,12 @@ def fastflow(
 ) -> Detector:
     """Builds FastFlow.
 
+    Map: negative density per dimension up to its constant, in [-1, 0], mean over the levels.
+
     Args:
-      backbone: frozen network; its variables are `frozen["backbone"]`. Gathierry's code, whose figures are the common
-        reference, takes timm's Wide ResNet-50-2, which in its version means the weights `timm/wide_resnet50_2.racm_in1k`;
-        the default here is torchvision's first version.
+      backbone: frozen network; its variables are `frozen["backbone"]`. Figures of Gathierry's code are the common reference.
+        Its version of timm gives Wide ResNet-50-2 the weights `timm/wide_resnet50_2.racm_in1k`. The default here is
+        torchvision's first version.
       layers: levels of a CNN, or one block of a ViT behind the network's last norm: "block8.norm" of DeiT, "block41.norm"
         of CaiT (blocks 7 and 40 of the paper, counted from 0).
       flow_steps: couplings per level: 8 for a CNN, 20 for a ViT in the paper (table 2).
@@ -97,9 +99,9 @@ def fastflow(
       hidden_ratio: channels inside a coupling's network, as a multiple of the half of the channels that it sees: 1.0 for
         CNNs, 0.16 for ViTs.
       clamp: of the couplings.
-      layer_norm: a trained norm over channels and positions before each flow. It is not in the paper but in every
-        implementation that reaches its figures; off for ViTs, whose last norm takes its place. It binds the model to one
-        size of the input.
+      layer_norm: a trained norm over channels and positions before each flow. The paper does not have it, but every
+        implementation that reaches its figures does. Off for ViTs, which have a last norm of their own. It binds the model to
+        one size of the input.
       epochs, learning_rate, weight_decay: Adam's, with the L2 term in the gradient.
       schedule, warmup: of the rate over the whole run, see `families.schedules.rate_schedule`.
 

@@ -1,7 +1,7 @@
 """PaDiM: "a Patch Distribution Modeling Framework for Anomaly Detection and Localization" (Defard et al., ICPR 2021).
 
-Every position (i, j) of the feature grid has its own Gaussian N(mu_ij, Sigma_ij); a patch is as anomalous as its
-Mahalanobis distance (arXiv 2011.08785).
+Every position (i, j) of the feature grid has its own Gaussian N(mu_ij, Sigma_ij). The score of a patch is its Mahalanobis
+distance (arXiv 2011.08785).
 """
 
 from collections.abc import Sequence
@@ -29,8 +29,10 @@ def padim(
 ) -> Detector:
     """Builds PaDiM.
 
-    The state keeps streaming moments while it sees images, so memory does not grow with their number; one Cholesky
-    factorisation per position at the end gives Sigma = L L^T, and W = L^-1 is kept: M(x) = |W (x - mu)| is one product.
+    Map: Mahalanobis distance of features, smoothed.
+
+    The state keeps streaming moments, so memory does not grow with the number of images. At the end, one Cholesky
+    factorisation per position gives Sigma = L L^T. W = L^-1 is kept, so that M(x) = |W (x - mu)| is one matrix product.
 
     Args:
       backbone: frozen network; its variables are `frozen["backbone"]`.

@@ -51,14 +51,14 @@ def init_moments(constants: Any, positions: int, depth: int) -> Moments:
 
 
 def add_moments(moments: Moments, x: jax.Array, valid: jax.Array) -> Moments:
-    """Moments with those of a batch `[B, ..., D]` added, of which `valid [B]` rows count."""
+    """The moments after a batch `[B, ..., D]`; rows where `valid [B]` is true count."""
     x = x.reshape(x.shape[0], -1, x.shape[-1])
     weight = valid.astype(x.dtype)
     number = all_sum(jnp.sum(weight))
     count = moments.count + number
     mean = all_sum(jnp.einsum("b,bpd->pd", weight, x, precision="highest")) / number
     delta, centred = mean - moments.mean, weight[:, None, None] * (x - mean)
-    # one product for the batch's own scatter and for the step of its mean
+    # one matrix product for the scatter within the batch and for the step of the mean
     step = delta * jnp.sqrt(moments.count * number / count)
     rows = jnp.concatenate([all_rows(centred), step[None]])
     scatter = moments.scatter + jnp.einsum("bpi,bpj->pij", rows, rows, precision="highest")
@@ -89,7 +89,7 @@ def moments_phase(describe: Callable, factorize: Callable, name: str = "fit", **
 
 
 def gaussian(draw: Callable, embed: Callable, describe: Callable, factorize: Callable, predict: Callable) -> Detector:
-    """A detector that fits a Gaussian to the features at each position, in one pass and without keeping them.
+    """A detector that fits a Gaussian to the features at each position, in one pass, without keeping the features.
 
     Args:
       draw: `(key, spec) -> constants`, random numbers that stay with the model; may return ().
@@ -106,7 +106,7 @@ def gaussian(draw: Callable, embed: Callable, describe: Callable, factorize: Cal
         return init_moments(constants, height * width, depth)
 
     def partition(state):
-        # by positions: every one has its own Gaussian, and an all-reduce of [P, D, D] in each step would be gigabytes
+        # split by positions: otherwise each step would sum [P, D, D] over the devices, which is gigabytes
         whole, positions = PartitionSpec(), PartitionSpec(AXIS)
         return type(state)(whole, whole, positions, positions)
 

@@ -34,7 +34,7 @@ def init_trained(variables: Mapping[str, Any], optimizer: optax.GradientTransfor
 def train_step(
     trained: Trained, objective: Callable, optimizer: optax.GradientTransformation
 ) -> tuple[Trained, dict[str, jax.Array]]:
-    """One step of one optimiser; a detector with two networks takes two of them in one `update`.
+    """One step of one optimiser. A detector with two optimisers takes two such steps in one `update`.
 
     Args:
       trained: before the step.

@@ -1,4 +1,4 @@
-"""The memory bank: filling it, within a budget if need be, and choosing what stays."""
+"""The memory bank: it is filled, within a budget if there is one, and then thinned."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -64,10 +64,9 @@ def coreset(key: jax.Array, features: jax.Array, number: int, size: int, eps: fl
 
 
 def capacity(bank_bytes: int, depth: int) -> int:
-    """Rows of `depth` float32 that fit into a budget together with what compressing them takes.
+    """Rows of `depth` float32 that fit into a budget, including the memory for compressing them.
 
-    That is the projection and its centred copy while choosing, then the chosen rows beside the old ones, their origins, and a
-    few numbers.
+    Choosing takes the projection and its centred copy. Afterwards the chosen rows lie beside the old ones, with their origins.
     """
     projected = ops.johnson_lindenstrauss_dimension(max(2, bank_bytes // (4 * depth)), 0.9)
     beside = max(depth, 2 * projected if projected < depth else depth)
@@ -104,14 +103,14 @@ def init_bank(describe: Callable, frozen, spec: DataSpec, bank_bytes: int = 0) -
 
 
 def add_images(bank: Bank, features: jax.Array, batch: Batch) -> Bank:
-    """The bank with the patches `[B, P, D]` of a batch's images behind the others."""
+    """The bank with the patches `[B, P, D]` of a batch appended."""
     patches = features.shape[1]
     rows = features.shape[0]
     position = jnp.broadcast_to(jnp.arange(patches, dtype=jnp.int32), (rows, patches))
     image, category = (jnp.broadcast_to(each[:, None], (rows, patches)) for each in (batch.index, batch.category))
     origin = jnp.stack([image, position, category], axis=-1)
     features, origin, valid = all_rows((features, origin, batch.valid))
-    # padded rows get a slot past the end, which is left out
+    # padded rows get a slot past the end, where nothing is written
     slots = bank.rows + (jnp.cumsum(valid, dtype=jnp.int32) - 1) * patches
     slots = jnp.where(valid, slots, len(bank.features))
     number = jnp.sum(valid, dtype=jnp.int32)
@@ -125,18 +124,18 @@ def add_images(bank: Bank, features: jax.Array, batch: Batch) -> Bank:
 
 
 def _compress(key: jax.Array, bank: Bank, bank_bytes: int) -> Bank:
-    """The bank, as a coreset of itself where the last batch has filled it."""
+    """The bank; if the last batch has filled it, a coreset of it."""
     features, origin = bank.features, bank.origin
     rows, count, patches = (int(each) for each in jax.device_get((bank.rows, bank.count, bank.patches)))
     number = capacity(bank_bytes, features.shape[1])
     kept = number // 2
-    # patches of as many whole images as fit: into an empty bank, and behind a compressed one
+    # patches of the whole images that fit into an empty bank, and behind a compressed one
     first, more = (room // patches * patches for room in (number, number - kept))
     while rows > (full := first if rows == count * patches else kept + more):
         seen = count * patches
-        # which compression it is follows from how many patches had been seen before those that are not compressed yet
-        turn = 0 if rows == seen else 1 + (seen - (rows - kept) - first) // more
-        index = np.sort(coreset(jax.random.fold_in(key, turn), features, kept, full))
+        # the number of this compression follows from the number of patches that were compressed before
+        compression = 0 if rows == seen else 1 + (seen - (rows - kept) - first) // more
+        index = np.sort(coreset(jax.random.fold_in(key, compression), features, kept, full))
         index = np.concatenate([index, np.arange(full, rows, dtype=np.int32)])
         padded = np.pad(index, (0, len(features) - len(index)), constant_values=-1)
         features, origin = ops.take_rows(features, padded), ops.take_rows(origin, padded, fill=-1)
@@ -148,9 +147,9 @@ def bank_phase(describe: Callable, choose: Callable, bank_bytes: int = 0, name: 
     """The phase of a state that is a `Bank` and becomes a `Memory`.
 
     Args:
-      describe: `(frozen, batch) -> [B, ..., D]`, the features to remember; they are embedded in the batch.
+      describe: `(frozen, batch) -> [B, ..., D]`, the features to keep, made from `batch.features`.
       choose: `(key, bank) -> (indices [M] int32, weights [M] or None)`, once, outside jit: which of the first `bank.rows` rows
-        to keep, and what weighs each.
+        stay, and their weights.
       bank_bytes: see `memory_bank`.
       name: of the phase.
       **fields: further fields of the `Phase`.
@@ -191,12 +190,12 @@ def memory_bank(
     embed: Callable,
     **phase,
 ) -> Detector:
-    """A detector that remembers features of normal images.
+    """A detector that keeps features of normal images.
 
-    One pass over the training images writes their features into a buffer allocated in `init`; `finalize` keeps the chosen
-    ones. With `bank_bytes` the buffer and what compressing it takes stay within so many bytes, however many images there are:
-    when it is full it is replaced by a greedy coreset of half its rows, and filling goes on behind it (merge and reduce). That
-    happens at numbers of images that depend on neither batches nor devices.
+    One pass over the training images writes their features into a buffer that `init` allocates. `finalize` keeps the chosen
+    ones. `bank_bytes` bounds the buffer and the memory for compressing it, for any number of images. A full buffer is replaced
+    by a greedy coreset of half its rows, and filling continues behind it (merge and reduce). When that happens depends on
+    neither batches nor devices.
 
     Args:
       describe, choose: see `bank_phase`.
@@ -231,7 +230,7 @@ def memory_bank(
 
 
 def behind_memory(fresh: Bank, old: Memory) -> Bank:
-    """`Detector.warm_start` of a bank: the old rows, and the fresh buffer behind them; the next coreset is of both."""
+    """`Detector.warm_start` of a bank: the old rows, then the fresh buffer; the next coreset is that of both."""
     kept = int(old.rows)
     index = np.full(ops.padded_rows(kept + len(fresh.features)), -1, np.int32)
     index[:kept] = np.arange(kept)

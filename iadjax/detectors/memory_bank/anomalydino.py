@@ -1,7 +1,7 @@
 """AnomalyDINO: "Boosting Patch-based Few-shot Anomaly Detection with DINOv2" (Damm et al., WACV 2025, arXiv 2405.14529).
 
-A memory bank of the normalised patch tokens of a few normal images, which are shown turned as well; an image is as
-anomalous as its most distant hundredth of patches.
+A memory bank holds the normalised patch tokens of a few normal images and of their rotated copies. The score of an image is
+the mean distance of its most distant hundredth of patches.
 """
 
 from collections.abc import Sequence
@@ -34,20 +34,22 @@ def anomalydino(
 ) -> Detector:
     """Builds AnomalyDINO.
 
+    Map: cosine distance of patch tokens, in [0, 2], smoothed.
+
     Args:
-      backbone: frozen network; DINOv2 ViT-S/14 in the paper. Any other one with the layers will do.
+      backbone: frozen network; DINOv2 ViT-S/14 in the paper. Any other one that has the layers works.
       layers: the tokens: "norm" are DINOv2's patch tokens behind its last norm; several are concatenated on the first grid.
-      rotations: how many equally spaced turns of a reference image are remembered; 8 (every 45 degrees) is the paper's
+      rotations: how many equally spaced rotations of a reference image are kept; 8 (every 45 degrees) is the paper's
         "agnostic" setting, 1 is none ("informed" for products that always lie the same way).
-      masking: whether patches off the object score 0: those whose first principal component is at most `mask_threshold`
-        (section 3.3). Off by default: the authors switch it on by a table of MVTec's categories (capsule, hazelnut, pill,
-        screw, toothbrush) and for all of VisA, and a default must not know the category.
-      mask_references: whether such patches of the reference images are left out as well (off in the authors' code).
+      masking: whether patches of the background score 0 (section 3.3). Those have a first principal component of at most
+        `mask_threshold`. The authors switch masking on for five categories of MVTec AD (capsule, hazelnut, pill, screw,
+        toothbrush) and for all of VisA. It is off by default, because a default must not know the category.
+      mask_references: whether background patches of the reference images are left out as well (off in the authors' code).
       mask_threshold: of the principal component, in units of the tokens.
-      top: share of the patches, the most distant ones, whose mean distance is the image's score, in (0, 1].
+      top: fraction of the patches, in (0, 1]; the mean distance of the most distant ones is the image's score.
       sigma: of the Gaussian that smooths the map, in pixels of the input; 0 = off.
-      bank_bytes: what the bank may take while it fills, over all devices; past it the bank is compressed to a greedy coreset
-        of half its rows as often as need be (docs/scaling.md has the loss). 0 = no limit.
+      bank_bytes: what the bank may take while it fills, over all devices; 0 = no limit. A full bank is compressed to a greedy
+        coreset of half its rows, as often as necessary (docs/scaling.md has the loss).
 
     Raises:
       UserError: an option out of its range, a layer that the backbone does not have, or no patch of a reference is left.
@@ -108,16 +110,16 @@ def anomalydino(
     return memory_bank(describe, choose, predict, bank_bytes, embed=embed, needs_image=rotations > 1)
 
 
-def foreground(tokens: jax.Array, threshold: float, border: float = 0.2, share: float = 0.35) -> jax.Array:
+def foreground(tokens: jax.Array, threshold: float, border: float = 0.2, fraction: float = 0.35) -> jax.Array:
     """Patches on the object: the first principal component of an image's tokens above a threshold.
 
-    Its sign is the one that makes its largest loading positive; it is turned round if no more than `share` of the centre,
-    `border` away from the edges, would be object. The mask is dilated by 3 x 3 and then closed.
+    The sign makes the largest loading positive. It is flipped if at most `fraction` of the centre, `border` away from the
+    edges, would be object. The mask is dilated by 3 x 3 and then closed.
 
     Args:
       tokens: `[B, h, w, D]`.
       threshold: of the component.
-      border, share: see above.
+      border, fraction: see above.
 
     Returns:
       `[B, h, w]` bool.
@@ -131,7 +133,7 @@ def foreground(tokens: jax.Array, threshold: float, border: float = 0.2, share: 
     component = jnp.einsum("bpi,bi->bp", x, first * jnp.sign(largest), precision="highest").reshape(batch, height, width)
     rows, columns = (slice(int(side * border), int(side * (1 - border))) for side in (height, width))
     centre = jnp.mean(component[:, rows, columns] > threshold, axis=(1, 2), keepdims=True)
-    mask = jnp.where(centre <= share, -component > threshold, component > threshold)
+    mask = jnp.where(centre <= fraction, -component > threshold, component > threshold)
     return _erode(_dilate(_dilate(mask)))
 
 
@@ -147,32 +149,32 @@ def _erode(mask: jax.Array) -> jax.Array:
 
 
 def rotate(image: jax.Array, degrees: float) -> jax.Array:
-    """`[B, H, W, C]` turned counter-clockwise about (W / 2, H / 2): bilinear, mirrored at the edges without repeating them."""
+    """`[B, H, W, C]` rotated counter-clockwise about (W / 2, H / 2): bilinear, mirrored at the edges without repeating them."""
     if degrees % 360 == 0:
         return image
     height, width = image.shape[1:3]
     (top, left), (down, right) = _corners(height, width, degrees)
-    turned = 0.0
+    rotated = 0.0
     for y, wy in ((top, 1 - down), (top + 1, down)):
         for x, wx in ((left, 1 - right), (left + 1, right)):
-            turned += image[:, _mirror(y, height), _mirror(x, width)] * (wy * wx).astype(np.float32)[..., None]
-    return turned
+            rotated += image[:, _mirror(y, height), _mirror(x, width)] * (wy * wx).astype(np.float32)[..., None]
+    return rotated
 
 
 @lru_cache
 def _corners(height: int, width: int, degrees: float) -> tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...]]:
-    """For every pixel the upper left one of the four that it is made of, `[H, W]` twice, and how far it lies from it."""
+    """For every pixel: the upper left of the four source pixels, `[H, W]` twice, and the distance from it."""
     y, x = np.mgrid[:height, :width].astype(np.float64)
     dy, dx = y - height / 2, x - width / 2
     cosine, sine = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))
     # multiples of 45 degrees hit pixels exactly: rounding keeps them there
-    places = np.round(height / 2 + sine * dx + cosine * dy, 9), np.round(width / 2 + cosine * dx - sine * dy, 9)
-    whole = tuple(np.floor(place).astype(int) for place in places)
-    return whole, tuple(place - floor for place, floor in zip(places, whole, strict=True))
+    positions = np.round(height / 2 + sine * dx + cosine * dy, 9), np.round(width / 2 + cosine * dx - sine * dy, 9)
+    whole = tuple(np.floor(position).astype(int) for position in positions)
+    return whole, tuple(position - floor for position, floor in zip(positions, whole, strict=True))
 
 
-def _mirror(place: np.ndarray, size: int) -> np.ndarray:
+def _mirror(position: np.ndarray, size: int) -> np.ndarray:
     if size == 1:
-        return np.zeros_like(place)
-    place = np.abs(place) % (2 * size - 2)
-    return np.minimum(place, 2 * size - 2 - place)
+        return np.zeros_like(position)
+    position = np.abs(position) % (2 * size - 2)
+    return np.minimum(position, 2 * size - 2 - position)

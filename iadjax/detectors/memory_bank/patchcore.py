@@ -1,7 +1,7 @@
 """PatchCore: "Towards Total Recall in Industrial Anomaly Detection" (Roth et al., CVPR 2022, arXiv 2106.08265).
 
-A memory bank M of locally aware patch features of normal images, thinned by a greedy coreset; an image is as anomalous as
-its most anomalous patch is far from M.
+A memory bank M holds patch features of normal images, thinned by a greedy coreset. The score of an image is the distance of
+its most anomalous patch from M.
 """
 
 from collections.abc import Sequence
@@ -36,23 +36,25 @@ def patchcore(
 ) -> Detector:
     """Builds PatchCore.
 
+    Map: Euclidean distance of features, smoothed.
+
     Args:
       backbone: frozen network phi; its variables are `frozen["backbone"]`.
       layers: the hierarchy levels j of section 3.1; the grid of the first one is the grid of the patches.
       embedding: "pool": average pooling of every level over the neighbourhood, deeper levels resized to the first one's
-        grid, channels concatenated. "unfold": as the authors' code, neighbourhoods are unfolded, every level is reduced to
-        `pretrain_dimension` by adaptive average pooling over (channel, pixel) in that order, and the stacked levels to
-        `target_dimension`. Their figures are not interchangeable.
+        grid, channels concatenated. "unfold", the authors' code: neighbourhoods are unfolded. Adaptive average pooling over
+        (channel, pixel), in that order, reduces every level to `pretrain_dimension`. The stacked levels are reduced to
+        `target_dimension` likewise. Figures of the two do not compare.
       patch_size: p, the side of the neighbourhood (eq. 1-3), odd.
       pretrain_dimension, target_dimension: of "unfold" only.
-      coreset_ratio: share of the patches that the coreset M_C keeps (Algorithm 1), in (0, 1].
-      projection_eps: distortion of the random projection psi on which the coreset is chosen (Johnson-Lindenstrauss); the
-        authors' code draws a dense one to 128 dimensions, this a sparse one whose dimension follows from the bound.
-      reweight: whether the image score is weighted by eq. 7; the authors' code leaves it out, the paper has it.
+      coreset_ratio: fraction of the patches that the coreset M_C keeps (Algorithm 1), in (0, 1].
+      projection_eps: distortion of the random projection psi on which the coreset is chosen. The authors' code draws a dense
+        one to 128 dimensions. Here it is sparse, and its dimension follows from the bound of Johnson and Lindenstrauss.
+      reweight: whether the image score is weighted by eq. 7; the paper has it, the authors' code leaves it out.
       num_neighbors: b of eq. 7; N_b(m*) contains m* itself.
       sigma: of the Gaussian that smooths the map, in pixels of the input; 0 = off.
-      bank_bytes: what the bank may take while it fills, over all devices; past it the bank is compressed on the way, and the
-        coreset is one of a coreset (docs/scaling.md has the loss). 0 = no limit.
+      bank_bytes: what the bank may take while it fills, over all devices; 0 = no limit. A full bank is compressed, so that
+        the final coreset is that of a coreset (docs/scaling.md has the loss).
 
     Raises:
       UserError: an option out of its range, or a layer that the backbone does not have.

@@ -1,7 +1,7 @@
 """SimpleNet: "A Simple Network for Image Anomaly Detection and Localization" (Liu et al., CVPR 2023, arXiv 2303.15140).
 
-Features of normal images are adapted to the domain by one linear layer; a discriminator tells them from the same features
-with Gaussian noise added.
+One linear layer adapts the features of normal images to the domain. A discriminator tells them from the same features with
+added Gaussian noise.
 """
 
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ __all__ = ["Adaptor", "Discriminator", "simplenet"]
 
 
 def _dense(features: int, fan_in: int, name: str) -> nn.Dense:
-    """The authors draw weights by Xavier's rule and leave PyTorch's default to biases."""
+    """Weights are drawn by Xavier's rule, biases by PyTorch's default, as in the authors' code."""
     return nn.Dense(features, kernel_init=nn.initializers.xavier_normal(), bias_init=uniform_bias(fan_in), name=name)
 
 
@@ -68,6 +68,8 @@ def simplenet(
 ) -> Detector:
     """Builds SimpleNet.
 
+    Map: negative output of the discriminator, without bounds, smoothed.
+
     Args:
       backbone: the feature extractor F; its variables are `frozen["backbone"]`.
       layers: its levels; the grid of the first one is the grid of the patches.
@@ -78,8 +80,8 @@ def simplenet(
       epochs: passes over the images, 40 times 4 in the authors' code.
       adaptor_rate: of AdamW, which trains the adaptor with PyTorch's default weight decay 1e-2.
       discriminator_rate, weight_decay: of Adam, which trains the discriminator, with the L2 term in the gradient.
-      schedule, warmup: of both rates over the whole run, see `families.schedules.rate_schedule`; the authors' code has a
-        cosine and leaves it off.
+      schedule, warmup: of both rates over the whole run, see `families.schedules.rate_schedule`. The authors' code has a
+        cosine, which is off by default.
       sigma: of the Gaussian that smooths the map, in pixels of the input; 0 = off.
 
     Raises:

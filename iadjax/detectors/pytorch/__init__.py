@@ -1,14 +1,14 @@
 """Trained detectors of other libraries: PyTorch state dicts become our states.
 
-A state dict here is a mapping of names to arrays; bring it as safetensors (`safetensors.torch.save_file`), because pickled
-files are code and are never read.
+A state dict here is a mapping of names to arrays. Save it as safetensors (`safetensors.torch.save_file`): pickled files are
+code and are never read.
 
 Each module here is one detector's table: `TABLE` maps patterns of tensor names, the authors' and anomalib's, to paths in our
 variables (`backbones.weights.fill_by_table`). A module may also have
 
-- `prepare(tensors) -> tensors`: brings one code's tensors into the order of the other's;
-- `layout(path, tensor) -> tensor`: more than `torch_layout` knows;
-- `from_torch(tensors, state) -> state`: where the state is more than its variables.
+- `prepare(tensors) -> tensors`: reorders the tensors of one code as those of the other;
+- `layout(path, tensor) -> tensor`: for layouts that `torch_layout` does not have;
+- `from_torch(tensors, state) -> state`: for states with more than `variables`.
 """
 
 import importlib

@@ -1,7 +1,7 @@
 """EfficientAD: names of anomalib's tensors, and of Nelson's with "student." and "autoencoder." before its numbers.
 
-anomalib's hold the statistics of the teacher and the quantiles too, which are taken over; without them the first two phases
-and the last one have to be run. The teacher's tensors are the backbone's.
+anomalib's tensors include the statistics of the teacher and the quantiles, which are kept. Without them the first two phases
+and the last one must run. The teacher's tensors are those of the backbone.
 """
 
 import jax.numpy as jnp

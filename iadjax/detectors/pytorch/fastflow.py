@@ -10,7 +10,7 @@ TABLE = {
     r"norms\.(\d+)\.(weight|bias)": r"norms_\1/\2",
     rf"{_BLOCK}(global_scale|global_offset)": r"nf_flows_\1/module_list_\2/\3",
     rf"{_BLOCK}w_perm": r"nf_flows_\1/module_list_\2/permutation",
-    # convolutions stand first and third in the sequence, or second and fifth where padding is a layer of its own
+    # convolutions are layers 0 and 2 of the sequence, or 1 and 4 where padding is a layer of its own
     rf"{_BLOCK}subnet\.[01]\.(weight|bias)": r"nf_flows_\1/module_list_\2/subnet_0/\3",
     rf"{_BLOCK}subnet\.[24]\.(weight|bias)": r"nf_flows_\1/module_list_\2/subnet_2/\3",
     rf"{_BLOCK}(w_perm_inv|last_jac)": None,

@@ -1,8 +1,8 @@
 """DevNet: "Explainable Deep Few-shot Anomaly Detection with Deviation Networks" (Pang et al., 2021, arXiv 2108.00462).
 
-A network and a scoring head phi are trained on many normal and a few labelled anomalous images, so that the scores of
-normal images look like draws from a standard normal and those of anomalies lie at least a margin above its mean. The gradient
-of an image's score with respect to its pixels shows where the anomaly is.
+A network and a scoring head phi are trained on many normal and a few labelled anomalous images. Scores of normal images
+become draws from a standard normal. Scores of anomalies lie at least a margin above its mean. The gradient of an image's score
+with respect to its pixels shows where the anomaly is.
 """
 
 from collections.abc import Sequence
@@ -45,23 +45,25 @@ def devnet(
 ) -> Detector:
     """Builds DevNet; it needs labelled anomalies: `protocol.name="supervised"`.
 
+    Map: size of the gradient, scaled to [0, 1] in each image, smoothed: maps of two images do not compare.
+
     Defaults are those of the authors' code (github.com/Choubo/deviation-network-image, no licence): 50 epochs of 20 steps. It
     is not DRA, whose authors train 30 epochs with two thirds of normal images.
 
     Args:
       backbone: the feature learner psi, which starts from its weights: a ResNet, or a network without BatchNorm.
-      layers: the levels the head sees, on the grid of the first one.
-      train_backbone: whether psi is trained with the head, as in the paper: its weights, and its BatchNorm by the statistics
-        of each batch. Prediction uses the running ones.
+      layers: the levels that the head sees, on the grid of the first one.
+      train_backbone: whether psi is trained with the head, as in the paper. Then BatchNorm uses the statistics of each batch.
+        Prediction uses the running ones.
       scales: how many sizes of the image are scored and averaged, each half of the one before (nearest neighbours, as the
         authors' code).
       top: fraction of the positions with the largest |score| whose mean is the image's score (eq. 3), in (0, 1].
       margin: a of eq. 5.
       num_reference: l, draws from the prior N(0, 1) at every step (eq. 4).
       anomaly_fraction: fraction of a batch that is labelled anomalies, drawn with replacement.
-      rotation: a training image is rotated by up to so many degrees either way (nearest neighbours, black outside).
-      steps, learning_rate, weight_decay, clip_norm, decay_every: Adam's, with the L2 term in the gradient, whose norm is
-        clipped before; the rate drops to a tenth after every `decay_every` steps (10 epochs).
+      rotation: largest rotation of a training image in degrees, in either direction (nearest neighbours, black outside).
+      steps, learning_rate, weight_decay, clip_norm, decay_every: Adam's. The norm of the gradient is clipped, then the L2
+        term is added. The rate drops to a tenth after every `decay_every` steps (10 epochs).
       quantile, sigma: of the map, see `saliency`; sigma in pixels of the input, 0 = off.
 
     Raises:
@@ -84,7 +86,7 @@ def devnet(
         return {"rotated": rotate_nearest(image, rng.uniform(-rotation, rotation))}
 
     def score(variables, frozen, image, valid=None):
-        """phi(x) `[B]`, the mean over the scales, and the batch statistics that rows where `valid` is true have moved."""
+        """phi(x) `[B]`, the mean over the scales, and the batch statistics, updated by the rows where `valid` is true."""
         params = variables["params"]
         network = frozen["backbone"]
         if train_backbone:
@@ -132,7 +134,7 @@ def devnet(
     def predict(variables, frozen, batch):
         def total(image):
             values, _ = score(variables, frozen, image)
-            # no image's score depends on another: the gradient of the sum holds that of each
+            # scores do not depend on other images, so the gradient of the sum holds that of each
             return values.sum(), values
 
         pixels, values = jax.grad(total, has_aux=True)(batch.image)
@@ -153,7 +155,7 @@ def draw_reference(key: jax.Array, number: int) -> jax.Array:
 
 
 def saliency(gradient: jax.Array, quantile: float, sigma: float) -> jax.Array:
-    """The authors' anomaly map: the size of the gradient at each pixel, on a scale of the image's own, blurred.
+    """The authors' anomaly map: the size of the gradient at each pixel, scaled within the image and blurred.
 
     Args:
       gradient: `[B, H, W, C]`, d phi / d pixel.

@@ -1,7 +1,7 @@
 """EfficientAD: "Accurate Visual Anomaly Detection at Millisecond-Level Latencies" (Batzner et al., WACV 2024, 2303.14535).
 
-A student learns a small teacher's features of normal images (local anomalies), and the features that an autoencoder
-restores through a bottleneck (global, logical ones). Both maps are put on one scale by quantiles of held-out normal images.
+A student learns the features of a small teacher on normal images, which shows local anomalies. It also learns the features
+that an autoencoder restores, which shows logical ones. Quantiles of held-out normal images put both maps on one scale.
 """
 
 from typing import NamedTuple
@@ -61,7 +61,7 @@ class Calibrated(NamedTuple):
 
 
 class Autoencoder(nn.Module):
-    """The autoencoder (table 8): 64 numbers in the middle, bilinear upsampling between convolutions, dropout behind them."""
+    """The autoencoder (table 8): a bottleneck of 64 numbers, bilinear upsampling and dropout between convolutions."""
 
     dropout: float = 0.2
 
@@ -96,17 +96,19 @@ def efficientad(
 ) -> Detector:
     """Builds EfficientAD-S (backbone `pdn_small`) or -M (`pdn_medium`).
 
-    The paper trains with batches of one image; with larger ones p_hard is taken per image, which is the same at one.
+    Map: mean of two squared errors, where 0 and 0.1 are the quantiles `quantile_a` and `quantile_b` of normal images.
+
+    The paper trains with batches of one image. With larger batches p_hard is applied to each image, which is the same at one.
 
     Args:
       backbone: the teacher T; `scripts/distill.py` makes its weights from any backbone.
       steps: training steps (algorithm 1).
-      learning_rate, weight_decay, decay_at: Adam's (with the L2 term in the gradient), and the share of the steps after which
-        the rate drops to a tenth.
-      hard_quantile: p_hard of section 3.2; the loss takes the mean over the hardest elements of the student's error.
+      learning_rate, weight_decay, decay_at: Adam's, with the L2 term in the gradient; the rate drops to a tenth after this
+        fraction of the steps.
+      hard_quantile: p_hard of section 3.2; the loss is the mean over the elements of the student's error above it.
       dropout: of the decoder, 0.2 in the paper (table 8).
       penalty_images: folder of images that are not of the product, ImageNet in the paper; "" draws textures.
-      quantile_a, quantile_b: a and b of the map normalisation (section 3.4), reached by 0 and 0.1.
+      quantile_a, quantile_b: a and b of the map normalisation (section 3.4); these quantiles become 0 and 0.1.
 
     Raises:
       UserError: an option out of its range, a backbone that is no PDN, or no image in `penalty_images`.
@@ -177,7 +179,7 @@ def efficientad(
             both = student(params, jnp.concatenate([batch.image, batch.extra["penalty"]]), local_head)
             output, on_penalty = jnp.split(both, 2)
             l_st = _hard_mean((taught - output) ** 2, hard_quantile) + jnp.mean(on_penalty**2, axis=(1, 2, 3))
-            # eq. 5-6: the autoencoder restores the teacher, the student's other half the autoencoder
+            # eq. 5-6: the autoencoder restores the teacher's features, the student's other half those of the autoencoder
             restored = restore(params, augmented, train=True, rngs={"dropout": dropout_key})
             l_ae = losses.mse(taught_augmented, restored)
             l_stae = losses.mse(restored, student(params, augmented, global_head))
@@ -189,7 +191,7 @@ def efficientad(
         return state._replace(trained=trained), info
 
     def augment(rng, image, draw):
-        """A foreign image, shrunk to twice the size and cropped to its centre; grey with probability 0.3."""
+        """An image of another product, resized to twice the size and cropped to its centre; grey with probability 0.3."""
         del draw
         height, width = image.shape[:2]
         penalty = source(rng, (2 * height, 2 * width))[height // 2 : height // 2 + height, width // 2 : width // 2 + width]
@@ -223,7 +225,7 @@ def efficientad(
         del frozen
         q_a, q_b = state.quantiles[:, :1, None, None], state.quantiles[:, 1:, None, None]
         maps = jnp.mean(0.1 * (two_maps(state, batch) - q_a) / (q_b - q_a), axis=0)
-        # the frame that the convolutions without padding cut off, 4 cells wide, gets zeros
+        # convolutions without padding lose a frame of 4 cells, which becomes zero
         maps = ops.anomaly_map(jnp.pad(maps, ((0, 0), (4, 4), (4, 4))), batch.image.shape[1:3])
         return Prediction(maps.max(axis=(1, 2)), maps)
 
@@ -260,7 +262,7 @@ def _hard_mean(distance: jax.Array, quantile: float) -> jax.Array:
     """Mean over the elements of each image that are at least its quantile (linear between order statistics), `[B]`."""
     flat = distance.reshape(distance.shape[0], -1)
     number = flat.shape[1]
-    # those elements are the last n - ceil(q (n - 1)); the smallest of them is a threshold that ties share
+    # those elements are the last n - ceil(q (n - 1)); the smallest of them is the threshold, and equal ones count too
     count = number - int(np.ceil(quantile * (number - 1)))
     threshold = jax.lax.top_k(jax.lax.stop_gradient(flat), count)[0][:, -1:]
     hard = flat >= threshold

@@ -1,7 +1,7 @@
 """RD4AD: "Anomaly Detection via Reverse Distillation from One-Class Embedding" (Deng & Li, CVPR 2022, arXiv 2201.10703).
 
-A frozen teacher E gives features at three scales; a one-class bottleneck phi squeezes them into an embedding, and a student
-decoder D, the teacher mirrored, restores them. What D never saw it cannot restore.
+A frozen teacher E gives features at three scales. A one-class bottleneck phi compresses them into an embedding. A student
+decoder D, the mirrored teacher, restores them. D cannot restore what it never saw.
 """
 
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ def _conv(features: int, kernel: int, stride: int, name: str) -> Conv:
 
 
 def _deconv(features: int, name: str) -> ConvTranspose2x2:
-    # PyTorch's default: the authors draw only plain convolutions by Kaiming's rule
+    # PyTorch's default; the authors draw only ordinary convolutions by Kaiming's rule
     return ConvTranspose2x2(features, name=name)
 
 
@@ -93,7 +93,7 @@ class Bottleneck(nn.Module):
 
 
 class Decoder(nn.Module):
-    """D: three stages that double the grid, each giving the features of one level, the deepest first."""
+    """D: three stages that double the grid; each restores the features of one level, the deepest first."""
 
     channels: tuple[int, int, int]
     blocks: tuple[int, ...]
@@ -138,12 +138,14 @@ def rd4ad(
 ) -> Detector:
     """Builds RD4AD.
 
+    Map: cosine distance of features, summed over the levels, in [0, 6], smoothed.
+
     Args:
-      backbone: the teacher E; its variables are `frozen["backbone"]`. The student has the teacher's kind of block and
-        their number if it is a ResNet, and two basic blocks per stage otherwise.
+      backbone: the teacher E; its variables are `frozen["backbone"]`. The student of a ResNet has blocks of the same kind and
+        number. The student of other networks has two basic blocks per stage.
       layers: three levels, each of half the grid of the one before.
-      flatten: one cosine over the flattened features of an image and level, as the authors' code and figures have it,
-        instead of the mean of one per position (eq. 1-2 of the paper).
+      flatten: one cosine over the flattened features of an image and level, as in the authors' code and figures. False: the
+        mean of the cosines of all positions (eq. 1-2 of the paper).
       epochs, learning_rate, beta1, beta2: Adam's, section 4.1.
       schedule, warmup: of the rate over the whole run, see `families.schedules.rate_schedule`.
       sigma: of the Gaussian that smooths the map, in pixels of the input; 0 = off.

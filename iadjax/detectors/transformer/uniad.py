@@ -39,7 +39,7 @@ class Layer(nn.Module):
 
     Attributes:
       heads, width, dropout: number of heads, channels of the feed-forward network, dropout rate.
-      query: whether it is a decoder layer: a learned query attends to the encoder's output, then to the layer before.
+      query: whether it is a decoder layer, whose learned query attends to the encoder's output, then to the previous layer.
     """
 
     heads: int
@@ -135,18 +135,20 @@ def uniad(
 ) -> Detector:
     """Builds UniAD.
 
+    Map: Euclidean distance between features and their reconstruction.
+
     Args:
-      backbone: frozen network; the paper's is EfficientNet-B4 with its first four stages (272 channels), padded as in the
-        authors' code in `efficientnet_b4_static`.
-      layers: the levels f_org is made of, resized to one grid (corners aligned, as the authors' code) and concatenated.
+      backbone: frozen network; EfficientNet-B4 up to 272 channels in the paper. `efficientnet_b4_static` has the padding of
+        the authors' code.
+      layers: the levels of f_org, resized to one grid (corners aligned, as in the authors' code) and concatenated.
       stride: of that grid, in pixels of the input: 16 makes 14 x 14 tokens of 224 x 224.
       hidden, heads, width, dropout: channels, attention heads, feed-forward channels and dropout of the transformer.
       num_encoder_layers, num_decoder_layers: its layers.
       neighbor_size: side of the window that attention may not look into, odd; 0 = no mask.
       jitter_scale, jitter_prob: alpha of feature jittering (section 3.3) and the probability that a batch gets it.
       pool_size: the image score is the maximum of the map averaged over windows of this side (section 4.1).
-      epochs, learning_rate, weight_decay, clip_norm, decay_at: AdamW's, the largest norm of a gradient, and the share of
-        the epochs after which the rate drops to a tenth.
+      epochs, learning_rate, weight_decay, clip_norm, decay_at: AdamW's, and the largest norm of a gradient; the rate drops to
+        a tenth after the fraction `decay_at` of the epochs.
 
     Raises:
       UserError: an option out of its range, or a layer that the backbone does not have.
