@@ -12,6 +12,7 @@ from iadjax.errors import UserError
 from iadjax.experiment.evaluate import evaluate
 from iadjax.experiment.fit import fit
 from iadjax.experiment.load import load
+from iadjax.experiment.merge import merge
 from iadjax.experiment.predict import predict_files
 from iadjax.experiment.run import Run
 from iadjax.experiment.sequence import fit_sequence
@@ -19,5 +20,5 @@ from iadjax.report import print_metrics
 
 __all__ = [
     "Batch", "DataSpec", "Detector", "Phase", "Prediction", "Run", "UserError", "evaluate", "fit", "fit_sequence",
-    "from_torch", "load", "metrics", "ops", "predict_files", "print_metrics",
+    "from_torch", "load", "merge", "metrics", "ops", "predict_files", "print_metrics",
 ]  # fmt: skip

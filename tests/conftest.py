@@ -1,9 +1,11 @@
 """Shared fixtures: small configs, image trees, and the place of real images and weights if there is one."""
 
+import gc
 import os
 import tempfile
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -21,6 +23,14 @@ def pytest_configure(config):
         os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     # much of the time is compilation, of which this level takes less; XLA_FLAGS= tests what users run
     os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def no_compiled_functions_of_other_files():
+    """Compiled functions are dropped after each file: a worker that keeps them grows to gigabytes."""
+    yield
+    jax.clear_caches()
+    gc.collect()
 
 
 @pytest.fixture

@@ -100,7 +100,8 @@ def _transform(config: Mapping[str, Any]) -> Transform:
     resize, crop, tile = (tuple(size) * (2 // len(size)) if isinstance(size, list) else size for size in sizes)
     tile = (tile, tile) if isinstance(tile, int) else tile
     rest = (config["data"][key] for key in ("resize_side", "interpolation", "crop_multiple"))
-    return Transform(resize, crop, tile if any(tile) else None, float(config["data"]["tile_overlap"]), *rest)
+    tile = tile if any(tile) else None
+    return Transform(resize, crop, tile, float(config["data"]["tile_overlap"]), *rest, float(config["evaluate"]["map_sigma"]))
 
 
 class Data(NamedTuple):

@@ -64,7 +64,9 @@ def base_config(detector: str = "patchcore", dataset: str = "synthetic") -> Conf
         {"name": "unsupervised", "num_shots": 4, "shots_by_name": False, "rotations": 1, "num_anomalies": 10}
         | {"defect": "", "noise_ratio": 0.1, "keep_in_test": False, "test_batch": False, "source": ""}
     )
-    config.evaluate = ConfigDict({"pixel": True, "eval_size": 0, "save_maps": False, "byte_budget": 4 * 2**30})
+    config.evaluate = ConfigDict(
+        {"pixel": True, "eval_size": 0, "map_sigma": 0.0, "save_maps": False, "byte_budget": 4 * 2**30}
+    )
     config.threshold = ConfigDict({"name": "quantile", "holdout": 0.1, **thresholds.DEFAULTS})
     config.checkpoint_every = 200
     return config
@@ -103,6 +105,8 @@ def resolve(config: Mapping[str, Any]) -> dict[str, Any]:
         plain["data"][key] = _size(f"data.{key}", plain["data"][key])
     if plain["data"]["batch_size"] < 1 or plain["data"]["workers"] < 0 or plain["checkpoint_every"] < 1:
         raise UserError("data.batch_size and checkpoint_every must be at least 1, and data.workers at least 0")
+    if not plain["evaluate"]["map_sigma"] >= 0:
+        raise UserError(f"evaluate.map_sigma must be at least 0 (0: off), got {plain['evaluate']['map_sigma']}")
     if plain["data"]["feature_cache_bytes"] < 0:
         raise UserError("data.feature_cache_bytes must be at least 0 (0: no features are kept)")
     if not 0 <= plain["data"]["tile_overlap"] < 1:

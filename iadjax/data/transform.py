@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
+from scipy import ndimage
 
 from iadjax.data.images import to_float
 from iadjax.errors import UserError
@@ -96,6 +97,8 @@ class Transform(NamedTuple):
       multiple: above 0, the resized image is cropped from its top left corner to the largest multiple of this number on each
         side, as DINOv2's patches need; not with `crop`. The map goes on to the edge of the original: its last values are
         repeated there.
+      map_sigma: of the Gaussian that smooths a map after it is brought back, in pixels of the original; 0 = off. Some authors
+        smooth there instead of at the input's resolution.
     """
 
     resize: int | tuple[int, int] = 256
@@ -105,6 +108,7 @@ class Transform(NamedTuple):
     side: str = "auto"
     interpolation: str = "bilinear"
     multiple: int = 0
+    map_sigma: float = 0.0
 
     def geometry(self, height: int, width: int) -> Geometry:
         """Sizes for an original of `height` x `width`."""
@@ -163,9 +167,10 @@ class Transform(NamedTuple):
         return np.pad(anomaly_map, rest, mode="edge")
 
     def map_back(self, anomaly_map: np.ndarray, height: int, width: int) -> np.ndarray:
-        """A map of the input `[h, w]` to the visible part of an original of `height` x `width`; bilinear."""
+        """A map of the input `[h, w]` to the visible part of an original of `height` x `width`; bilinear, then smoothed."""
         left, top, right, bottom = _pixels(self.geometry(height, width).box)
-        return resize_map(self.extend(anomaly_map, height, width), (bottom - top, right - left))
+        whole = resize_map(self.extend(anomaly_map, height, width), (bottom - top, right - left))
+        return ndimage.gaussian_filter(whole, self.map_sigma) if self.map_sigma else whole
 
 
 def resize_map(anomaly_map: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -117,7 +117,9 @@ def _at_evaluation_size(run: Run, rows: Sequence[Result], size: int) -> Iterator
         visible = run.transform.visible(mask)
         if not size:
             return run.transform.map_back(row.map, *mask.shape), visible
-        return resize_map(run.transform.extend(row.map, *mask.shape), (size, size)), resize_mask(visible, (size, size))
+        # where maps are smoothed at the original resolution, they have to go there first
+        bring = run.transform.map_back if run.transform.map_sigma else run.transform.extend
+        return resize_map(bring(row.map, *mask.shape), (size, size)), resize_mask(visible, (size, size))
 
     return _few_at_a_time(pair, rows)
 

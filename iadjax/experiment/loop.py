@@ -123,7 +123,7 @@ def run_phases(job: Job, state: State, position: Position) -> State:
             if index > position.phase:
                 position = Position(index, 0, 0, position.step)
             phase = job.phases[index]
-            if phase.when == ("fresh" if job.carried else "carried"):
+            if _left_out(job, phase):
                 continue
             state, position = _run_phase(job, index, state, position, caches, stop, log)
             state = job.place(state)
@@ -181,6 +181,10 @@ def _run_phase(job: Job, index: int, state: State, position: Position, caches, s
     return state, Position(index, epochs, 0, step)
 
 
+def _left_out(job: Job, phase: Phase) -> bool:
+    return phase.when == ("fresh" if job.carried else "carried")
+
+
 def _position(index, epoch, number, step, made, updates, per_epoch, epochs) -> Position:
     if made == updates:
         return Position(index, epochs, 0, step)
@@ -195,7 +199,7 @@ def _passes(job: Job, like: Phase) -> float:
     """Passes of all phases over the normal images that one phase sees."""
     total = 0.0
     for phase in job.phases:
-        if phase.split == like.split and not phase.anomaly_fraction:
+        if phase.split == like.split and not phase.anomaly_fraction and not _left_out(job, phase):
             updates, per_epoch = num_updates(phase, splits(job.built.split, phase), job.config["data"]["batch_size"])
             total += updates / per_epoch
     return total

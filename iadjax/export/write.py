@@ -20,6 +20,8 @@ from iadjax.export.formats import FORMATS, LARGEST, PLATFORMS, program_of, requi
 
 __all__ = ["TOLERANCE", "export"]
 
+_TRANSFORM = ("resize", "crop", "side", "interpolation", "multiple", "map_sigma")
+
 
 TOLERANCE = 1e-4
 """Largest difference of a score or of a map's value, as a fraction of the largest one of the check images."""
@@ -94,7 +96,7 @@ def export(run: Run, output: str | Path, format: str = "stablehlo", batch: int =
             "range": [0, 1],
         },
         "outputs": outputs,
-        "transform": {key: getattr(run.transform, key) for key in ("resize", "crop", "side", "interpolation", "multiple")},
+        "transform": {key: getattr(run.transform, key) for key in _TRANSFORM},
         "batch_size": size,
         "detector": run.config["detector"],
         "weights": run.weights,

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from absl import flags
 
 import iadjax
-from iadjax import files, progress
+from iadjax import detectors, files, progress
 from iadjax.experiment import cli, record
 
 _WORKDIR = flags.DEFINE_string("workdir", "runs/detectors", "Directory of the runs.")
@@ -199,6 +199,14 @@ def page(results: dict[str, Any]) -> str:
         "after the fit. Peak memory is that of the whole process.",
         "",
         markdown(results),
+        "## Maps",
+        "",
+        "What a value of the map is; larger is more anomalous. The docstring of each detector says the same.",
+        "",
+        "| detector | map |",
+        "|---|---|",
+        *(f"| {name} | {_map_of(name)} |" for name in sorted(detectors.MODULES)),
+        "",
         "## Overrides",
         "",
         "| detector | config | data | overrides |",
@@ -210,6 +218,12 @@ def page(results: dict[str, Any]) -> str:
                 text = " ".join(f"`{key}={value}`" for key, value in each[dataset]["overrides"].items())
                 lines.append(f"| {name} | {each[dataset]['command']} | {dataset} | {text} |")
     return "\n".join(lines) + "\n"
+
+
+def _map_of(name: str) -> str:
+    """What the docstring of a detector says of its map."""
+    sentence = " ".join(detectors.factory(name).__doc__.split("    Map: ")[1].split("\n\n")[0].split())
+    return sentence[0].upper() + sentence[1:].rstrip(".")
 
 
 def replace_table(file: Path, table: str) -> None:

@@ -14,6 +14,7 @@ from iadjax.backbones import weights
 from iadjax.backbones.vit import SPECS as VITS
 from iadjax.cpu.prepared import precompute
 from iadjax.detector import Batch, DataSpec, Detector
+from iadjax.detectors.families.memory_bank import Memory
 from iadjax.nn.precision import PRECISIONS, mixed_precision
 
 __all__ = ["ACCELERATOR", "CASES", "CPU", "SMALL", "Case", "Sizes", "largest_difference"]
@@ -243,19 +244,39 @@ def aupro_cases(size: Sizes) -> Iterator[Case]:
     )
 
 
+def batch_of(image) -> Batch:
+    """A batch of normal images without padded rows."""
+    number = len(image)
+    zeros = jnp.zeros(number, jnp.int32)
+    return Batch(image, (), zeros, jnp.arange(number, dtype=jnp.int32), {}, jnp.ones(number, bool), None, zeros)
+
+
+def spec_of(detector, frozen, number: int, shape: tuple[int, int, int]) -> DataSpec:
+    """What a detector knows of so many images."""
+    image = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+    features = jax.eval_shape(detector.embed, {"backbone": frozen}, image)
+    return DataSpec(number, shape, ("a",), batch_size=number, features=features)
+
+
 def training_case(size: Sizes, name: str) -> Iterator[Case]:
     key = jax.random.key(0)
     backbone, frozen, tensors = network("resnet18", LAYERS)
     detector = detectors.factory(name)(backbone, layers=LAYERS)
     number, host = size.train_batch, images(size.train_batch, size.side)
-    batch = Batch(jnp.asarray(host), *(jnp.zeros(number, jnp.int32) for _ in range(4)), jnp.ones(number, bool))
-    spec = DataSpec(number, host.shape[1:], ("a",))
+    batch, spec = batch_of(jnp.asarray(host)), spec_of(detector, frozen, number, host.shape[1:])
     state = jax.jit(lambda key, frozen: detector.init(key, frozen, spec))(key, {"backbone": frozen})
     ready = precompute({"backbone": frozen}, "float32")
     state = state._replace(variables=shaken(state.variables))
     theirs = torch_tensors(state.variables)
     arguments = key, state, ready, batch
-    program = jax.jit(detector.phases[0].update, donate_argnums=1)
+    (phase,) = detector.phases(spec)
+
+    def step(key, state, frozen, batch):
+        """The frozen network and the update, as PyTorch's step has both."""
+        features = detector.embed(frozen, batch.image)
+        return phase.update(key, state, frozen, batch._replace(features=features, image=None, mask=None))
+
+    program = jax.jit(step, donate_argnums=1)
     work = flops(program, *arguments)
     params = jax.eval_shape(lambda: state.variables["params"])
     held = [state]
@@ -294,13 +315,17 @@ def patchcore_cases(size: Sizes) -> Iterator[Case]:
     frozen = precompute({"backbone": frozen}, "float32")
     detector = detectors.factory("patchcore")(backbone)
     number = -(-size.bank // (size.side // 8) ** 2)
-    batch = Batch(images(number, size.side), *[np.zeros(number, np.int32)] * 4, np.ones(number, bool))
-    state = detector.init(jax.random.key(0), frozen, DataSpec(number, batch.image.shape[1:], ("a",)))
-    state, _ = jax.jit(detector.phases[0].update)(jax.random.key(0), state, frozen, batch)
-    bank = np.asarray(state.features[: size.bank])
-    state = state._replace(features=ops.take_rows(state.features, jnp.arange(size.bank, dtype=jnp.int32)))
+    batch = batch_of(images(number, size.side))
+    features = jax.jit(detector.embed)(frozen, batch.image)
+    bank = np.asarray(features).reshape(-1, features.shape[-1])[: size.bank]
+    held, one = ops.take_rows(jnp.asarray(bank), jnp.arange(len(bank), dtype=jnp.int32)), jnp.int32(1)
+    state = Memory(held, jnp.ones(len(held)), jnp.zeros((len(held), 3), jnp.int32), jnp.int32(len(bank)), one, one)
     image = np.random.default_rng(2).random((1, size.side, size.side, 3), np.float32)
-    program = jax.jit(detector.predict)
+
+    def predict(state, frozen, image):
+        return detector.predict(state, frozen, batch_of(image)._replace(features=detector.embed(frozen, image)))
+
+    program = jax.jit(predict)
     yield Case(
         f"PatchCore predict, bank {len(bank)} x {bank.shape[1]}, batch 1",
         lambda: jax.device_get(program(state, frozen, image)),

@@ -187,4 +187,4 @@ def test_options_are_documented(fitted):
     name, _, _ = fitted
     text = detectors.factory(name).__doc__
     missing = [option for option in detectors.options(name) if option not in text]
-    assert not missing and "Raises:" in text
+    assert not missing and "Raises:" in text and "    Map: " in text
