@@ -32,7 +32,8 @@ def mean(values: jax.Array, valid: jax.Array) -> jax.Array:
 
     Each of several replicas gets the part of its own rows; `train_step` sums the parts.
     """
-    return jnp.sum(jnp.where(valid, values, 0)) / jnp.maximum(all_sum(jnp.sum(valid)), 1)
+    number = jnp.maximum(all_sum(jnp.sum(valid)), 1)
+    return jnp.sum(jnp.where(valid, values, 0)) / number.astype(values.dtype)
 
 
 def mse(x: jax.Array, y: jax.Array) -> jax.Array:

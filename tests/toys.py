@@ -25,7 +25,7 @@ def _colour(frozen, image):
 
 def _mean_update(key, state, frozen, batch):
     """The running mean of the features: state is (count, mean)."""
-    count = state[0] + all_sum(batch.valid.sum())
+    count = state[0] + all_sum(batch.valid.sum()).astype(jnp.float32)
     total = all_sum(jnp.sum(jnp.where(batch.valid[:, None], batch.features - state[1], 0), axis=0))
     return (count, state[1] + total / count), {"images": count}
 
@@ -104,7 +104,7 @@ def sampler(*, steps: int = 5) -> Detector:
         return Noised(jax.random.fold_in(key, 1), jnp.zeros(()), jnp.zeros(spec.image_shape))
 
     def update(key, state, frozen, batch):
-        count = state.count + all_sum(batch.valid.sum())
+        count = state.count + all_sum(batch.valid.sum()).astype(jnp.float32)
         total = all_sum(jnp.sum(jnp.where(batch.valid[:, None, None, None], batch.image - state.mean, 0), axis=0))
         return Noised(state.key, count, state.mean + total / count), {"images": count}
 
@@ -130,7 +130,8 @@ def pairs() -> Detector:
         colours = 0.5 * (batch.image + batch.extra["partner"]).mean(axis=(1, 2))
         total = jnp.sum(jnp.where(batch.valid[:, None], colours, 0), axis=0)
         sums = state[0].at[category].add(total)
-        return (sums, state[1].at[category].add(batch.valid.sum()), state[2] | mixed), {}
+        counts = state[1].at[category].add(batch.valid.sum().astype(jnp.float32))
+        return (sums, counts, state[2] | mixed), {}
 
     def predict(state, frozen, batch):
         means = state[0] / state[1][:, None]
@@ -172,7 +173,7 @@ def prepared() -> Detector:
         return {"bright": np.float32((image.mean(-1) > 0.5).mean())}
 
     def update(key, state, frozen, batch):
-        count = state[0] + batch.valid.sum()
+        count = state[0] + batch.valid.sum().astype(jnp.float32)
         return (count, state[1] + jnp.sum(jnp.where(batch.valid, batch.extra["bright"], 0))), {}
 
     def predict(state, frozen, batch):

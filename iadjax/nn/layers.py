@@ -132,7 +132,7 @@ class BatchNorm(nn.Module):
 
 def _moments(x: jax.Array, valid: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Mean and biased variance `[C]` of the valid rows of `[B, ..., C]`."""
-    number = all_sum(valid.sum()) * math.prod(x.shape[1:-1])
+    number = (all_sum(valid.sum()) * math.prod(x.shape[1:-1])).astype(x.dtype)
 
     def mean(x):
         # sums of rows first: a mask of the size of x would take memory

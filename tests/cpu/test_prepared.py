@@ -13,7 +13,6 @@ from iadjax.config import base_config
 from iadjax.cpu.dispatch import plain
 from iadjax.cpu.prepared import TRANSFORMED, precompute
 from iadjax.cpu.winograd import transforms
-from iadjax.detector import Detector
 from iadjax.nn.precision import mixed_precision
 from iadjax.parallel.axis import AXIS
 from iadjax.parallel.placement import Devices, replicate
@@ -22,14 +21,20 @@ LAYERS = ("layer3",)
 BACKBONE = backbones.backbone("resnet18")
 
 
+@pytest.fixture(autouse=True)
+def flax_promotion():
+    """Flax's modules promote bfloat16 kernels by themselves."""
+    with jax.numpy_dtype_promotion("standard"):
+        yield
+
+
 @pytest.fixture(scope="module")
 def variables():
     return jax.jit(lambda key: BACKBONE.init(key, LAYERS))(jax.random.key(0))
 
 
 def program(precision):
-    detector = Detector(None, (), lambda _, frozen, image: BACKBONE.features(frozen, image, LAYERS)[0])
-    return mixed_precision(detector, precision).predict
+    return mixed_precision(lambda _, frozen, image: BACKBONE.features(frozen, image, LAYERS)[0], precision)
 
 
 # layer3 has 16 x 16 positions there, enough for Winograd's form of its 256 channels

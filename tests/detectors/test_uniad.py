@@ -1,7 +1,6 @@
 """UniAD: its mask, jitter and map by hand; tests/parity has the authors' numbers."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -78,8 +77,8 @@ def test_rate_drops_once_and_gradients_are_clipped():
 
     detector, _, state = built()
     # the rate is a tenth after 8 of 10 epochs of 2 steps
-    schedule = module.step_decay(1e-4, 0.1, 0.8 * 10 * jnp.int32(2))
-    np.testing.assert_allclose([schedule(15), schedule(16)], [1e-4, 1e-5], rtol=1e-6)
+    schedule = module.step_decay(1e-4, 0.1, 0.8 * 10 * 2)
+    np.testing.assert_allclose([schedule(15.0), schedule(16.0)], [1e-4, 1e-5], rtol=1e-6)
     assert len(state.optimizer) == 2 and isinstance(state.optimizer[0], optax.EmptyState)
     assert phases(detector)[0].epochs == 10
 

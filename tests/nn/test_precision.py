@@ -29,6 +29,13 @@ def config_of(detector, tree, precision):
     return config
 
 
+@pytest.fixture(autouse=True)
+def flax_promotion():
+    """Flax's modules promote bfloat16 kernels by themselves."""
+    with jax.numpy_dtype_promotion("standard"):
+        yield
+
+
 def scores(detector, state, frozen, image):
     batch = Batch(image, detector.embed(frozen, image), None, None, {}, None)
     return detector.predict(state, frozen, batch)

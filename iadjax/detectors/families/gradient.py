@@ -52,7 +52,9 @@ def train_step(
     params = trained.variables["params"]
     (value, (collections, info)), gradients = jax.value_and_grad(of_params, has_aux=True)(params)
     value, info, gradients = all_sum((value, info, gradients))
-    updates, state = optimizer.update(gradients, trained.optimizer, params)
+    # Optax counts steps in integers and mixes them with floats
+    with jax.numpy_dtype_promotion("standard"):
+        updates, state = optimizer.update(gradients, trained.optimizer, params)
     variables = {**trained.variables, **collections, "params": optax.apply_updates(params, updates)}
     return Trained(variables, state), {"loss": value, **info}
 
