@@ -28,7 +28,7 @@ def toy(backbone, *, rate: float = 0.1, epochs: int = 3) -> Detector:
     def train(key, state, frozen, batch):
         rows, *shape = batch.image.shape
         noise = 0.1 * own_rows(lambda number: jax.random.normal(key, (number, *shape)), rows)
-        weight = batch.valid[:, None, None, None]
+        weight = batch.valid[:, None, None, None].astype(jnp.float32)
         mean = all_sum(jnp.sum((batch.image + noise) * weight, 0)) / all_sum(jnp.sum(weight))
         mean = (1 - rate) * state.mean + rate * mean
         history = jnp.roll(state.history, 1).at[0].set(mean.mean())

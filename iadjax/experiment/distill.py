@@ -5,7 +5,6 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from flax.traverse_util import flatten_dict
 from safetensors.numpy import save_file
 
@@ -15,6 +14,8 @@ from iadjax.backbones.backbone import normalize
 from iadjax.backbones.pdn import pdn
 from iadjax.cpu.prepared import precompute
 from iadjax.detector import Frozen
+from iadjax.detectors.families.gradient import init_trained, train_step
+from iadjax.detectors.families.schedules import adam_with_l2
 from iadjax.nn.pdn import PDN
 from iadjax.synthesis.source import Source
 
@@ -74,18 +75,16 @@ def distill_pdn(
         target = ops.patch_embedding(backbone.features(frozen["backbone"], image, layers), 3, 1024, CHANNELS)
         return ops.resize(target, (size // 4, size // 4))
 
-    optimizer = optax.chain(optax.add_decayed_weights(weight_decay), optax.adam(learning_rate))
+    optimizer = adam_with_l2(learning_rate, weight_decay)
 
     @jax.jit
-    def update(variables, state, target, image):
+    def update(trained, target, image):
         small = normalize(ops.resize(image, (size, size), antialias=True))
 
-        def loss(params):
-            return losses.mse(module.apply({"params": params}, small), target).mean()
+        def objective(variables):
+            return losses.mse(module.apply(variables, small), target).mean(), ({}, {})
 
-        value, gradients = jax.value_and_grad(loss)(variables["params"])
-        updates, state = optimizer.update(gradients, state, variables["params"])
-        return {"params": optax.apply_updates(variables["params"], updates)}, state, value
+        return train_step(trained, objective, optimizer)
 
     batches = -(-statistics_images // batch_size)
     mean = variance = np.zeros(CHANNELS, np.float32)
@@ -99,15 +98,14 @@ def distill_pdn(
             report(batches + i + 1, 2 * batches)
     # a channel that never changes (an adaptive bin of zeros) stays zero
     scale = jnp.sqrt(jnp.maximum(variance, 1e-12))
-    variables = module.init(jax.random.key(seed), jnp.zeros((1, size, size, 3)))
-    state = optimizer.init(variables["params"])
+    trained = init_trained(module.init(jax.random.key(seed), jnp.zeros((1, size, size, 3))), optimizer)
     with progress.track("distil", steps, "step") as report:
         for i in range(steps):
             image = draw(1, i)
-            variables, state, value = update(variables, state, (embed(frozen, image) - mean) / scale, image)
+            trained, info = update(trained, (embed(frozen, image) - mean) / scale, image)
             report(i + 1, steps)
-    progress.say(f"loss of the last step: {float(value):.4f} (a teacher that knows nothing has 1)")
-    return variables
+    progress.say(f"loss of the last step: {float(info['loss']):.4f} (a teacher that knows nothing has 1)")
+    return trained.variables
 
 
 def save_teacher(name: str, variables, output: Path) -> None:

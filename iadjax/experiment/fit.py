@@ -15,8 +15,9 @@ from iadjax.detector import State
 from iadjax.errors import UserError
 from iadjax.experiment import checkpoint, record
 from iadjax.experiment.checkpoint import Position
+from iadjax.experiment.job import Job, fold
 from iadjax.experiment.load import nested_state, read_config
-from iadjax.experiment.loop import INIT, Job, Stopped, fold, run_phases
+from iadjax.experiment.loop import INIT, Stopped, run_phases
 from iadjax.experiment.run import Run
 from iadjax.parallel import distributed, placement
 from iadjax.parallel.jit import jit_init

@@ -91,6 +91,7 @@ def test_weights_that_both_have_are_on_a_device_once(variables):
     assert all(ready[path] is leaf for path, leaf in frozen.items())
 
 
+@pytest.mark.slow
 def test_a_run_trains_on_from_the_original_weights_and_a_loaded_one_scores_the_same(tree, tmp_path):
     config = base_config("devnet", "folder")
     config.data.update({"root": str(tree), "resize": 64, "batch_size": 4})

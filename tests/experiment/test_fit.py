@@ -154,6 +154,15 @@ def test_a_checkpoint_of_another_config_or_other_weights_is_refused(config, tmp_
         checkpoint.restore(path, run.state, {"config": stored["config"], "weights": other})
 
 
+def test_a_checkpoint_of_an_earlier_version_is_refused(toy_config, tmp_path):
+    run = iadjax.fit(toy_config, tmp_path / "run")
+    identity = {"config": iadjax.config.fit_keys(run.config), "weights": run.weights}
+    path = checkpoint.save(tmp_path / "run/checkpoints", run.state, checkpoint.Position(2, 0, 0, 99), identity, run.spec)
+    assert path == checkpoint.latest(tmp_path / "run/checkpoints")
+    with pytest.raises(UserError, match="was written by an earlier version of iadjax.*fit it again"):
+        iadjax.load(tmp_path / "run")
+
+
 def test_a_phase_on_held_out_images_needs_some(toy_config, tmp_path):
     toy_config.threshold.holdout = 0.0
     with pytest.raises(UserError, match="'calibrate' needs held-out normal images.*threshold.holdout"):

@@ -41,7 +41,7 @@ def scores(detector, state, frozen, image):
     return detector.predict(state, frozen, batch)
 
 
-@pytest.mark.parametrize("detector", ["patchcore", "rd4ad"])
+@pytest.mark.parametrize("detector", ["patchcore", pytest.param("rd4ad", marks=pytest.mark.slow)])
 def test_scores_stay_near_those_of_float32(detector, tree, tmp_path):
     runs = {
         precision: iadjax.fit(config_of(detector, tree, precision), tmp_path / precision)

@@ -171,7 +171,9 @@ def update(
       double: compute in float64, as the cards' losses are, where rounding moves gradients by more than the tolerance.
     """
     phase = detector.phases(spec_for(detector, frozen, len(batch.image), batch.image.shape[1:]))[phase]
-    with plain(), jax.enable_x64(double):
+    # cards in float64 meet constants in float32
+    promotion = jax.numpy_dtype_promotion("standard" if double else "strict")
+    with plain(), jax.enable_x64(double), promotion:
         if double:
             state, frozen, batch = jax.tree.map(_double, (state, frozen, batch))
         batch = _embedded(detector, frozen, batch)

@@ -211,7 +211,7 @@ def efficientad(
         maps, valid = all_rows((jnp.moveaxis(two_maps(state, batch), 1, 0), batch.valid))
         slots = state.count.astype(jnp.int32) + jnp.cumsum(valid) - 1
         slots = jnp.where(valid, slots, state.maps.shape[1])
-        count = state.count + jnp.sum(valid)
+        count = state.count + jnp.sum(valid).astype(state.count.dtype)
         maps = state.maps.at[:, slots].set(jnp.moveaxis(maps, 1, 0), mode="drop")
         return state._replace(count=count, maps=maps), {"images": count}
 
@@ -266,7 +266,7 @@ def _hard_mean(distance: jax.Array, quantile: float) -> jax.Array:
     count = number - int(np.ceil(quantile * (number - 1)))
     threshold = jax.lax.top_k(jax.lax.stop_gradient(flat), count)[0][:, -1:]
     hard = flat >= threshold
-    return jnp.sum(jnp.where(hard, flat, 0), axis=1) / jnp.sum(hard, axis=1)
+    return jnp.sum(jnp.where(hard, flat, 0), axis=1) / jnp.sum(hard, axis=1).astype(flat.dtype)
 
 
 def _jitter(choice_key: jax.Array, factor_key: jax.Array, image: jax.Array) -> jax.Array:
