@@ -1,7 +1,9 @@
 """Shared fixtures: small configs, image trees, and the place of real images and weights if there is one."""
 
+import ctypes
 import gc
 import os
+import platform
 import tempfile
 from pathlib import Path
 
@@ -27,12 +29,19 @@ def pytest_configure(config):
     os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1")
 
 
+def drop_compiled_functions() -> None:
+    """Frees compiled functions, and gives what they took back to the system."""
+    jax.clear_caches()
+    gc.collect()
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 @pytest.fixture(autouse=True, scope="module")
 def no_compiled_functions_of_other_files():
     """Compiled functions are dropped after each file: a worker that keeps them grows to gigabytes."""
     yield
-    jax.clear_caches()
-    gc.collect()
+    drop_compiled_functions()
 
 
 @pytest.fixture

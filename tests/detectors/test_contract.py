@@ -15,6 +15,7 @@ from iadjax.config import base_config
 from iadjax.cpu.dispatch import plain
 from iadjax.experiment.fit import Stopped
 from iadjax.experiment.log import Log
+from tests.conftest import draw_tree, drop_compiled_functions
 from tests.direct import batch_of
 
 # the smallest setting that goes through every branch of a detector, on 5 + 1 images in batches of 2
@@ -79,13 +80,13 @@ def forms(request):
     """The name of a detector, whose programs have convolutions in the fast forms or, for those in `PLAIN`, in XLA's own."""
     with plain() if request.param in PLAIN else contextlib.nullcontext():
         yield request.param
+    # before the next detector comes
+    drop_compiled_functions()
 
 
 @pytest.fixture(scope="module")
 def fitted(forms, tmp_path_factory):
     """The name, a run, and one without the feature cache that was stopped in the middle of its first epoch and resumed."""
-    from tests.conftest import draw_tree
-
     root = tmp_path_factory.mktemp(forms)
     config = config_of(forms, draw_tree(root))
     whole = iadjax.fit(config, root / "whole")
