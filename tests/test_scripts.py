@@ -80,7 +80,7 @@ def test_evaluate_files_of_a_run_agrees(trained, tmp_path):
     [
         (
             ["--config.detector.coreset_rato=0.1"],
-            "no key 'detector.coreset_rato'; keys of 'detector': did you mean 'coreset_ratio'",
+            "no key 'detector.coreset_rato' under 'detector'; did you mean 'coreset_ratio'",
         ),
         (["--config.detector.coreset_ratio=much"], "could not convert string to float"),
         (["--config=nowhere.py"], "there is no config file 'nowhere.py'"),

@@ -161,8 +161,8 @@ def _check_key(config: ConfigDict, parts: Sequence[str]) -> None:
     node = config
     for depth, part in enumerate(parts):
         if part not in node:
-            where = f" of {'.'.join(parts[:depth])!r}" if depth else ""
-            raise UserError(f"the config has no key {'.'.join(parts)!r}; keys{where}: {did_you_mean(part, node)}")
+            where = f" under {'.'.join(parts[:depth])!r}" if depth else ""
+            raise UserError(f"the config has no key {'.'.join(parts)!r}{where}; {did_you_mean(part, node)}")
         node = node[part]
         if depth + 1 < len(parts) and not isinstance(node, ConfigDict):
             raise UserError(f"the config has no key {'.'.join(parts)!r}: {'.'.join(parts[: depth + 1])} is a value")

@@ -14,7 +14,7 @@ from iadjax.experiment.checkpoint import Position
 from iadjax.experiment.features import FeatureCache
 from iadjax.experiment.job import Job, fold
 from iadjax.experiment.log import Log
-from iadjax.experiment.pipeline import batches_of, cache_of, left_out, num_updates, splits
+from iadjax.experiment.pipeline import batches_of, cache_of, items_of, left_out, num_updates
 from iadjax.parallel import distributed, placement
 from iadjax.parallel.jit import jit_update
 
@@ -61,7 +61,7 @@ def _run_phase(job: Job, index: int, state: State, position: Position, caches, s
     """All updates of one phase, from `position` on."""
     # 1. the images that the phase sees, and the number of updates
     phase, config, devices = job.phases[index], job.config, job.devices
-    items = data.in_tiles(job.built.dataset, job.model.transform, splits(job.built.split, phase))
+    items = data.in_tiles(job.built.dataset, job.model.transform, items_of(job.built.split, phase))
     updates, per_epoch = num_updates(phase, items, config["data"]["batch_size"])
     epochs = -(-updates // per_epoch)
     # 2. features that are computed once

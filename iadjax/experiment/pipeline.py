@@ -11,10 +11,10 @@ from iadjax.experiment.features import FeatureCache, fill_cache, why_not
 from iadjax.experiment.job import Job
 from iadjax.parallel import distributed, placement
 
-__all__ = ["batches_of", "cache_of", "left_out", "num_updates", "splits"]
+__all__ = ["batches_of", "cache_of", "items_of", "left_out", "num_updates"]
 
 
-def splits(split: data.Split, phase: Phase) -> Sequence[Item]:
+def items_of(split: data.Split, phase: Phase) -> Sequence[Item]:
     """The images that a phase sees: those of its split, anomalies only where it asks for them."""
     items = getattr(split, phase.split)
     return items if phase.anomaly_fraction else [item for item in items if not item.label]
@@ -27,6 +27,7 @@ def num_updates(phase: Phase, items: Sequence[Item], batch_size: int) -> tuple[i
 
 
 def left_out(job: Job, phase: Phase) -> bool:
+    """Whether the fit skips the phase, as `Phase.when` says."""
     return phase.when == ("fresh" if job.carried else "carried")
 
 
@@ -34,19 +35,19 @@ def _reads_image(job: Job, phase: Phase) -> bool:
     return job.embed is None or phase.needs_image or phase.augment is not None or phase.anomaly_fraction > 0
 
 
-def _passes(job: Job, like: Phase) -> float:
-    """Passes of all phases over the normal images that one phase sees."""
+def _passes(job: Job, like: Phase, items: Sequence[Item]) -> float:
+    """Passes of all phases over the normal images `items` that one phase sees."""
     total = 0.0
     for phase in job.phases:
         if phase.split == like.split and not phase.anomaly_fraction and not left_out(job, phase):
-            updates, per_epoch = num_updates(phase, splits(job.built.split, phase), job.config["data"]["batch_size"])
+            updates, per_epoch = num_updates(phase, items, job.config["data"]["batch_size"])
             total += updates / per_epoch
     return total
 
 
 def cache_of(job: Job, phase: Phase, items: Sequence[Item], caches: dict[str, FeatureCache | None]) -> FeatureCache | None:
     """The features of the phase's images, if several passes need them; the first phase that sees the images computes them."""
-    if job.embed is None or phase.anomaly_fraction or _passes(job, phase) <= 1:
+    if job.embed is None or phase.anomaly_fraction or _passes(job, phase, items) <= 1:
         return None
     if phase.split not in caches:
         reason = why_not(job.spec, len(items), job.config["data"]["feature_cache_bytes"], job.devices.count)
