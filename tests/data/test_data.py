@@ -251,3 +251,10 @@ def test_loader_shards_by_process():
         for p in range(2)
     ]
     assert sorted(parts[0] + parts[1]) == list(range(8)) and len(parts[0]) == len(parts[1]) == 4
+
+
+def test_maps_are_smoothed_at_the_original_resolution():
+    anomaly_map = np.random.default_rng(0).random((16, 16)).astype(np.float32)
+    plain = Transform(16).map_back(anomaly_map, 40, 60)
+    smoothed = Transform(16, map_sigma=2.0).map_back(anomaly_map, 40, 60)
+    np.testing.assert_allclose(smoothed, ndimage.gaussian_filter(plain.astype(np.float64), 2.0), rtol=1e-5)
