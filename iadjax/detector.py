@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec
 
-__all__ = ["Batch", "DataSpec", "Detector", "Frozen", "Phase", "Prediction", "State", "abstract_batch", "keep"]
+__all__ = ["Batch", "DataSpec", "Detector", "Frozen", "Phase", "Prediction", "State", "abstract_batch", "embed_shapes", "keep"]
 
 State = Any
 """One pytree that holds everything that fitting changes, and nothing else."""
@@ -187,3 +187,10 @@ class Detector(NamedTuple):
     partition: Callable[[State], Any] = on_every_device
     warm_start: Callable[[State, State], State] | None = None
     merge: Callable[[list[State], np.ndarray], State] | None = None
+
+
+def embed_shapes(detector: Detector, frozen: Frozen, image_shape: tuple[int, int, int]) -> Any:
+    """Shapes and dtypes of `Detector.embed` for a batch of one image, which `DataSpec.features` holds; () without `embed`."""
+    if detector.embed is None:
+        return ()
+    return jax.eval_shape(detector.embed, frozen, jax.ShapeDtypeStruct((1, *image_shape), jnp.float32))

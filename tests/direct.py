@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from iadjax.detector import Batch, DataSpec, Detector, Phase, Prediction
+from iadjax.detector import Batch, DataSpec, Detector, Phase, Prediction, embed_shapes
 
 
 def embed(detector: Detector, frozen, image):
@@ -14,8 +14,7 @@ def embed(detector: Detector, frozen, image):
 
 def spec_for(detector: Detector, frozen, number: int, shape: tuple[int, int, int], **fields) -> DataSpec:
     """A spec with the shapes of the detector's features."""
-    image = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
-    features = () if detector.embed is None else jax.eval_shape(detector.embed, frozen, image)
+    features = embed_shapes(detector, frozen, shape)
     return DataSpec(number, shape, fields.pop("categories", ("a",)), **fields, features=features)
 
 

@@ -14,7 +14,7 @@ from iadjax.backbones.vit import vit
 from iadjax.backbones.weights import content_hash, convert, load_weights
 from iadjax.errors import UserError, did_you_mean
 
-__all__ = ["Backbone", "NAMES", "backbone", "check_layers", "content_hash", "convert", "load_weights"]
+__all__ = ["NAMES", "Backbone", "backbone", "check_layers", "content_hash", "convert", "load_weights"]
 
 NAMES = ("filter_bank", "pdn_medium", "pdn_small", *SPECS, "squeezenet1_1", *EFFICIENTNETS, *VITS, *CAITS)
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from iadjax.errors import UserError, did_you_mean
 
-__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "Backbone", "check_layers", "plain_features", "normalize"]
+__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "Backbone", "check_layers", "normalize", "plain_features"]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)

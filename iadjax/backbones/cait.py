@@ -11,9 +11,8 @@ import jax
 import jax.numpy as jnp
 
 from iadjax.backbones.backbone import Backbone, check_layers, normalize, plain_features
-from iadjax.backbones.taps import tap_names, tapped
+from iadjax.backbones.taps import patch_weight_name, tap_names, tapped
 from iadjax.backbones.vit import Mlp
-from iadjax.backbones.weights import torch_name
 from iadjax.errors import UserError
 
 __all__ = ["SPECS", "CaiT", "Spec", "cait"]
@@ -110,15 +109,12 @@ def cait(name: str) -> Backbone:
             )
         return module(layers).apply(variables, normalize(image))
 
-    def weight_name(path):
-        return torch_name(path).replace("patch_embed_proj", "patch_embed.proj")
-
     backbone = Backbone(
         name=name,
         layers=tap_names(spec.depth),
         init=init,
         features=plain_features(features),
-        weight_name=weight_name,
+        weight_name=patch_weight_name,
         head=r"cls_token|blocks_token_only\..*|head\.(weight|bias)",
         hub=spec.hub,
         rename=lambda tensors: {key.removeprefix("module."): tensor for key, tensor in tensors.items()},

@@ -5,7 +5,9 @@ from collections.abc import Callable, Sequence
 import flax.linen as nn
 import jax
 
-__all__ = ["tap_names", "tapped"]
+from iadjax.backbones.weights.names import torch_name
+
+__all__ = ["patch_weight_name", "tap_names", "tapped"]
 
 
 def tapped(block: Callable, x: jax.Array, depth: int, layers: Sequence[str]) -> list[jax.Array]:
@@ -31,3 +33,8 @@ def tapped(block: Callable, x: jax.Array, depth: int, layers: Sequence[str]) -> 
 def tap_names(depth: int) -> tuple[str, ...]:
     """The layers of a transformer with `depth` blocks, see `tapped`."""
     return (*(name for i in range(1, depth + 1) for name in (f"block{i}", f"block{i}.norm")), "norm")
+
+
+def patch_weight_name(path: tuple[str, ...]) -> str:
+    """`Backbone.weight_name` of networks on patches: timm's names."""
+    return torch_name(path).replace("patch_embed_proj", "patch_embed.proj")

@@ -13,8 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from iadjax.backbones.backbone import Backbone, check_layers, normalize, plain_features
-from iadjax.backbones.taps import tap_names, tapped
-from iadjax.backbones.weights import torch_name
+from iadjax.backbones.taps import patch_weight_name, tap_names, tapped
 from iadjax.errors import UserError
 
 __all__ = ["SPECS", "Mlp", "Spec", "ViT", "position_matrix", "vit"]
@@ -200,15 +199,12 @@ def vit(name: str) -> Backbone:
             )
         return module(layers).apply(variables, normalize(image))
 
-    def weight_name(path):
-        return torch_name(path).replace("patch_embed_proj", "patch_embed.proj")
-
     backbone = Backbone(
         name=name,
         layers=tap_names(spec.depth),
         init=init,
         features=plain_features(features),
-        weight_name=weight_name,
+        weight_name=patch_weight_name,
         head=r"(head|head_dist)\.(weight|bias)|mask_token",
         hub=spec.hub,
         rename=lambda tensors: _rename(spec, tensors),

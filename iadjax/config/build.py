@@ -5,14 +5,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 
 from iadjax import backbones, data, detectors
 from iadjax.backbones import Backbone
 from iadjax.config.schema import GEOMETRY, SIZES
 from iadjax.cpu.prepared import precompute
 from iadjax.data import Dataset, Split, Transform
-from iadjax.detector import DataSpec, Detector, Frozen
+from iadjax.detector import DataSpec, Detector, Frozen, embed_shapes
 from iadjax.nn.precision import mixed_precision
 
 __all__ = [
@@ -145,7 +144,4 @@ def spec_of(config: Mapping[str, Any], built: Data, model: Model) -> DataSpec:
 
 def with_features(spec: DataSpec, model: Model) -> DataSpec:
     """The spec with the shapes of `Detector.embed`."""
-    if model.detector.embed is None:
-        return spec._replace(features=())
-    image = jax.ShapeDtypeStruct((1, *spec.image_shape), jnp.float32)
-    return spec._replace(features=jax.eval_shape(model.detector.embed, model.frozen, image))
+    return spec._replace(features=embed_shapes(model.detector, model.frozen, spec.image_shape))

@@ -115,9 +115,11 @@ class Run:
           image: `[B, H, W, 3]` uint8, or float32 in [0, 1]; the same in every process.
           extra: `{name: [B, ...]}`, of `Detector.inputs`.
         """
+        batch = self._batch(image, dict(extra or {}))
+        if self.devices.mesh is None:
+            return self._score(batch)
         number, (index, count) = len(image), distributed.process()
         size = -(-number // self.devices.count) * self.devices.count
-        batch = self._batch(image, dict(extra or {}))
         batch = jax.tree.map(lambda x: np.concatenate([x, np.zeros((size - number, *x.shape[1:]), x.dtype)]), batch)
         own = slice(index * size // count, (index + 1) * size // count)
         return jax.tree.map(lambda x: x[:number], self._score(jax.tree.map(lambda x: x[own], batch)))

@@ -13,7 +13,7 @@ from iadjax import backbones, detectors, metrics, ops
 from iadjax.backbones import weights
 from iadjax.backbones.vit import SPECS as VITS
 from iadjax.cpu.prepared import precompute
-from iadjax.detector import Batch, DataSpec, Detector
+from iadjax.detector import Batch, DataSpec, Detector, embed_shapes
 from iadjax.detectors.families.memory_bank import Memory
 from iadjax.nn.precision import PRECISIONS, mixed_precision
 
@@ -253,8 +253,7 @@ def batch_of(image) -> Batch:
 
 def spec_of(detector, frozen, number: int, shape: tuple[int, int, int]) -> DataSpec:
     """What a detector knows of so many images."""
-    image = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
-    features = jax.eval_shape(detector.embed, {"backbone": frozen}, image)
+    features = embed_shapes(detector, {"backbone": frozen}, shape)
     return DataSpec(number, shape, ("a",), batch_size=number, features=features)
 
 

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from absl import flags
 from timing import fastest
@@ -26,7 +25,7 @@ from timing import fastest
 from iadjax import backbones, detectors, files
 from iadjax.cpu.prepared import precompute
 from iadjax.data.images import unit_range
-from iadjax.detector import Batch, DataSpec
+from iadjax.detector import Batch, DataSpec, embed_shapes
 from iadjax.experiment import cli, record
 from iadjax.experiment.features import FeatureCache
 
@@ -74,8 +73,7 @@ def measure(case: Case, rounds: int) -> dict[str, float]:
     frozen = {"backbone": jax.jit(lambda key: backbone.init(key, layers))(jax.random.key(0))}
     ready = precompute(frozen, "float32")
     shape = (case.side, case.side, 3)
-    image = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
-    features = jax.eval_shape(detector.embed, frozen, image)
+    features = embed_shapes(detector, frozen, shape)
     spec = DataSpec(4 * case.batch, shape, ("a",), steps_per_epoch=4, batch_size=case.batch, features=features)
     state = jax.jit(lambda key, frozen: detector.init(key, frozen, spec))(jax.random.key(1), frozen)
     (phase,) = detector.phases(spec)

@@ -18,7 +18,7 @@ from iadjax.backbones.backbone import Backbone
 from iadjax.backbones.weights.names import fill
 from iadjax.errors import UserError
 
-__all__ = ["convert", "content_hash", "fetch", "load_weights"]
+__all__ = ["content_hash", "convert", "fetch", "load_weights"]
 
 
 def load_weights(backbone: Backbone, weights: str, layers: Sequence[str], key: jax.Array):

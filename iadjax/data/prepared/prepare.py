@@ -8,7 +8,7 @@ from iadjax.data.sources import published as builders
 from iadjax.data.sources.published.common import PARTS, count, root_of
 from iadjax.errors import UserError
 
-__all__ = ["differences", "describe", "prepare"]
+__all__ = ["describe", "differences", "prepare"]
 
 
 def describe(name: str) -> str:

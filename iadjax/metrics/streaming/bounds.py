@@ -11,7 +11,7 @@ from iadjax.metrics.inputs import least_at
 from iadjax.metrics.streaming.bins import edges, keys
 from iadjax.metrics.streaming.state import State
 
-__all__ = ["Bounded", "Range", "Curve", "area", "average_precision", "check", "count_at", "curve", "largest", "range_of"]
+__all__ = ["Bounded", "Curve", "Range", "area", "average_precision", "check", "count_at", "curve", "largest", "range_of"]
 
 
 class Bounded(NamedTuple):

@@ -8,7 +8,7 @@ from iadjax.data.images import SUFFIXES
 from iadjax.data.sources.folder import select_categories
 from iadjax.errors import UserError
 
-__all__ = ["PARTS", "count", "chosen", "files_in", "items_in", "one_file", "readable", "root_of", "table"]
+__all__ = ["PARTS", "chosen", "count", "files_in", "items_in", "one_file", "readable", "root_of", "table"]
 
 PARTS = ("train", "validation", "anomalies", "test_good", "test_anomalous")
 """Where an image of a published split can be: `anomalies` are the labelled anomalous images of the training part."""
