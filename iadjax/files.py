@@ -1,4 +1,4 @@
-"""Writing files so that none is ever half-written: to a temporary name, then renamed."""
+"""Writing files so that none is ever half-written: to a temporary name, then renamed. Reading what was written."""
 
 import contextlib
 import json
@@ -9,23 +9,34 @@ from typing import Any
 
 from iadjax.errors import UserError
 
-__all__ = ["replacing", "write_json", "write_text"]
+__all__ = ["place", "read_json", "replacing", "write_json", "write_text"]
+
+
+def place(path: str | Path) -> Path:
+    """A path as users write it: `~` is the home directory."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise UserError(f"{path} begins with the home directory of a user who does not exist; give the whole path") from error
 
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yields a temporary path beside `path`; renames it on success, removes it on failure."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         os.replace(temporary, path)
+    except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
+        raise UserError(f"cannot write {path}: {error.filename or path} is in the way; give another directory") from error
     except OSError as error:
         raise UserError(
             f"cannot write {path} ({error.strerror or error}); free some space or give another directory"
         ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -37,6 +48,25 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Writes a JSON file; NaN becomes null."""
     write_text(path, json.dumps(_null(value), indent=2) + "\n")
+
+
+def read_json(path: Path, advice: str) -> dict[str, Any]:
+    """The object in a JSON file.
+
+    Args:
+      path: the file.
+      advice: what to do if it is damaged, for the message.
+
+    Raises:
+      UserError: it cannot be read, or holds no object.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, ValueError) as error:
+        raise UserError(f"cannot read {path} ({error}); {advice}") from error
+    if not isinstance(value, dict):
+        raise UserError(f"{path} holds no JSON object; {advice}")
+    return value
 
 
 def _null(value: Any) -> Any:

@@ -6,7 +6,6 @@ python scripts/evaluate.py --scores=scores.csv --maps=MAPS --masks=MASKS --outpu
 """
 
 import dataclasses
-from pathlib import Path
 
 from absl import flags
 
@@ -21,6 +20,7 @@ _EVAL_SIZE = flags.DEFINE_integer("eval_size", None, "Side of the maps and masks
 _SCORES = flags.DEFINE_string("scores", None, "A table path,category,label,score.")
 _MAPS = flags.DEFINE_string("maps", None, "A folder of anomaly maps: TIFF, NPY or PNG.")
 _MASKS = flags.DEFINE_string("masks", None, "A folder of masks.")
+_PLACES = cli.define_places()
 _MASK_THRESHOLD = flags.DEFINE_string("mask_threshold", "auto", "Values of a mask above this number mark a defect; or auto.")
 
 
@@ -29,15 +29,17 @@ def main() -> None:
         table = iadjax.metrics.evaluate_files(_SCORES.value, _MAPS.value, _MASKS.value, _EVAL_SIZE.value, _MASK_THRESHOLD.value)
         iadjax.print_metrics(table)
         if _OUTPUT.value is not None:
-            files.write_json(Path(_OUTPUT.value) / "metrics.json", table)
+            files.write_json(files.place(_OUTPUT.value) / "metrics.json", table)
         return
     if _SCORES.value or _MAPS.value or _MASKS.value:
         raise iadjax.UserError("give either --workdir, or --scores, --maps and --masks")
-    run = iadjax.load(_WORKDIR.value)
+    if _EVAL_SIZE.value is not None and _EVAL_SIZE.value < 0:
+        raise iadjax.UserError(f"--eval_size must be at least 0 (0: the masks' own size), got {_EVAL_SIZE.value}")
+    run = iadjax.load(_WORKDIR.value, **_PLACES())
     if _EVAL_SIZE.value is not None:
         evaluate = {**run.config["evaluate"], "eval_size": _EVAL_SIZE.value}
         run = dataclasses.replace(run, config={**run.config, "evaluate": evaluate})
-    output = Path(_OUTPUT.value or _WORKDIR.value)
+    output = files.place(_OUTPUT.value or _WORKDIR.value)
     iadjax.print_metrics(iadjax.evaluate(run, _SPLIT.value, output))
     print(f"report: {output / 'report' / 'index.html'}")
 

@@ -7,11 +7,12 @@ python scripts/submission.py --workdir=runs/can --output=submission
 
 from absl import flags
 
-from iadjax.data.submission import write_submission
 from iadjax.errors import UserError
 from iadjax.experiment import cli
+from iadjax.experiment.submission import write_submission
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "An evaluated run with saved maps.")
+_PLACES = cli.define_places()
 _OUTPUT = flags.DEFINE_string("output", None, "The folder of the submission.")
 _THRESHOLD = flags.DEFINE_float("threshold", None, "A pixel is anomalous from this score on; the run's threshold by default.")
 
@@ -19,7 +20,7 @@ _THRESHOLD = flags.DEFINE_float("threshold", None, "A pixel is anomalous from th
 def main() -> None:
     if _WORKDIR.value is None or _OUTPUT.value is None:
         raise UserError("give --workdir=DIR of an evaluated run and --output=DIR for the submission")
-    count = write_submission(_WORKDIR.value, _OUTPUT.value, _THRESHOLD.value)
+    count = write_submission(_WORKDIR.value, _OUTPUT.value, _THRESHOLD.value, _PLACES()["data_root"])
     print(f"{count} maps: {_OUTPUT.value}")
 
 

@@ -7,10 +7,12 @@ from iadjax.config.build import (
     build_model,
     load_frozen,
     network_keys,
+    network_names,
     outline_model,
     source_options,
     spec_of,
     with_features,
+    with_weights,
 )
 from iadjax.config.files import load_config
 from iadjax.config.identity import fingerprint, fit_keys
@@ -27,10 +29,12 @@ __all__ = [
     "load_config",
     "load_frozen",
     "network_keys",
+    "network_names",
     "outline_model",
     "refuse_old_keys",
     "resolve",
     "source_options",
     "spec_of",
     "with_features",
+    "with_weights",
 ]

@@ -15,8 +15,8 @@ from iadjax.detector import DataSpec, Detector, Frozen, embed_shapes
 from iadjax.nn.precision import mixed_precision
 
 __all__ = [
-    "Data", "Model", "build_data", "build_model", "load_frozen", "network_keys", "outline_model", "source_options", "spec_of",
-    "with_features",
+    "Data", "Model", "build_data", "build_model", "load_frozen", "network_keys", "network_names", "outline_model",
+    "source_options", "spec_of", "with_features", "with_weights",
 ]  # fmt: skip
 
 
@@ -54,21 +54,28 @@ def _init(config: Mapping[str, Any], name: str, network: Backbone, key: jax.Arra
     return network.init(key, _layers(config, name, network))
 
 
-def load_frozen(config: Mapping[str, Any], model: Model) -> Model:
-    """The model with the variables of its frozen networks loaded."""
+def load_frozen(config: Mapping[str, Any], model: Model, carried: Mapping[str, str] | None = None) -> Model:
+    """The model with the variables of its frozen networks loaded.
+
+    Args:
+      config: a resolved config.
+      model: of `outline_model`.
+      carried: files of weights to read instead of those that the config names, by network; they must hold the same.
+    """
     frozen, record = {}, {}
     for name, network in _networks(config).items():
         weights = network_keys(config, name)["weights"]
         key = jax.random.key(config["seed"])
-        frozen[name] = backbones.load_weights(network, weights, _layers(config, name, network), key)
+        source = (carried or {}).get(name, weights)
+        frozen[name] = backbones.load_weights(network, source, _layers(config, name, network), key)
         digest = backbones.content_hash(frozen[name])
         record[name] = {"name": network.name, "weights": weights or network.hub or "", "hash": digest}
     return model._replace(frozen=frozen, ready=precompute(frozen, config["precision"]), weights=record)
 
 
-def build_model(config: Mapping[str, Any]) -> Model:
-    """The detector of a resolved config, with the variables of its frozen networks loaded."""
-    return load_frozen(config, outline_model(config))
+def build_model(config: Mapping[str, Any], carried: Mapping[str, str] | None = None) -> Model:
+    """The detector of a resolved config, with the variables of its frozen networks loaded; `carried`: see `load_frozen`."""
+    return load_frozen(config, outline_model(config), carried)
 
 
 def network_keys(config: Mapping[str, Any], name: str) -> dict[str, str]:
@@ -76,9 +83,23 @@ def network_keys(config: Mapping[str, Any], name: str) -> dict[str, str]:
     return config["backbone"] if name == "backbone" else config["networks"][name]
 
 
+def network_names(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """The names of the detector's frozen networks."""
+    return detectors.networks(config["detector"]["name"])
+
+
+def with_weights(config: dict[str, Any], weights: Mapping[str, str]) -> dict[str, Any]:
+    """The config with other weights, a file or a Hub tag by network."""
+    for name, each in weights.items():
+        if name == "backbone":
+            config = {**config, "backbone": {**config["backbone"], "weights": each}}
+        else:
+            config = {**config, "networks": {**config["networks"], name: {**config["networks"][name], "weights": each}}}
+    return config
+
+
 def _networks(config: Mapping[str, Any]) -> dict[str, Backbone]:
-    names = detectors.networks(config["detector"]["name"])
-    return {name: backbones.backbone(network_keys(config, name)["name"]) for name in names}
+    return {name: backbones.backbone(network_keys(config, name)["name"]) for name in network_names(config)}
 
 
 def _layers(config: Mapping[str, Any], name: str, network: Backbone) -> Sequence[str]:

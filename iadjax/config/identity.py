@@ -12,8 +12,9 @@ __all__ = ["fingerprint", "fit_keys"]
 # keys that do not change what fitting computes; everything else is part of a checkpoint's identity
 _FREE = ("evaluate", "checkpoint_every", "parallel")
 
-# the location of files does not matter: a restore compares the hash of the weights, `run.json` holds that of the images
-_FREE_KEYS = ("data.workers", "data.root", "data.feature_cache_bytes", "backbone.weights")
+# the location of files does not matter: `fit` compares the hash of the images, a restore that of the weights
+_PLACES = ("data.root", "data.normal", "data.abnormal", "data.masks", "backbone.weights")
+_FREE_KEYS = ("data.workers", "data.feature_cache_bytes", *_PLACES)
 
 
 def fit_keys(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import ast
 import json
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -19,6 +20,15 @@ SIZES = ("resize", "crop", "tile")
 
 GEOMETRY = (*SIZES, "tile_overlap", "resize_side", "interpolation", "crop_multiple")
 """Keys under `data` of the `Transform`."""
+
+_AT_LEAST_0 = (
+    "evaluate.eval_size",
+    "evaluate.map_sigma",
+    "evaluate.byte_budget",
+    "data.feature_cache_bytes",
+    "threshold.holdout",
+    "protocol.noise_ratio",
+)
 
 OLD_KEYS = {
     "data.overlap": "data.tile_overlap",
@@ -101,20 +111,21 @@ def resolve(config: Mapping[str, Any]) -> dict[str, Any]:
         for part in key.split("."):
             value = value[part]
         _check_type(key, value, default)
+        _check_finite(key, value)
     for key in SIZES:
         plain["data"][key] = _size(f"data.{key}", plain["data"][key])
     if plain["data"]["batch_size"] < 1 or plain["data"]["workers"] < 0 or plain["checkpoint_every"] < 1:
         raise UserError("data.batch_size and checkpoint_every must be at least 1, and data.workers at least 0")
-    if not plain["evaluate"]["map_sigma"] >= 0:
-        raise UserError(f"evaluate.map_sigma must be at least 0 (0: off), got {plain['evaluate']['map_sigma']}")
-    if plain["data"]["feature_cache_bytes"] < 0:
-        raise UserError("data.feature_cache_bytes must be at least 0 (0: no features are kept)")
     if not 0 <= plain["data"]["tile_overlap"] < 1:
         raise UserError(f"data.tile_overlap is a fraction of a tile, in [0, 1); got {plain['data']['tile_overlap']}")
     for key, known in (("resize_side", RESIZE_SIDES), ("interpolation", FILTERS)):
         if plain["data"][key] not in known:
             raise UserError(f"there is no data.{key} {plain['data'][key]!r}; {did_you_mean(plain['data'][key], known)}")
-    metrics.threshold_options(plain["threshold"]["name"])
+    for key in _AT_LEAST_0:
+        section, name = key.split(".")
+        if not plain[section][name] >= 0:
+            raise UserError(f"config.{key} must be at least 0, got {plain[section][name]}")
+    metrics.check_threshold(**plain["threshold"])
     return plain
 
 
@@ -169,6 +180,11 @@ def _check_type(key: str, value: Any, default: Any) -> None:
     }
     if not fits.get(kind, isinstance(value, kind)):
         raise UserError(f"config.{key} must be {kind.__name__}, like {default!r}, got {value!r}")
+
+
+def _check_finite(key: str, value: Any) -> None:
+    if any(isinstance(each, float) and not math.isfinite(each) for each in (value if isinstance(value, list) else [value])):
+        raise UserError(f"config.{key} must be a finite number, got {value}")
 
 
 def _size(key: str, value: Any) -> int | list[int]:

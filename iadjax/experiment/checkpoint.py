@@ -5,9 +5,10 @@ the phases before leaves it. Frozen variables are not stored. Their name and con
 is refused.
 """
 
+import contextlib
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -124,10 +125,11 @@ def read(path: Path) -> dict[str, Any]:
     """What a checkpoint says of itself: position, config, weights, spec, and whether the fit was carried.
 
     Raises:
-      UserError: an earlier version of iadjax wrote it.
+      UserError: an earlier version of iadjax wrote it, or it is damaged.
     """
-    metadata = ocp.metadata(path.absolute()).custom_metadata
-    if "carried" not in metadata:
+    with _readable(path):
+        metadata = ocp.metadata(path.absolute()).custom_metadata
+    if "carried" not in (metadata or {}):
         raise UserError(f"{path} was written by an earlier version of iadjax, whose states have other fields; fit it again")
     stored = dict(metadata["spec"])
     shape, categories = (tuple(stored.pop(name)) for name in ("image_shape", "categories"))
@@ -177,8 +179,21 @@ def restore(path: Path, like: State, identity: dict[str, Any], place: Callable[[
     here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     shardings = jax.tree.leaves(place(jax.tree_util.tree_unflatten(treedef, flat))) if place else [here] * len(flat)
     target = {name: _stored_as(leaf, sharding) for name, leaf, sharding in zip(names, flat, shardings, strict=True)}
-    arrays = ocp.load(path.absolute(), target)
+    with _readable(path):
+        arrays = ocp.load(path.absolute(), target)
     return jax.tree_util.tree_unflatten(treedef, [_restored(arrays[name], kinds[name]) for name in names])
+
+
+@contextlib.contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """What Orbax and TensorStore raise for damaged files has many types."""
+    try:
+        yield
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UserError(
+            f"the checkpoint {path} cannot be read ({reason[:200]}); remove it and fit again with --resume"
+        ) from error
 
 
 def _stored_as(leaf: jax.ShapeDtypeStruct, sharding) -> jax.ShapeDtypeStruct:

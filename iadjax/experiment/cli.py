@@ -12,15 +12,22 @@ import jax
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
+from iadjax import files
 from iadjax.config import load_config, refuse_old_keys
 from iadjax.cpu import allocator as malloc
 from iadjax.errors import UserError, did_you_mean
 from iadjax.experiment.fit import Stopped
 from iadjax.parallel import distributed
 
-__all__ = ["define_config", "define_processes", "one_process", "run"]
+__all__ = ["define_config", "define_places", "define_processes", "one_process", "run"]
 
 INTERRUPTED = 130
+
+# errors of the operating system that users can mend
+_OF_USERS = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG),
+    *(errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENOTEMPTY, errno.ELOOP),
+)
 
 _CACHE = flags.DEFINE_string(
     "compile_cache",
@@ -33,6 +40,16 @@ _CACHE = flags.DEFINE_string(
 def define_config() -> flags.FlagHolder:
     """The flag --config=FILE.py[:ARGUMENT] with its overrides --config.key=value."""
     return config_flags.DEFINE_config_file("config", None, "FILE.py or FILE.py:ARGUMENT", lock_config=True)
+
+
+def define_places() -> Callable[[], dict[str, str | None]]:
+    """The flags that say where a run's images and weights are now; returns a function that gives the keywords of `load`."""
+    root = flags.DEFINE_string("data.root", None, "Where the run's images are now, if they were moved; predicting needs none.")
+    weights = flags.DEFINE_string("backbone.weights", None, "Where the backbone's weights are now, if the run lost them.")
+    # as scripts/train.py and error messages write them
+    for name in ("data.root", "backbone.weights"):
+        flags.DEFINE_alias(f"config.{name}", name)
+    return lambda: {"data_root": root.value, "weights": weights.value}
 
 
 def define_processes() -> Callable[[], None]:
@@ -72,13 +89,9 @@ def _guard(main: Callable[[], None]) -> None:
     except UserError as error:
         _fail(error)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+        if error.errno not in _OF_USERS:
             raise
-        _fail(
-            UserError(
-                f"cannot write {error.filename or 'a file'} ({error.strerror}); free some space or give another directory"
-            )
-        )
+        _fail(UserError(f"cannot use {error.filename or 'a file'} ({error.strerror}); free some space or give another place"))
     except (Stopped, KeyboardInterrupt) as error:
         print(str(error) or "interrupted", file=sys.stderr)
         _exit(INTERRUPTED)
@@ -148,6 +161,7 @@ def _with_config(default: Path, argv: Sequence[str]) -> list[str]:
             path = value if equals else "".join(argv[i + 1 : i + 2])
             del argv[i : i + (1 if equals else 2)]
             break
+    path = str(files.place(path))
     config = load_config(path)
     for argument in argv[1:]:
         key = argument.lstrip("-").partition("=")[0]

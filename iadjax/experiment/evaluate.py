@@ -12,7 +12,7 @@ import jax
 import numpy as np
 import tifffile
 
-from iadjax import data, files, metrics, report
+from iadjax import data, files, metrics, progress, report
 from iadjax.data import Item
 from iadjax.data.transform import resize_map
 from iadjax.errors import UserError, did_you_mean
@@ -52,12 +52,13 @@ def evaluate(run: Run, split: str = "test", output: str | Path | None = None, sp
 
     Returns:
       One dict per category plus "mean" over the categories, as `metrics.json` holds them; NaN where undefined.
+
+    Raises:
+      UserError: the split holds no images, or `output` cannot be written. Without test images the held-out ones are shown.
     """
     if split not in ("train", "validation", "test"):
         raise UserError(f"there is no split {split!r}; {did_you_mean(split, ('train', 'validation', 'test'))}")
-    items = getattr(run.data.split, split)
-    if not items:
-        raise UserError(f"the {split} split holds no images")
+    items = _items(run, split)
     clock = record.Clock()
     with record.compilations(clock):
         with clock.stage("predict"):
@@ -68,7 +69,7 @@ def evaluate(run: Run, split: str = "test", output: str | Path | None = None, sp
         table = {category: _category(run, results, category) | times for category in run.data.dataset.categories}
         table["mean"] = mean_over_categories(list(table.values()))
     if output is not None and distributed.is_main():
-        output = Path(output)
+        output = files.place(output)
         with clock.stage("report"):
             write_scores(output / "scores.csv", [(r.item.path, r.item.category, r.item.label, r.score) for r in results])
             if run.config["evaluate"]["save_maps"]:
@@ -78,6 +79,19 @@ def evaluate(run: Run, split: str = "test", output: str | Path | None = None, sp
         if (output / "run.json").is_file():
             record.update(output, clock)
     return table
+
+
+def _items(run: Run, split: str) -> Sequence[Item]:
+    """The images of a split; the held-out normal images where there is nothing to test on yet."""
+    items = getattr(run.data.split, split)
+    if not items and split == "test" and run.data.split.validation:
+        progress.say(
+            "the test part holds no images, so there are no metrics; the report shows the held-out normal images instead"
+        )
+        return run.data.split.validation
+    if not items:
+        raise UserError(f"the {split} split holds no images; give data that have some, or another split")
+    return items
 
 
 def _category(run: Run, results: Sequence[Result], category: str) -> dict[str, Any]:

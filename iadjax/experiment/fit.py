@@ -11,9 +11,10 @@ import numpy as np
 
 from iadjax import config as configs
 from iadjax import data, files, metrics, progress
-from iadjax.detector import State
+from iadjax.data.images import to_float
+from iadjax.detector import DataSpec, State
 from iadjax.errors import UserError
-from iadjax.experiment import checkpoint, record
+from iadjax.experiment import checkpoint, places, record
 from iadjax.experiment.checkpoint import Position
 from iadjax.experiment.job import Job, fold
 from iadjax.experiment.load import nested_state, read_config
@@ -23,6 +24,9 @@ from iadjax.parallel import distributed, placement
 from iadjax.parallel.jit import jit_init
 
 __all__ = ["Stopped", "check_workdir", "fit"]
+
+# held-out images below which a line says how little a threshold is worth
+_FEW = 20
 
 
 def fit(config: Mapping[str, Any], workdir: str | Path, resume: bool = False, start: Run | None = None) -> Run:
@@ -41,8 +45,8 @@ def fit(config: Mapping[str, Any], workdir: str | Path, resume: bool = False, st
       UserError: bad input; nothing is written before the config, the data and the weights have been checked.
       Stopped: SIGTERM or Ctrl-C came; a checkpoint was written.
     """
-    config = configs.resolve(config)
-    workdir = Path(workdir)
+    config = places.absolute(configs.resolve(config))
+    workdir = files.place(workdir)
     devices = placement.all_devices(config["parallel"])
     check_workdir(workdir, config, resume)
     clock = record.Clock()
@@ -55,6 +59,10 @@ def fit(config: Mapping[str, Any], workdir: str | Path, resume: bool = False, st
             # errors of `init` (sizes, budgets) come before anything is fetched or written
             nested_state(model, spec, 0, False)
             _check_phases(model.detector, spec, built, config["data"]["batch_size"])
+            _check_augment(model, spec, built)
+            _check_outputs(config, built)
+            hashes = record.data_hashes(built)
+            _check_images(workdir, hashes)
             # 2. weights, which may be fetched
             model = configs.load_frozen(config, model)
             # in one call: most of their arrays are the same
@@ -64,7 +72,8 @@ def fit(config: Mapping[str, Any], workdir: str | Path, resume: bool = False, st
         distributed.barrier("prepared")
         if distributed.is_main():
             files.write_json(workdir / "config.json", config)
-            record.begin(workdir, config, model, built)
+            places.carry_weights(workdir, config)
+            record.begin(workdir, config, model, built, hashes)
         with clock.stage("fit"):
             key = placement.replicate(devices, jax.random.key(config["seed"]))
             carried = start is not None and model.detector.warm_start is not None
@@ -89,6 +98,36 @@ def check_workdir(workdir: Path, config: dict, resume: bool) -> None:
         differing = [f"{key} was {stored.get(key)!r}, now {now.get(key)!r}" for key in now if stored.get(key) != now[key]]
         if differing:
             raise UserError(f"{workdir} holds a run of another config: {'; '.join(differing[:4])}; give another --workdir")
+
+
+def _check_images(workdir: Path, hashes: Mapping[str, str]) -> None:
+    """The images are part of what a run is, wherever they lie."""
+    file = workdir / "run.json"
+    if not file.is_file():
+        return
+    stored = files.read_json(file, "give another --workdir").get("fingerprint_parts", {}).get("training_data")
+    if stored not in (None, hashes["training_data"]):
+        raise UserError(
+            f"{workdir} was begun on other images (their hash was {stored[:12]}, now {hashes['training_data'][:12]}); give it "
+            "those, or another --workdir"
+        )
+
+
+def _check_augment(model: configs.Model, spec: DataSpec, built: configs.Data) -> None:
+    """Augments one image, so that what is wrong with it (a folder without textures) is said before the work begins."""
+    augment = [phase.augment for phase in model.detector.phases(spec) if phase.augment is not None]
+    for each in augment:
+        first = data.in_tiles(built.dataset, model.transform, built.split.train[:1])[0]
+        image = to_float(data.read_transformed(built.dataset, model.transform, first)[0])
+        each(np.random.default_rng(0), image, lambda image=image: image)
+
+
+def _check_outputs(config: Mapping[str, Any], built: configs.Data) -> None:
+    """What would fail after the fit alone: a rule that asks for more images, maps that cannot be saved."""
+    if built.split.validation:
+        metrics.check_threshold(number=len(built.split.validation), **config["threshold"])
+    if config["evaluate"]["save_maps"] and config["data"]["crop"]:
+        raise UserError("evaluate.save_maps needs data.crop=0: outside a crop there is no map")
 
 
 def _check_phases(detector, spec, built, batch_size: int) -> None:
@@ -138,6 +177,11 @@ def _fit_threshold(run: Run, items) -> Run:
     rule = run.config["threshold"]
     options = {key: rule[key] for key in metrics.threshold_options(rule["name"])}
     scores = np.array([score for _, score, _ in run.predict_items(items, "threshold")])
+    if len(scores) < _FEW:
+        progress.say(
+            f"the threshold rests on {len(scores)} held-out normal images: a new normal image passes the largest of their scores "
+            f"with a probability of {1 / (len(scores) + 1):.0%}; hold out more with --config.threshold.holdout"
+        )
     value = float(metrics.fit_threshold(rule["name"], scores, **options))
     statistics = {"mean": scores.mean(), "std": scores.std(), "min": scores.min(), "max": scores.max()}
     threshold = {

@@ -8,7 +8,7 @@ import numpy as np
 from iadjax import config as configs
 from iadjax import files
 from iadjax.errors import UserError
-from iadjax.experiment import checkpoint
+from iadjax.experiment import checkpoint, places
 from iadjax.experiment.checkpoint import Position
 from iadjax.experiment.fit import check_workdir
 from iadjax.experiment.run import Run
@@ -31,7 +31,7 @@ def merge(runs: Sequence[Run], workdir: str | Path, weights: Sequence[float] | N
     Raises:
       UserError: the detector has no merge, or the runs differ in detector, input size or frozen weights.
     """
-    first, workdir = runs[0], Path(workdir)
+    first, workdir = runs[0], files.place(workdir)
     if first.detector.merge is None:
         raise UserError(f"runs of {first.config['detector']['name']} cannot be merged: the detector has no `merge`")
     for run in runs[1:]:
@@ -51,6 +51,8 @@ def merge(runs: Sequence[Run], workdir: str | Path, weights: Sequence[float] | N
     spec = first.spec._replace(num_images=sum(run.spec.num_images for run in runs))
     if distributed.is_main():
         files.write_json(workdir / "config.json", first.config)
+        for name, file in places.carried_weights(first.workdir, first.config).items():
+            places.keep(workdir, name, file)
     position = Position(len(first.detector.phases(spec)), 0, 0, 0)
     identity = {"config": configs.fit_keys(first.config), "weights": first.weights, "carried": False}
     checkpoint.save(workdir / "checkpoints", state, position, identity, spec)

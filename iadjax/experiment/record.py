@@ -4,13 +4,12 @@ import contextlib
 import datetime
 import hashlib
 import importlib.metadata
-import json
 import os
 import platform
 import resource
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -19,11 +18,14 @@ import jax
 
 from iadjax import config as configs
 from iadjax import files
+from iadjax.errors import UserError
 from iadjax.parallel import distributed
 
-__all__ = ["Clock", "about", "begin", "compilations", "processor", "update", "versions"]
+__all__ = ["Clock", "about", "begin", "compilations", "data_hashes", "processor", "update", "versions"]
 
 _PACKAGES = ("jax", "jaxlib", "flax", "numpy", "scipy", "optax", "orbax-checkpoint", "grain", "pillow", "ml-collections")
+# what a run that goes on keeps of its record
+_KEPT = ("started", "wall_seconds", "compilations", "peak_memory_bytes")
 # beginnings of the names of a run's own compiled functions
 _OWN = ("init", "update", "predict")
 
@@ -93,17 +95,20 @@ def compilations(clock: Clock) -> Iterator[None]:
         jax.monitoring.unregister_event_listener(happened)
 
 
-def begin(workdir: Path, config: dict, model: "configs.Model", built: "configs.Data") -> None:
-    """Writes `run.json` with everything that is known before fitting."""
+def begin(workdir: Path, config: dict, model: "configs.Model", built: "configs.Data", hashes: Mapping[str, str]) -> None:
+    """Writes `run.json` with everything that is known before fitting; `hashes`: of `data_hashes`."""
     parts = {
         "config": configs.fingerprint(configs.fit_keys(config)),
         "code": _code_hash(),
-        "data": _data_hash(built),
+        **hashes,
         "weights": {name: each["hash"] for name, each in model.weights.items()},
     }
     split = built.split
+    file = workdir / "run.json"
+    # of a run that goes on
+    before = files.read_json(file, "give another --workdir") if file.is_file() else {}
     files.write_json(
-        workdir / "run.json",
+        file,
         {
             "fingerprint": configs.fingerprint(parts),
             "fingerprint_parts": parts,
@@ -120,6 +125,7 @@ def begin(workdir: Path, config: dict, model: "configs.Model", built: "configs.D
             "cpu_count": os.cpu_count(),
             "processor": processor(),
             "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            **{key: before[key] for key in _KEPT if key in before},
         },
     )
 
@@ -129,7 +135,7 @@ def update(workdir: Path, clock: Clock) -> None:
     if not distributed.is_main():
         return
     file = workdir / "run.json"
-    value = json.loads(file.read_text(encoding="utf-8"))
+    value = files.read_json(file, "remove it to begin a new record")
     value["wall_seconds"] = {**value.get("wall_seconds", {}), **{key: round(each, 3) for key, each in clock.seconds.items()}}
     if clock.busy:
         value["waiting_for_data"] = round(clock.wait / clock.busy, 4)
@@ -201,17 +207,39 @@ def _code_hash() -> str:
     return digest.hexdigest()
 
 
-def _data_hash(built: "configs.Data") -> str:
-    """Hash over the paths and contents of every image, mask and points; of the paths alone where a source makes them."""
+def data_hashes(built: "configs.Data") -> dict[str, str]:
+    """Hashes over the paths and contents of images, masks and points; over the paths alone where a source makes them.
+
+    Returns:
+      {"training_data": of what a run is fitted on and its held-out images, "data": of these and the test images}.
+    """
     items = {item.path: item for part in built.split for item in part}
 
     def contents(path: str) -> bytes:
         item = items[path]
         found = [file for file in (item.file, *(item.masks or (item.mask,)), *item.xyz) if file is not None]
-        return path.encode() + b"".join(hashlib.sha256(file.read_bytes()).digest() for file in found)
+        return _path_bytes(path) + b"".join(_file_hash(file) for file in found)
 
-    digest = hashlib.sha256(built.dataset.name.encode())
     with ThreadPoolExecutor() as pool:
-        for part in pool.map(contents, sorted(items)):
-            digest.update(part)
-    return digest.hexdigest()
+        parts = dict(zip(items, pool.map(contents, items), strict=True))
+
+    def together(paths: Iterable[str]) -> str:
+        digest = hashlib.sha256(built.dataset.name.encode())
+        for path in sorted(paths):
+            digest.update(parts[path])
+        return digest.hexdigest()
+
+    fitted = {item.path for part in (built.split.train, built.split.validation) for item in part}
+    return {"training_data": together(fitted), "data": together(items)}
+
+
+def _path_bytes(path: str) -> bytes:
+    # names that are not UTF-8
+    return path.encode(errors="surrogateescape")
+
+
+def _file_hash(file: Any) -> bytes:
+    try:
+        return hashlib.sha256(file.read_bytes()).digest()
+    except OSError as error:
+        raise UserError(f"cannot read {file} ({error.strerror or error}); repair or remove it") from error

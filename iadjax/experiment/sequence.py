@@ -5,7 +5,6 @@ is no other access to the past. So a stopped sequence resumes as a run does.
 """
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +15,7 @@ from iadjax import config as configs
 from iadjax import data, files, metrics, progress
 from iadjax.data import SEQUENCES
 from iadjax.errors import UserError, did_you_mean
+from iadjax.experiment import places
 from iadjax.experiment.evaluate import evaluate
 from iadjax.experiment.fit import check_workdir, fit
 from iadjax.experiment.run import Run
@@ -57,8 +57,8 @@ def fit_sequence(config: Mapping[str, Any], workdir: str | Path, resume: bool = 
     Raises:
       UserError: bad input.
     """
-    config = configs.resolve(config)
-    workdir = Path(workdir)
+    config = places.absolute(configs.resolve(config))
+    workdir = files.place(workdir)
     if config["protocol"]["name"] not in SEQUENCES:
         raise UserError(f"the protocol {config['protocol']['name']!r} is one fit; {did_you_mean('continual', SEQUENCES)}")
     steps = _steps(config)
@@ -76,7 +76,7 @@ def fit_sequence(config: Mapping[str, Any], workdir: str | Path, resume: bool = 
         last = number + 1 == len(steps)
         file = directory / "metrics.json"
         if file.is_file() and not last:
-            rows.append(json.loads(file.read_text(encoding="utf-8")))
+            rows.append(files.read_json(file, "remove it, and --resume evaluates this step again"))
             continue
         rows.append(evaluate(seen, output=workdir if last else None, speed=last))
         if distributed.is_main():

@@ -4,6 +4,7 @@ The decision rule everywhere: anomalous if and only if score >= threshold.
 """
 
 import inspect
+import math
 import warnings
 from typing import Any
 
@@ -14,7 +15,7 @@ from iadjax.errors import UserError, did_you_mean
 from iadjax.metrics.binary import confusion
 from iadjax.metrics.inputs import as_scores
 
-__all__ = ["DEFAULTS", "fit_threshold", "threshold_options", "threshold_report"]
+__all__ = ["DEFAULTS", "check_threshold", "fit_threshold", "threshold_options", "threshold_report"]
 
 DEFAULTS = {"quantile": 0.99, "num_sigmas": 3.0, "fpr": 0.01, "tail_fraction": 0.1}
 """Default of every option of a rule, here and in configs."""
@@ -52,6 +53,27 @@ def fit_threshold(name: str, scores: Any, **options: float) -> float:
     return _RULES[name](scores, **options)
 
 
+def check_threshold(name: str, number: int | None = None, **options: float) -> None:
+    """What `fit_threshold` would refuse, before there are scores.
+
+    Args:
+      name: the rule.
+      number: how many scores there will be, if that is known; "extreme_value" needs some in its tail.
+      options: keywords of the rule; others are left aside.
+
+    Raises:
+      UserError: an unknown rule, a value out of range, or too few scores.
+    """
+    options = {key: options.get(key, DEFAULTS[key]) for key in threshold_options(name)}
+    for key, value in options.items():
+        _check(key, value)
+    if name == "extreme_value":
+        _check_tail(options["fpr"], options["tail_fraction"])
+        if number is not None:
+            above = number - 1 - int((number - 1) * (1 - options["tail_fraction"]))
+            _check_exceedances(above, number, options["tail_fraction"])
+
+
 def threshold_options(name: str) -> tuple[str, ...]:
     """The keywords of the rule `name`; a UserError lists the rules if there is none."""
     if name not in _RULES:
@@ -86,17 +108,18 @@ def threshold_report(threshold: float, scores: Any, labels: Any) -> dict[str, fl
 
 
 def _quantile(scores: np.ndarray, quantile: float = DEFAULTS["quantile"]) -> float:
-    _check("quantile", quantile, 0 <= quantile <= 1, "from 0 to 1")
+    _check("quantile", quantile)
     return float(np.quantile(scores.astype(np.float64), quantile))
 
 
 def _k_sigma(scores: np.ndarray, num_sigmas: float = DEFAULTS["num_sigmas"]) -> float:
+    _check("num_sigmas", num_sigmas)
     scores = scores.astype(np.float64)
     return float(scores.mean() + num_sigmas * scores.std())
 
 
 def _target_fpr(scores: np.ndarray, fpr: float = DEFAULTS["fpr"]) -> float:
-    _check("fpr", fpr, 0 <= fpr <= 1, "from 0 to 1")
+    _check("fpr", fpr)
     # the small slack keeps 0.29 * 100 at 29
     allowed = int(np.floor(fpr * scores.size * (1 + 1e-12)))
     if allowed >= scores.size:
@@ -107,16 +130,11 @@ def _target_fpr(scores: np.ndarray, fpr: float = DEFAULTS["fpr"]) -> float:
 
 
 def _extreme_value(scores: np.ndarray, fpr: float = DEFAULTS["fpr"], tail_fraction: float = DEFAULTS["tail_fraction"]) -> float:
-    _check("tail_fraction", tail_fraction, 0 < tail_fraction < 1, "between 0 and 1")
-    _check("fpr", fpr, 0 < fpr <= tail_fraction, "above 0 and at most tail_fraction")
+    _check_tail(fpr, tail_fraction)
     scores = scores.astype(np.float64)
     start = np.quantile(scores, 1 - tail_fraction)
     over = scores[scores > start] - start
-    if len(over) < _MIN_EXCEEDANCES:
-        raise UserError(
-            f"extreme_value fits a tail to at least {_MIN_EXCEEDANCES} scores above the {1 - tail_fraction:g} quantile, got "
-            f"{len(over)} of {scores.size}; hold out more normal images, raise tail_fraction, or use 'quantile'"
-        )
+    _check_exceedances(len(over), scores.size, tail_fraction)
     scale = over.mean()
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         # the search for the maximum likelihood tries shapes whose density is not defined
@@ -125,9 +143,30 @@ def _extreme_value(scores: np.ndarray, fpr: float = DEFAULTS["fpr"], tail_fracti
     return float(start + scale * stats.genpareto.isf(fpr * scores.size / len(over), shape, scale=width))
 
 
-def _check(name: str, value: float, good: bool, allowed: str) -> None:
-    if not good:
+def _check(name: str, value: float) -> None:
+    low, high = _RANGES[name]
+    # NaN and infinity fail too
+    if not (low <= value <= high and math.isfinite(value)):
+        allowed = f"from {low:g} to {high:g}" if math.isfinite(high) else f"a number of at least {low:g}"
         raise UserError(f"threshold option {name} must be {allowed}, got {value}")
+
+
+def _check_tail(fpr: float, tail_fraction: float) -> None:
+    if not 0 < tail_fraction < 1:
+        raise UserError(f"threshold option tail_fraction must be between 0 and 1, got {tail_fraction}")
+    if not 0 < fpr <= tail_fraction:
+        raise UserError(f"threshold option fpr must be above 0 and at most tail_fraction, got {fpr}")
+
+
+def _check_exceedances(above: int, number: int, tail_fraction: float) -> None:
+    if above < _MIN_EXCEEDANCES:
+        raise UserError(
+            f"extreme_value fits a tail to at least {_MIN_EXCEEDANCES} scores above the {1 - tail_fraction:g} quantile, got "
+            f"{above} of {number}; hold out more normal images, raise tail_fraction, or use 'quantile'"
+        )
+
+
+_RANGES = {"quantile": (0, 1), "num_sigmas": (0, math.inf), "fpr": (0, 1), "tail_fraction": (0, 1)}
 
 
 _RULES = {"quantile": _quantile, "k_sigma": _k_sigma, "extreme_value": _extreme_value, "target_fpr": _target_fpr}

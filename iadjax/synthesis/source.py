@@ -1,5 +1,6 @@
 """Sources of foreign images: a folder (DTD, ImageNet), or drawn textures."""
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,22 +24,28 @@ def image_source(folder: str = "") -> Source:
         "" draws textures instead.
 
     Raises:
-      UserError: the folder does not exist or holds no image.
+      UserError: when an image is drawn: the folder does not exist or holds no image. A fitted run does without the folder.
     """
     if not folder:
         return draw_texture
-    root = Path(folder).expanduser()
-    files = sorted(path for path in root.rglob("*") if path.suffix.lower() in SUFFIXES) if root.is_dir() else []
-    if not files:
-        raise UserError(f"there are no images in {folder!r}; give a folder of images, or leave it empty for drawn textures")
 
     def pick(rng, size):
+        files = _images(folder)
         pixels = read_image(files[rng.integers(len(files))])
         pixels = pixels if pixels.dtype == np.uint8 else np.round(255 * pixels).astype(np.uint8)
         resized = Image.fromarray(pixels).resize(size[::-1], Image.Resampling.BILINEAR)
         return np.asarray(resized, np.float32) / 255
 
     return pick
+
+
+@functools.lru_cache(maxsize=8)
+def _images(folder: str) -> tuple[Path, ...]:
+    root = Path(folder).expanduser()
+    found = sorted(path for path in root.rglob("*") if path.suffix.lower() in SUFFIXES) if root.is_dir() else []
+    if not found:
+        raise UserError(f"there are no images in {folder!r}; give a folder of images, or leave it empty for drawn textures")
+    return tuple(found)
 
 
 def draw_texture(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:

@@ -9,8 +9,8 @@ import tifffile
 from PIL import Image
 
 from iadjax import data
-from iadjax.data.submission import write_submission
 from iadjax.errors import UserError
+from iadjax.experiment.submission import write_submission
 from iadjax.report.inspection import inspect, summary
 from tests.data.trees import SIZE, draw, marks
 

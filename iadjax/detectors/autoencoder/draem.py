@@ -75,7 +75,7 @@ def draem(
         authors' code. In the paper it drops to a tenth after 400 and 600 of 700 epochs.
 
     Raises:
-      UserError: an option out of its range, or no image in `textures`.
+      UserError: an option out of its range; in fitting: no image in `textures`.
     """
     if min(width, segment_width, epochs) < 1 or pool_size < 1 or pool_size % 2 == 0 or not 0 <= max_beta <= 1:
         raise UserError(

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from iadjax import ops
+from iadjax import ops, progress
 from iadjax.backbones import Backbone, check_layers
 from iadjax.detector import Detector, Prediction
 from iadjax.detectors.families.memory_bank import coreset, memory_bank
@@ -50,7 +50,8 @@ def patchcore(
       coreset_ratio: fraction of the patches that the coreset M_C keeps (Algorithm 1), in (0, 1].
       projection_eps: distortion of the random projection psi on which the coreset is chosen. The authors' code draws a dense
         one to 128 dimensions. Here it is sparse, and its dimension follows from the bound of Johnson and Lindenstrauss.
-      reweight: whether the image score is weighted by eq. 7; the paper has it, the authors' code leaves it out.
+      reweight: whether the image score is weighted by eq. 7; the paper has it, the authors' code leaves it out. A
+        bank of one patch has no neighbourhood, and its scores are not weighted.
       num_neighbors: b of eq. 7; N_b(m*) contains m* itself.
       sigma: of the Gaussian that smooths the map, in pixels of the input; 0 = off.
       bank_bytes: what the bank may take while it fills, over all devices; 0 = no limit. A full bank is compressed, so that
@@ -79,6 +80,11 @@ def patchcore(
     def choose(key, bank):
         size, seen = int(bank.rows), int(bank.count) * int(bank.patches)
         number = min(size, max(1, int(seen * coreset_ratio)))
+        if reweight and number < num_neighbors:
+            progress.say(
+                f"the bank holds {number} patches, fewer than detector.num_neighbors={num_neighbors}: scores are weighted by "
+                "all of them" + (", so not at all" if number == 1 else "") + "; more images or a larger coreset_ratio help"
+            )
         if number == size:
             return np.arange(size, dtype=np.int32), None
         return coreset(key, bank.features, number, size, projection_eps), None
@@ -92,7 +98,8 @@ def patchcore(
         # eq. 6: the patch that is farthest from M, s* = ||m_test - m*||
         worst = jnp.argmax(distance, axis=1)[:, None]
         score = jnp.take_along_axis(distance, worst, axis=1)[:, 0]
-        if reweight and num_neighbors > 1:
+        # among one patch there is no neighbourhood: the weight would be 0
+        if reweight and min(num_neighbors, len(bank)) > 1:
             test_patch = jnp.take_along_axis(features.reshape(rows, -1, depth), worst[..., None], axis=1)
             nearest_patch = ops.rows_at(bank, jnp.take_along_axis(nearest, worst, axis=1)[:, 0])
             _, neighbors = ops.nearest_neighbors(nearest_patch, bank, min(num_neighbors, len(bank)))

@@ -111,7 +111,7 @@ def efficientad(
       quantile_a, quantile_b: a and b of the map normalisation (section 3.4); these quantiles become 0 and 0.1.
 
     Raises:
-      UserError: an option out of its range, a backbone that is no PDN, or no image in `penalty_images`.
+      UserError: an option out of its range, a backbone that is no PDN; in fitting: no image in `penalty_images`.
     """
     if backbone.name not in SPECS:
         raise UserError(

@@ -4,7 +4,6 @@ Layout: anomaly_images/<category>/<test_private|test_private_mixed>/<image>.tiff
 anomaly_images_thresholded/... .png, 0 and 255. MVTec's own checker, offered beside the data set, packs that folder.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +13,16 @@ from PIL import Image
 
 from iadjax import data, files
 from iadjax.errors import UserError
+from iadjax.metrics.mapfiles import read_map
 
 __all__ = ["write_submission"]
 
 NAME = "mvtec_ad_2_private"
 
 
-def write_submission(workdir: str | Path, output: str | Path, threshold: float | None = None) -> int:
+def write_submission(
+    workdir: str | Path, output: str | Path, threshold: float | None = None, data_root: str | None = None
+) -> int:
     """Writes the maps of a run's private test images to `output`; runs of other categories can be added to the same folder.
 
     Args:
@@ -28,19 +30,23 @@ def write_submission(workdir: str | Path, output: str | Path, threshold: float |
       output: the folder of the submission.
       threshold: a pixel is anomalous if its score is at least this; None takes the run's decision threshold for images.
 
+      data_root: where the images are now, if not where they were when the run was fitted.
+
     Returns:
       The number of images.
 
     Raises:
       UserError: another run, a map that is missing, of the wrong size or beyond float16 (named), or no threshold.
     """
-    workdir, output = Path(workdir), Path(output)
-    config = _json(workdir / "config.json")["data"]
-    if config["name"] != NAME:
-        raise UserError(f"{workdir} is a run on {config['name']}; fit one with --config.data.name={NAME}")
+    workdir, output = files.place(workdir), files.place(output)
+    config = _read(workdir / "config.json", "data")
+    if config.get("name") != NAME:
+        raise UserError(f"{workdir} is a run on {config.get('name')}; fit one with --config.data.name={NAME}")
     if threshold is None:
-        threshold = float(_json(workdir / "threshold.json")["value"])
-    dataset = data.load(NAME, root=config["root"], category=config["category"])
+        threshold = _read(workdir / "threshold.json", "value")
+    if not np.isfinite(threshold):
+        raise UserError(f"the threshold must be a finite number, got {threshold}")
+    dataset = data.load(NAME, root=config["root"] if data_root is None else data_root, category=config["category"])
     # nothing is written if a map is missing
     missing = [item.path for item in dataset.test if not _map_file(workdir, item).is_file()]
     if missing:
@@ -49,7 +55,7 @@ def write_submission(workdir: str | Path, output: str | Path, threshold: float |
             "fit and evaluate with --config.evaluate.save_maps=True"
         )
     for item in dataset.test:
-        scores = tifffile.imread(_map_file(workdir, item))
+        scores = read_map(_map_file(workdir, item))
         size = dataset.read(item)[1].shape
         if scores.shape != size:
             raise UserError(f"the map {_map_file(workdir, item)} is {scores.shape}, but its image is {size}; evaluate again")
@@ -68,8 +74,9 @@ def _map_file(workdir: Path, item: data.Item) -> Path:
     return (workdir / "maps" / item.path).with_suffix(".tiff")
 
 
-def _json(file: Path) -> dict[str, Any]:
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot read {file} ({error}); give --workdir=DIR of a fitted run") from error
+def _read(file: Path, key: str) -> Any:
+    advice = "give --workdir=DIR of a fitted run"
+    value = files.read_json(file, advice)
+    if key not in value:
+        raise UserError(f"{file} has no {key!r}; {advice}")
+    return value[key]
