@@ -179,7 +179,7 @@ def _fit_threshold(run: Run, items) -> Run:
     scores = np.array([score for _, score, _ in run.predict_items(items, "threshold")])
     if len(scores) < _FEW:
         progress.say(
-            f"the threshold rests on {len(scores)} held-out normal images: a new normal image passes the largest of their scores "
+            f"the threshold rests on {len(scores)} held-out normal images: a new normal image scores higher than all of them "
             f"with a probability of {1 / (len(scores) + 1):.0%}; hold out more with --config.threshold.holdout"
         )
     value = float(metrics.fit_threshold(rule["name"], scores, **options))
