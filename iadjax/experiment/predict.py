@@ -26,7 +26,7 @@ def predict_files(run: Run | Exported, source: str | Path, output: str | Path) -
     Raises:
       UserError: no images, or one that cannot be read (named).
     """
-    source, output = Path(source), Path(output)
+    source, output = files.place(source), files.place(output)
     if not source.exists():
         raise UserError(f"there is no file or folder {source}; give one with --input")
     root = source if source.is_dir() else source.parent
