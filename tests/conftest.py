@@ -23,8 +23,9 @@ def pytest_configure(config):
         config.add_cleanup(folder.cleanup)
         os.environ["JAX_COMPILATION_CACHE_DIR"] = folder.name
         os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
-    # what promotes a dtype by itself is an error
+    # what promotes a dtype or adds an axis by itself is an error
     jax.config.update("jax_numpy_dtype_promotion", "strict")
+    jax.config.update("jax_numpy_rank_promotion", "raise")
     # much of the time is compilation, of which this level takes less; XLA_FLAGS= tests what users run
     os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1")
 

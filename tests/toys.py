@@ -26,7 +26,7 @@ def _colour(frozen, image):
 def _mean_update(key, state, frozen, batch):
     """The running mean of the features: state is (count, mean)."""
     count = state[0] + all_sum(batch.valid.sum()).astype(jnp.float32)
-    total = all_sum(jnp.sum(jnp.where(batch.valid[:, None], batch.features - state[1], 0), axis=0))
+    total = all_sum(jnp.sum(jnp.where(batch.valid[:, None], batch.features - state[1][None], 0), axis=0))
     return (count, state[1] + total / count), {"images": count}
 
 
@@ -105,7 +105,7 @@ def sampler(*, steps: int = 5) -> Detector:
 
     def update(key, state, frozen, batch):
         count = state.count + all_sum(batch.valid.sum()).astype(jnp.float32)
-        total = all_sum(jnp.sum(jnp.where(batch.valid[:, None, None, None], batch.image - state.mean, 0), axis=0))
+        total = all_sum(jnp.sum(jnp.where(batch.valid[:, None, None, None], batch.image - state.mean[None], 0), axis=0))
         return Noised(state.key, count, state.mean + total / count), {"images": count}
 
     def predict(state, frozen, batch):

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from iadjax.errors import UserError, did_you_mean
+from iadjax.ops import per_channel
 
 __all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "Backbone", "check_layers", "normalize", "plain_features"]
 
@@ -55,7 +56,8 @@ def check_layers(backbone: Backbone, layers: Sequence[str]) -> tuple[str, ...]:
 
 def normalize(image: jax.Array) -> jax.Array:
     """`[B, H, W, 3]` in [0, 1] to zero mean and unit variance by ImageNet's channel statistics."""
-    return (image - jnp.asarray(IMAGENET_MEAN, image.dtype)) / jnp.asarray(IMAGENET_STD, image.dtype)
+    mean, std = (per_channel(jnp.asarray(each, image.dtype), image) for each in (IMAGENET_MEAN, IMAGENET_STD))
+    return (image - mean) / std
 
 
 def plain_features(features: Callable, batch_norm: str = "") -> Callable:

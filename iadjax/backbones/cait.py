@@ -14,6 +14,7 @@ from iadjax.backbones.backbone import Backbone, check_layers, normalize, plain_f
 from iadjax.backbones.taps import patch_weight_name, tap_names, tapped
 from iadjax.backbones.vit import Mlp
 from iadjax.errors import UserError
+from iadjax.ops import per_channel
 
 __all__ = ["SPECS", "CaiT", "Spec", "cait"]
 
@@ -67,7 +68,7 @@ class Block(nn.Module):
     def __call__(self, x):
         for i, branch in ((1, TalkingHeads(self.heads, name="attn")), (2, Mlp(name="mlp"))):
             weight = self.param(f"gamma_{i}", nn.initializers.constant(1e-6), x.shape[-1:])
-            x = x + weight * branch(nn.LayerNorm(1e-6, name=f"norm{i}")(x))
+            x = x + per_channel(weight, x) * branch(nn.LayerNorm(1e-6, name=f"norm{i}")(x))
         return x
 
 

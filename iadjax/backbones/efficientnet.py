@@ -95,12 +95,14 @@ class Depthwise(nn.Module):
     def _shifted(self, x, kernel, pads):
         padded = jnp.pad(x, ((0, 0), *pads, (0, 0)))
         sizes = [(side - self.kernel) // self.stride + 1 for side in padded.shape[1:3]]
+        # [k, k, 1, 1, 1, C], for [B, H, W, C]
+        kernel = kernel[:, :, None, None]
         total = 0.0
         for i in range(self.kernel):
             for j in range(self.kernel):
                 rows = slice(i, i + (sizes[0] - 1) * self.stride + 1, self.stride)
                 columns = slice(j, j + (sizes[1] - 1) * self.stride + 1, self.stride)
-                total += padded[:, rows, columns] * kernel[i, j, 0]
+                total += padded[:, rows, columns] * kernel[i, j]
         return total
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from iadjax.backbones.backbone import Backbone, check_layers, normalize, plain_features
 from iadjax.backbones.taps import patch_weight_name, tap_names, tapped
 from iadjax.errors import UserError
+from iadjax.ops import per_channel
 
 __all__ = ["SPECS", "Mlp", "Spec", "ViT", "position_matrix", "vit"]
 
@@ -68,7 +69,7 @@ class LayerScale(nn.Module):
 
     @nn.compact
     def __call__(self, x):
-        return x * self.param("gamma", nn.initializers.constant(1e-5), x.shape[-1:])
+        return x * per_channel(self.param("gamma", nn.initializers.constant(1e-5), x.shape[-1:]), x)
 
 
 class Attention(nn.Module):

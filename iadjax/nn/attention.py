@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from iadjax.nn.layers import Dropout
+from iadjax.ops import per_channel
 
 __all__ = ["MultiheadAttention"]
 
@@ -29,9 +30,9 @@ class MultiheadAttention(nn.Module):
         weight = self.param("in_proj_weight", nn.initializers.xavier_uniform(), (depth, 3 * depth))
         bias = self.param("in_proj_bias", nn.initializers.zeros, (3 * depth,))
         parts = zip((query, key, value), jnp.split(weight, 3, axis=1), jnp.split(bias, 3), strict=True)
-        q, k, v = (self._split(x @ w + b) for x, w, b in parts)
+        q, k, v = (self._split(x @ w + per_channel(b, x)) for x, w, b in parts)
         logits = jnp.einsum("bqhd,bkhd->bhqk", q, k) * (depth // self.heads) ** -0.5
-        attention = jax.nn.softmax(logits if mask is None else logits + mask)
+        attention = jax.nn.softmax(logits if mask is None else logits + mask[None, None])
         attention = Dropout(self.dropout, deterministic=not train)(attention)
         out = jnp.einsum("bhqk,bkhd->bqhd", attention, v).reshape(query.shape)
         return nn.Dense(depth, kernel_init=nn.initializers.xavier_uniform(), name="out_proj")(out)

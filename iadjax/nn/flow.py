@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from iadjax.nn.layers import Conv
+from iadjax.ops import per_channel
 
 __all__ = ["AllInOneBlock"]
 
@@ -53,10 +54,11 @@ class AllInOneBlock(nn.Module):
         permute = functools.partial(jnp.matmul, precision="highest")
         matrix = jax.nn.one_hot(order, depth, axis=0)
         if inverse:
-            x = (permute(x, matrix.T) - offset) / scale
+            x = (permute(x, matrix.T) - per_channel(offset, x)) / per_channel(scale, x)
             s, t = coupling(x[..., :first])
             x = jnp.concatenate([x[..., :first], (x[..., first:] - t) * jnp.exp(-s)], axis=-1)
             return x, -jnp.sum(s, axis=(1, 2, 3)) - constant
         s, t = coupling(x[..., :first])
         x = jnp.concatenate([x[..., :first], x[..., first:] * jnp.exp(s) + t], axis=-1)
-        return permute(scale * x + offset, matrix), jnp.sum(s, axis=(1, 2, 3)) + constant
+        x = per_channel(scale, x) * x + per_channel(offset, x)
+        return permute(x, matrix), jnp.sum(s, axis=(1, 2, 3)) + constant

@@ -13,6 +13,7 @@ from iadjax.cpu.dispatch import by_platform
 from iadjax.cpu.patches import product
 from iadjax.cpu.prepared import TRANSFORMED
 from iadjax.nn.convolution import convolve
+from iadjax.ops import per_channel
 from iadjax.parallel.axis import all_sum, first_row, own_rows
 
 __all__ = [
@@ -75,7 +76,7 @@ class Conv(nn.Module):
         y = convolve(x, kernel, self.stride, pad, self.rounded, transformed)
         if self.bias:
             init = uniform_bias(sides[0] * sides[1] * x.shape[-1])
-            y += self.param("bias", init, (self.features,))[part].astype(y.dtype)
+            y += per_channel(self.param("bias", init, (self.features,))[part].astype(y.dtype), y)
         return y
 
 
@@ -127,7 +128,8 @@ class BatchNorm(nn.Module):
                 for each, new in zip(running, (mean, variance), strict=True):
                     each.value = 0.9 * each.value + 0.1 * new
         scale = self.param("scale", self.scale_init, depth, jnp.float32) * jax.lax.rsqrt(variance + 1e-5)
-        return (x - mean) * scale + self.param("bias", nn.initializers.zeros, depth, jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, depth, jnp.float32)
+        return (x - per_channel(mean, x)) * per_channel(scale, x) + per_channel(bias, x)
 
 
 def _moments(x: jax.Array, valid: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -141,7 +143,7 @@ def _moments(x: jax.Array, valid: jax.Array) -> tuple[jax.Array, jax.Array]:
     # squared distances to a number near the mean: distances to 0 would cancel where the mean is large
     near = jax.lax.stop_gradient(first_row(x.reshape(-1, x.shape[-1])))
     first = mean(x)
-    return first, jnp.maximum(mean((x - near) ** 2) - (first - near) ** 2, 0)
+    return first, jnp.maximum(mean((x - per_channel(near, x)) ** 2) - (first - near) ** 2, 0)
 
 
 class Dropout(nn.Module):

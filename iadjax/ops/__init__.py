@@ -1,5 +1,6 @@
 """Operations that several detectors use; all are pure functions."""
 
+from iadjax.ops.channels import per_channel
 from iadjax.ops.coreset import johnson_lindenstrauss_dimension, k_center_greedy, sparse_random_projection
 from iadjax.ops.maps import anomaly_map, concatenate_levels
 from iadjax.ops.neighbors import BYTE_BUDGET, nearest_neighbors
@@ -22,6 +23,7 @@ __all__ = [
     "nearest_neighbors",
     "padded_rows",
     "patch_embedding",
+    "per_channel",
     "resize",
     "rows_at",
     "sparse_random_projection",

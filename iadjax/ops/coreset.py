@@ -97,7 +97,7 @@ def _prepare(features, size, m):
     features = jnp.where(real[:, None], features, 0)
     # centred, so that less cancels; on a point of a coarse binary grid, so that small integers stay exact and ties stay ties
     grid = jnp.exp2(jnp.ceil(jnp.log2(jnp.maximum(jnp.max(jnp.abs(features)), jnp.finfo(features.dtype).tiny))) - 6)
-    points = features - grid * jnp.round(jnp.sum(features, axis=0) / size / grid)
+    points = features - grid * jnp.round(jnp.sum(features, axis=0, keepdims=True) / size / grid)
     missing = max(0, m + 1 - len(points))
     missing += -(len(points) + missing) % num_shards()
     points = jnp.pad(points, [(0, missing), (0, 0)])
@@ -148,7 +148,7 @@ def _update(points, squares, distances, group, count, m):
         )
     index = jnp.sort(order[:m])
     chosen, squares = rows_at(points, index), rows_at(squares[:, None], index)[:, 0]
-    sums = squares + squares[:, None]
+    sums = squares[None] + squares[:, None]
     among = _snap(sums - 2 * jnp.matmul(chosen, chosen.T, precision="highest"), sums)
     return distances, index, rows_at(distances[:, None], index)[:, 0], among, values[m]
 
@@ -163,7 +163,7 @@ def _nearest_center(points, squares, distances, centers, norms, slots, first, m)
     for begin in range(0, len(points), _BLOCK):
         rows = points[begin : begin + _BLOCK]
         square = squares[begin : begin + _BLOCK]
-        nearest = square + jnp.min(norms - 2 * jnp.matmul(rows, centers.T, precision="highest"), axis=1)
+        nearest = square + jnp.min(norms[None] - 2 * jnp.matmul(rows, centers.T, precision="highest"), axis=1)
         parts.append(jnp.minimum(distances[begin : begin + _BLOCK], _snap(nearest, 2 * square)))
     slots = jnp.where(slots < first, len(points), slots - first)
     distances = jnp.concatenate(parts).at[slots].set(-1, mode="drop")

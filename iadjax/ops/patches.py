@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from iadjax.ops.channels import per_channel
 from iadjax.ops.resample import resize
 
 __all__ = ["adaptive_average_pool_1d", "average_pool", "patch_embedding", "unfold"]
@@ -54,8 +55,9 @@ def adaptive_average_pool_1d(features: jax.Array, size: int) -> jax.Array:
     total = jnp.zeros((*features.shape[:-1], size), features.dtype)
     for offset in range(int((stop - start).max())):
         inside = start + offset < stop
-        total = total + features[..., np.minimum(start + offset, length - 1)] * inside.astype(np.float32)
-    return total / (stop - start).astype(np.float32)
+        taken = features[..., np.minimum(start + offset, length - 1)]
+        total = total + taken * per_channel(inside.astype(np.float32), taken)
+    return total / per_channel((stop - start).astype(np.float32), total)
 
 
 def patch_embedding(

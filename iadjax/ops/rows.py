@@ -46,7 +46,7 @@ def write_rows(buffer: jax.Array, values: jax.Array, starts: jax.Array) -> jax.A
         return jax.lax.scatter(buffer, starts[:, None], values, dimensions, unique_indices=True, mode=mode)
 
     def local(part, values, starts):
-        slots = starts[:, None] + jnp.arange(length)
+        slots = starts[:, None] + jnp.arange(length)[None]
         slots = jnp.where((starts + length <= num_rows)[:, None], slots, num_rows).reshape(-1) - _first(part)
         slots = jnp.where(slots < 0, len(part), slots)
         return part.at[slots].set(values.reshape(-1, depth), mode="drop")

@@ -13,10 +13,11 @@ import iadjax
 from iadjax import detectors
 from iadjax.config import base_config
 from iadjax.cpu.dispatch import plain
+from iadjax.experiment import loop
 from iadjax.experiment.fit import Stopped
 from iadjax.experiment.log import Log
+from iadjax.parallel.jit import jit_update
 from tests.conftest import draw_tree, drop_compiled_functions
-from tests.direct import batch_of
 
 # the smallest setting that goes through every branch of a detector, on 5 + 1 images in batches of 2
 CASES = {
@@ -71,8 +72,8 @@ def config_of(name, tree):
     return config
 
 
-# half of whose time goes into compiling Winograd's form, which tests/nn/test_convolution.py holds to the same
-PLAIN = {"efficientad"}
+# half of their time would go into compiling Winograd's form, which tests/nn/test_convolution.py holds to the same
+PLAIN = {"draem", "efficientad", "rd4ad"}
 
 
 @pytest.fixture(scope="module", params=sorted(CASES))
@@ -86,10 +87,25 @@ def forms(request):
 
 @pytest.fixture(scope="module")
 def fitted(forms, tmp_path_factory):
-    """The name, a run, and one without the feature cache that was stopped in the middle of its first epoch and resumed."""
+    """The name, a run, one without the feature cache that was stopped in the middle of its first epoch and resumed, and of the
+    first update of each phase of the first run what it was given."""
     root = tmp_path_factory.mktemp(forms)
     config = config_of(forms, draw_tree(root))
-    whole = iadjax.fit(config, root / "whole")
+    first = {}
+
+    def spied(devices, detector, update, state):
+        compiled = jit_update(devices, detector, update, state)
+
+        def call(key, state, frozen, batch):
+            # copied, because the state is donated
+            first.setdefault(update.__name__, (compiled, frozen, *jax.device_get((state, batch))))
+            return compiled(key, state, frozen, batch)
+
+        return call
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "jit_update", spied)
+        whole = iadjax.fit(config, root / "whole")
     write = Log.write
 
     def stop(self, step, *rest):
@@ -103,12 +119,13 @@ def fitted(forms, tmp_path_factory):
         with pytest.raises(Stopped, match="step 2"):
             iadjax.fit(config, root / "parts")
     parts = iadjax.fit(config, root / "parts", resume=True)
-    return forms, whole, parts
+    return forms, whole, parts, first
 
 
-def images(run, count=5, seed=0):
+def images(run, count=2, seed=0):
+    """Images as the input pipeline hands them to the programs of a run: so nothing more is compiled for batches of two."""
     size = run.config["data"]["resize"]
-    return np.random.default_rng(seed).random((count, size, size, 3), np.float32)
+    return np.random.default_rng(seed).integers(0, 256, (count, size, size, 3), np.uint8)
 
 
 def equal(a, b):
@@ -117,31 +134,28 @@ def equal(a, b):
 
 
 def test_same_seed_same_state_also_after_a_stop_and_without_the_feature_cache(fitted):
-    _, whole, parts = fitted
+    _, whole, parts, _ = fitted
     assert equal(whole.state, parts.state)
     assert whole.threshold == parts.threshold
     assert equal(whole.predict_batch(images(whole)), parts.predict_batch(images(whole)))
 
 
 def test_scores_do_not_depend_on_the_batch(fitted):
-    _, run, _ = fitted
-    batch = images(run)
-    together = run.predict_batch(batch)
-    assert together.score.shape == (5,) and together.map.shape == batch.shape[:3]
+    _, run, _, _ = fitted
+    pixels = images(run, 3)
+    together = run.predict_batch(pixels[:2])
+    assert together.score.shape == (2,) and together.map.shape == (2, *pixels.shape[1:3])
     assert together.score.dtype == together.map.dtype == np.float32
     assert np.all(np.isfinite(together.score)) and np.all(np.isfinite(together.map))
     assert np.ptp(together.score) > 0
-    turned = run.predict_batch(batch[::-1])
-    np.testing.assert_allclose(turned.score[::-1], together.score, rtol=2e-5, atol=1e-6)
-    for i in (0, 3):
-        alone = run.predict_batch(batch[i : i + 1])
-        scale = np.abs(together.map).max()
-        np.testing.assert_allclose(alone.score[0], together.score[i], rtol=2e-5, atol=2e-5 * scale)
-        np.testing.assert_allclose(alone.map[0], together.map[i], atol=5e-5 * scale)
+    scale = np.abs(together.map).max()
+    for other in (run.predict_batch(pixels[[2, 0]]), run.predict_batch(pixels[:1])):
+        np.testing.assert_allclose(other.score[-1], together.score[0], rtol=2e-5, atol=2e-5 * scale)
+        np.testing.assert_allclose(other.map[-1], together.map[0], atol=5e-5 * scale)
 
 
 def test_state_is_exported_whole(fitted):
-    _, run, _ = fitted
+    _, run, _, _ = fitted
     loaded = iadjax.load(run.workdir)
     assert equal(run.state, loaded.state) and loaded.threshold == run.threshold
     assert equal(run.predict_batch(images(run)), loaded.predict_batch(images(run)))
@@ -149,7 +163,7 @@ def test_state_is_exported_whole(fitted):
 
 
 def test_every_function_is_compiled_once(fitted):
-    _, run, _ = fitted
+    _, run, _, _ = fitted
     compiled = json.loads((run.workdir / "run.json").read_text())["compilations"]["programs"]
     phases = [phase.name.replace(" ", "_") for phase in run.detector.phases(run.spec)]
     assert {name: number for name, number in compiled.items() if name.startswith("update")} == {
@@ -157,35 +171,31 @@ def test_every_function_is_compiled_once(fitted):
     }
 
 
+def spoiled(batch):
+    """The batch with its last row padded, and other numbers there."""
+
+    def other(array):
+        array = np.array(array)
+        array[-1] = 255 - array[-1] if array.dtype == np.uint8 else 1 - array[-1]
+        return array
+
+    parts = {name: jax.tree.map(other, getattr(batch, name)) for name in ("image", "features", "extra", "mask")}
+    valid = np.array(batch.valid)
+    valid[-1] = False
+    return batch._replace(valid=valid), batch._replace(valid=valid, **parts)
+
+
 def test_padded_rows_do_not_matter(fitted):
-    _, run, _ = fitted
-    state = jax.jit(run.detector.init, static_argnums=2)(jax.random.key(3), run.frozen, run.spec)
-    for number, phase in enumerate(run.detector.phases(run.spec)):
-        rows = images(run, 3)
-        extra = {}
-        if phase.augment:
-            drawn = [phase.augment(np.random.default_rng(i), row, lambda row=row: row) for i, row in enumerate(rows)]
-            extra = {name: np.stack([each[name] for each in drawn]) for name in drawn[0]}
-        given = {"label": [0, 1, 0] if phase.anomaly_fraction else None, "valid": [True, True, False]}
-        batch = batch_of(run.detector, run.frozen, rows, extra=extra, **given)
-        garbage = rows.copy()
-        garbage[2] = 0.9
-        spoiled = {name: value.copy() for name, value in extra.items()}
-        for value in spoiled.values():
-            value[2] = 1 - value[2]
-        other = batch_of(run.detector, run.frozen, garbage, extra=spoiled, **given)
-        key = jax.random.key(number)
-        update = jax.jit(phase.update)
-        one, info = update(key, state, run.frozen, batch)
-        two, _ = update(key, state, run.frozen, other)
+    *_, first = fitted
+    for compiled, frozen, state, batch in first.values():
+        one, two = (compiled(jax.random.key(3), jax.device_put(state), frozen, each) for each in spoiled(batch))
         for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(two), strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
-        assert all(np.shape(value) == () for value in info.values())
-        state = phase.finalize(key, one, run.frozen)
+        assert all(np.shape(value) == () for value in one[1].values())
 
 
 def test_options_are_documented(fitted):
-    name, _, _ = fitted
+    name, *_ = fitted
     text = detectors.factory(name).__doc__
     missing = [option for option in detectors.options(name) if option not in text]
     assert not missing and "Raises:" in text and "    Map: " in text

@@ -13,6 +13,7 @@ from iadjax.config import base_config
 from iadjax.data import Transform
 from iadjax.detectors.supervised.devnet import devnet, rotate_nearest, saliency
 from iadjax.errors import UserError
+from iadjax.ops import per_channel
 from tests import torch_parity as parity
 from tests.direct import batch_of, phases, predict, spec_for
 
@@ -60,7 +61,8 @@ def test_map_is_the_size_of_the_gradient_of_the_normalised_image():
     def features(variables, image, layers):
         del variables, layers
         dimensions = ("NHWC", "HWIO", "NHWC")
-        return (jax.lax.conv_general_dilated((image - mean) / std, weight, (4, 4), "VALID", dimension_numbers=dimensions),)
+        x = (image - per_channel(mean, image)) / per_channel(std, image)
+        return (jax.lax.conv_general_dilated(x, weight, (4, 4), "VALID", dimension_numbers=dimensions),)
 
     backbone = Backbone("linear", ("layer1",), lambda key, layers: {}, plain_features(features))
     detector = devnet(backbone, layers=("layer1",), scales=2, top=0.1)

@@ -69,7 +69,7 @@ def padim(
     def factorize(covariance):
         # eq. 1: the sample covariance (N - 1 in its denominator) + epsilon I
         depth = covariance.shape[-1]
-        lower = jnp.linalg.cholesky(covariance + epsilon * jnp.eye(depth))
+        lower = jnp.linalg.cholesky(covariance + epsilon * jnp.eye(depth)[None])
         eye = jnp.broadcast_to(jnp.eye(depth), covariance.shape)
         return jax.lax.linalg.triangular_solve(lower, eye, left_side=True, lower=True)
 
@@ -77,7 +77,7 @@ def padim(
         del frozen
         x = describe(state.constants, batch)
         rows, height, width, depth = x.shape
-        delta = x.reshape(rows, -1, depth) - state.mean
+        delta = x.reshape(rows, -1, depth) - state.mean[None]
         whitened = jnp.einsum("pij,bpj->bpi", state.factor, delta, precision="highest")
         # eq. 2: the square root of the quadratic form
         distance = jnp.linalg.norm(whitened, axis=-1).reshape(rows, height, width)

@@ -57,7 +57,7 @@ def add_moments(moments: Moments, x: jax.Array, valid: jax.Array) -> Moments:
     number = all_sum(jnp.sum(weight))
     count = moments.count + number
     mean = all_sum(jnp.einsum("b,bpd->pd", weight, x, precision="highest")) / number
-    delta, centred = mean - moments.mean, weight[:, None, None] * (x - mean)
+    delta, centred = mean - moments.mean, weight[:, None, None] * (x - mean[None])
     # one matrix product for the scatter within the batch and for the step of the mean
     step = delta * jnp.sqrt(moments.count * number / count)
     rows = jnp.concatenate([all_rows(centred), step[None]])

@@ -157,7 +157,7 @@ def rotate(image: jax.Array, degrees: float) -> jax.Array:
     rotated = 0.0
     for y, wy in ((top, 1 - down), (top + 1, down)):
         for x, wx in ((left, 1 - right), (left + 1, right)):
-            rotated += image[:, _mirror(y, height), _mirror(x, width)] * (wy * wx).astype(np.float32)[..., None]
+            rotated += image[:, _mirror(y, height), _mirror(x, width)] * (wy * wx).astype(np.float32)[None, ..., None]
     return rotated
 
 

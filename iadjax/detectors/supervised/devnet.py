@@ -102,7 +102,7 @@ def devnet(
             grid = levels[0].shape[1:3]
             features = jnp.concatenate([ops.resize(level, grid) for level in levels], axis=-1)
             # |phi| at every position: a 1 x 1 convolution
-            scores = jnp.abs(features @ params["conv"]["kernel"] + params["conv"]["bias"])
+            scores = jnp.abs(features @ params["conv"]["kernel"] + ops.per_channel(params["conv"]["bias"], features))
             flat = scores.reshape(scores.shape[0], -1)
             # eq. 3: the K largest, multiple-instance learning
             largest, _ = jax.lax.top_k(flat, max(1, int(top * flat.shape[1])))
@@ -139,7 +139,7 @@ def devnet(
 
         pixels, values = jax.grad(total, has_aux=True)(batch.image)
         # with respect to the image as the network sees it, divided by the standard deviations
-        return Prediction(values, saliency(pixels * jnp.asarray(IMAGENET_STD), quantile, sigma))
+        return Prediction(values, saliency(pixels * ops.per_channel(jnp.asarray(IMAGENET_STD), pixels), quantile, sigma))
 
     def optimizer(spec):
         del spec

@@ -136,7 +136,8 @@ def efficientad(
         return autoencoder.apply({"params": params["autoencoder"]}, normalize(image), **options)
 
     def standardize(state, features):
-        return (features - state.mean) / jnp.sqrt(state.variance)
+        mean, std = (ops.per_channel(each, features) for each in (state.mean, jnp.sqrt(state.variance)))
+        return (features - mean) / std
 
     rate = step_decay(learning_rate, 0.1, int(decay_at * steps))
     optimizer = adam_with_l2(rate, weight_decay)
@@ -160,7 +161,7 @@ def efficientad(
 
     def update_variance(key, state, frozen, batch):
         del key, frozen
-        squares = ((batch.features - state.mean) ** 2).mean(axis=(1, 2))
+        squares = ((batch.features - ops.per_channel(state.mean, batch.features)) ** 2).mean(axis=(1, 2))
         count, variance = _running_mean(state.count, state.variance, squares, batch.valid)
         return state._replace(count=count, variance=variance), {"images": count}
 
@@ -255,7 +256,7 @@ def _running_mean(count, mean, values, valid):
     """The mean over the images so far with those of one more batch of `values [B, 384]`."""
     weight = valid.astype(values.dtype)
     total = count + all_sum(weight.sum())
-    return total, mean + all_sum(jnp.sum(weight[:, None] * (values - mean), axis=0)) / total
+    return total, mean + all_sum(jnp.sum(weight[:, None] * (values - mean[None]), axis=0)) / total
 
 
 def _hard_mean(distance: jax.Array, quantile: float) -> jax.Array:
@@ -272,7 +273,7 @@ def _hard_mean(distance: jax.Array, quantile: float) -> jax.Array:
 def _jitter(choice_key: jax.Array, factor_key: jax.Array, image: jax.Array) -> jax.Array:
     """Brightness, contrast or saturation of each image times U(0.8, 1.2)."""
     rows = image.shape[0]
-    grey = jnp.sum(image * _GREY, axis=-1, keepdims=True)
+    grey = jnp.sum(image * ops.per_channel(_GREY, image), axis=-1, keepdims=True)
     bases = jnp.stack(
         [
             jnp.zeros_like(image),

@@ -54,7 +54,7 @@ class Layer(nn.Module):
 
         def attend(query, source, name):
             attention = MultiheadAttention(self.heads, self.dropout, name=name)
-            return drop(attention(query + position, source + position, source, mask, train))
+            return drop(attention(query + position[None], source + position[None], source, mask, train))
 
         depth = x.shape[-1]
         if self.query:

@@ -49,7 +49,7 @@ def _tiled(queries: jax.Array, bank: jax.Array, k: int, rows: int, byte_budget: 
         # as a product: XLA:CPU fuses a plain sum into the search and takes a third longer
         norm = jnp.matmul(block**2, jnp.ones(block.shape[1], bank.dtype), precision="highest")
         norm = jnp.where(start + jnp.arange(columns) < offset, jnp.inf, norm)
-        values, found = _smallest(norm - 2 * jnp.matmul(query, block.T, precision="highest"), k)
+        values, found = _smallest(norm[None] - 2 * jnp.matmul(query, block.T, precision="highest"), k)
         return values, found + start
 
     def search(query):
