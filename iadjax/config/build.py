@@ -8,7 +8,7 @@ import jax
 
 from iadjax import backbones, data, detectors
 from iadjax.backbones import Backbone
-from iadjax.config.schema import GEOMETRY, SIZES
+from iadjax.config.schema import GEOMETRY, READING, SIZES
 from iadjax.cpu.prepared import precompute
 from iadjax.data import Dataset, Split, Transform
 from iadjax.detector import DataSpec, Detector, Frozen, embed_shapes
@@ -100,7 +100,11 @@ def _transform(config: Mapping[str, Any]) -> Transform:
     tile = (tile, tile) if isinstance(tile, int) else tile
     rest = (config["data"][key] for key in ("resize_side", "interpolation", "crop_multiple"))
     tile = tile if any(tile) else None
-    return Transform(resize, crop, tile, float(config["data"]["tile_overlap"]), *rest, float(config["evaluate"]["map_sigma"]))
+    # a run of an earlier version has not got them
+    reading = {key: config["data"].get(key, default) for key, default in READING.items()}
+    reading["channels"] = data.check_channels(reading["channels"])
+    overlap, sigma = float(config["data"]["tile_overlap"]), float(config["evaluate"]["map_sigma"])
+    return Transform(resize, crop, tile, overlap, *rest, sigma, **reading)
 
 
 class Data(NamedTuple):

@@ -13,7 +13,7 @@ __all__ = ["fingerprint", "fit_keys"]
 _FREE = ("evaluate", "checkpoint_every", "parallel")
 
 # the location of files does not matter: a restore compares the hash of the weights, `run.json` holds that of the images
-_FREE_KEYS = ("data.workers", "data.root", "data.feature_cache_bytes", "backbone.weights")
+_FREE_KEYS = ("data.workers", "data.root", "data.feature_cache_bytes", "data.max_pixels", "backbone.weights")
 
 
 def fit_keys(config: Mapping[str, Any]) -> dict[str, Any]:
