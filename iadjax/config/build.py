@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from iadjax import backbones, data, detectors
+from iadjax import backbones, data, detectors, progress
 from iadjax.backbones import Backbone
 from iadjax.config.schema import GEOMETRY, READING, SIZES
 from iadjax.cpu.prepared import precompute
@@ -130,6 +130,14 @@ def source_options(config: Mapping[str, Any]) -> dict[str, Any]:
 def build_data(config: Mapping[str, Any]) -> Data:
     """The data set of a resolved config under its protocol."""
     dataset = data.load(**source_options(config), seed=config["seed"])
+    for remark in data.remarks(dataset):
+        progress.say_once(remark, f"data: {remark}")
+    if config["data"].get("value_range", "auto") != "auto":
+        progress.say_once(
+            "range",
+            f"data: {config['data']['value_range']:g} becomes 1.0 in files of more than 8 bits, and what lies above it too "
+            "(data.value_range); 255 stays the white of 8 bits",
+        )
     return Data(dataset, data.split(dataset, **config["protocol"], holdout=config["threshold"]["holdout"], seed=config["seed"]))
 
 

@@ -8,8 +8,8 @@ from typing import Any
 from ml_collections import ConfigDict, FieldReference
 
 from iadjax import detectors, metrics
-from iadjax.data.decode import MAX_PIXELS
 from iadjax.data.images import check_channels, check_value_range
+from iadjax.data.opening import MAX_PIXELS
 from iadjax.data.transform import FILTERS, RESIZE_SIDES
 from iadjax.errors import UserError, did_you_mean
 from iadjax.metrics import thresholds

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 
 from iadjax.data import tiling
 from iadjax.data.dataset import Dataset, Item, read
-from iadjax.data.decode import MAX_PIXELS
 from iadjax.data.images import check_channels, check_value_range, read_image
 from iadjax.data.loader import (
     batches,
@@ -18,8 +17,10 @@ from iadjax.data.loader import (
     whole_size,
 )
 from iadjax.data.masks import MaskReader
+from iadjax.data.opening import MAX_PIXELS
 from iadjax.data.prepared.read import find_prepared, load_prepared
 from iadjax.data.protocols import SEQUENCES, Split, split
+from iadjax.data.remarks import remarks
 from iadjax.data.sources import published as builders
 from iadjax.data.sources.folder import folder
 from iadjax.data.sources.synthetic import synthetic
@@ -45,6 +46,7 @@ __all__ = [
     "read",
     "read_image",
     "read_transformed",
+    "remarks",
     "split",
     "tiling",
     "whole_size",

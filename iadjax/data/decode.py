@@ -1,39 +1,36 @@
 """What an image file holds: its stored values, upright, with all of their depth."""
 
-import contextlib
-import io
 import re
 import struct
-import threading
-import zlib
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
 import tifffile
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
+from iadjax.data.opening import (
+    MAX_PIXELS,
+    ORIENTATION,
+    PNG,
+    UNREADABLE,
+    check_size,
+    opened,
+    orientation_in,
+    picture_in,
+    png_chunks,
+    reason,
+    upright,
+)
 from iadjax.errors import UserError
 
-__all__ = ["MAX_PIXELS", "UNREADABLE", "Pixels", "decode", "opened", "orientation_of", "picture_in", "reason", "upright"]
+__all__ = ["Pixels", "decode"]
 
-MAX_PIXELS = 500_000_000
-"""The default of `data.max_pixels`: 1.5 GB as 8-bit RGB."""
-
-UNREADABLE = (
-    UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, tifffile.TiffFileError,
-    IndexError, KeyError, TypeError, AttributeError, OverflowError, ZeroDivisionError, Image.DecompressionBombError,
-)  # fmt: skip
-"""What the decoders raise for a damaged file."""
-
-_ORIENTATION = 0x0112
-_PNG, _TIFF = b"\x89PNG\r\n\x1a\n", (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-# channels of a PNG by its colour type, and Pillow's names of its high and its low bytes
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+# by the colour type of a PNG: a mode of Pillow, and its names of the high and of the low bytes
 _DEEP_PNG = {2: ("RGB", "RGB;16B", "RGB;16L"), 6: ("RGBA", "RGBA;16B", "RGBA;16L"), 4: ("RGBA", "RGBA", "")}
 _GAP = rb"(?:\s|#[^\n]*\n)+"
 _PNM = re.compile(rb"P([2356])" + _GAP + rb"(\d+)" + _GAP + rb"(\d+)" + _GAP + rb"(\d+)\s")
-_LOCK = threading.Lock()
 _STRIP = 2**20
 
 
@@ -50,49 +47,6 @@ class Pixels(NamedTuple):
     values: np.ndarray
     white: float | None
     alpha: bool
-
-
-def opened(file: Path):
-    """What Pillow, NumPy and tifffile open: a path as it is, the bytes of any other file."""
-    # paths and texts are left to the reader, which reads no more than it needs
-    return file if isinstance(file, str | Path) else io.BytesIO(file.read_bytes())
-
-
-def reason(error: Exception) -> str:
-    """Why a file could not be read, for an error message."""
-    return "not an image" if isinstance(error, UnidentifiedImageError) else str(error) or type(error).__name__
-
-
-@contextlib.contextmanager
-def picture_in(source: str | Path | BinaryIO, file: object, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
-    """Opens an image with Pillow under our limit of pixels instead of Pillow's, which belongs to the whole process.
-
-    Args:
-      source: what Pillow opens.
-      file: its name, for the error message.
-      max_pixels: the limit, 0 = none.
-
-    Raises:
-      UserError: the image has more pixels.
-    """
-    with _LOCK:
-        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-        try:
-            image = Image.open(source)
-        finally:
-            Image.MAX_IMAGE_PIXELS = limit
-    with image:
-        _check_size(image.size, file, max_pixels)
-        yield image
-
-
-def _check_size(size: tuple[int, int], file: object, max_pixels: int) -> None:
-    width, height = size
-    if max_pixels and width * height > max_pixels:
-        raise UserError(
-            f"the image {file} is {width}x{height}, {width * height / 1e6:.0f} million pixels, and data.max_pixels is "
-            f"{max_pixels / 1e6:g} million; set data.max_pixels={width * height} or more (0: no limit) if it is meant"
-        )
 
 
 def decode(file: Path, max_pixels: int = MAX_PIXELS) -> Pixels:
@@ -119,7 +73,7 @@ def decode(file: Path, max_pixels: int = MAX_PIXELS) -> Pixels:
 def _decode(stream: BinaryIO, file: object, max_pixels: int) -> Pixels:
     head = stream.read(1024)
     stream.seek(0)
-    if head.startswith(_PNG) and len(head) > 25 and head[24] == 16 and head[25] in _DEEP_PNG:
+    if head.startswith(PNG) and len(head) > 25 and head[24] == 16 and head[25] in _DEEP_PNG:
         return _deep_png(stream, file, max_pixels)
     if head[:4] in _TIFF:
         return _tiff(stream, file, max_pixels)
@@ -135,7 +89,7 @@ def _by_pillow(stream: BinaryIO, file: object, max_pixels: int) -> Pixels:
         if getattr(image, "n_frames", 1) > 1 and image.format not in ("MPO", "TIFF"):
             raise UserError(f"the image {file} is an animation of {image.n_frames} frames; save the one that is meant")
         image.load()
-        if image.getexif().get(_ORIENTATION, 1) in range(2, 9):
+        if image.getexif().get(ORIENTATION, 1) in range(2, 9):
             image = ImageOps.exif_transpose(image)
         if image.mode == "1":
             image = image.convert("L")
@@ -165,11 +119,11 @@ def _values(image: Image.Image) -> np.ndarray:
 def _deep_png(stream: BinaryIO, file: object, max_pixels: int) -> Pixels:
     """A PNG of 16 bits and several channels: Pillow opens its upper 8 bits alone, but its decoder also gives the lower ones."""
     parts, size, kind, interlace = [], (0, 0), 2, 0
-    for name, contents in _chunks(stream, (b"IHDR", b"IDAT")):
+    for name, contents in png_chunks(stream, (b"IHDR", b"IDAT")):
         if name == b"IHDR":
             width, height, _, kind, _, _, interlace = struct.unpack(">IIBBBBB", contents)
             size = (width, height)
-            _check_size(size, file, max_pixels)
+            check_size(size, file, max_pixels)
         elif name == b"acTL":
             raise UserError(f"the image {file} is an animation; save the one picture that is meant")
         elif name == b"IDAT":
@@ -187,7 +141,7 @@ def _deep_png(stream: BinaryIO, file: object, max_pixels: int) -> Pixels:
         values = _values(Image.frombytes(mode, size, data, "zip", high, interlace)).astype(np.uint16)
         values <<= 8
         values |= _values(Image.frombytes(mode, size, data, "zip", low, interlace))
-    return Pixels(upright(values, _orientation(stream)), 65535.0, kind != 2)
+    return Pixels(upright(values, orientation_in(stream)), 65535.0, kind != 2)
 
 
 def _deep_pnm(stream: BinaryIO, header: re.Match, file: object, max_pixels: int) -> Pixels:
@@ -195,7 +149,7 @@ def _deep_pnm(stream: BinaryIO, header: re.Match, file: object, max_pixels: int)
     kind, width, height, white = map(int, header.groups())
     if kind in (2, 3):
         raise UserError(f"the image {file} is written as text with more than 8 bits; save it as a binary PGM or PPM")
-    _check_size((width, height), file, max_pixels)
+    check_size((width, height), file, max_pixels)
     shape = (height, width, 3 if kind == 6 else 1)
     stream.seek(header.end())
     values = np.frombuffer(stream.read(2 * height * width * shape[2]), ">u2")
@@ -216,7 +170,7 @@ def _tiff(stream: BinaryIO, file: object, max_pixels: int) -> Pixels:
             plain = first and bits <= 8 and int(kind) in (1, 4) and (not extra or alpha) and samples <= 4
             grey = first and samples == 1 and (int(kind) == 1 and 8 < bits <= 16 or int(kind) == 3 and bits == 32)
             if not plain and not grey:
-                _check_size(size, file, max_pixels)
+                check_size(size, file, max_pixels)
                 values = _planes(page, file)
     except tifffile.TiffFileError:
         # Pillow has the last word
@@ -250,55 +204,7 @@ def _planes(page: tifffile.TiffPage, file: object) -> np.ndarray:
             "save it as grey or RGB"
         )
     values = np.moveaxis(values, 0, -1) if page.axes == "SYX" else values.reshape(*values.shape[:2], -1)
-    tag = page.tags.get(_ORIENTATION)
+    tag = page.tags.get(ORIENTATION)
     if values.dtype == bool:
         values = values.astype(np.uint8) * np.uint8(255)
     return upright(values, int(tag.value) if tag is not None else 1)
-
-
-def _chunks(stream: BinaryIO, wanted: Sequence[bytes]) -> Iterator[tuple[bytes, bytes]]:
-    """(name, contents) of the chunks of a PNG; of those that are not wanted the first bytes alone."""
-    stream.seek(len(_PNG))
-    while len(start := stream.read(8)) == 8:
-        length, name = struct.unpack(">I4s", start)
-        contents = stream.read(length if name in wanted else min(length, 32))
-        # and its checksum
-        stream.seek(length - len(contents) + 4, io.SEEK_CUR)
-        yield name, contents
-        if name == b"IEND":
-            return
-
-
-def orientation_of(file: Path) -> int:
-    """The EXIF orientation that a file declares, 1 to 8; 1 where there is none, and for what Pillow does not open."""
-    try:
-        source = opened(file)
-        with open(source, "rb") if isinstance(source, str | Path) else source as stream:
-            return _orientation(stream)
-    except UNREADABLE:
-        return 1
-
-
-def _orientation(stream: BinaryIO) -> int:
-    stream.seek(0)
-    # Pillow decodes the whole of a PNG to find that there is none
-    if stream.read(len(_PNG)) == _PNG and not any(
-        name == b"eXIf" or contents.startswith((b"Raw profile type exif", b"XML:com.adobe.xmp"))
-        for name, contents in _chunks(stream, ())
-    ):
-        return 1
-    stream.seek(0)
-    with picture_in(stream, "", 0) as image:
-        found = image.getexif().get(_ORIENTATION, 1)
-    return found if found in range(2, 9) else 1
-
-
-def upright(values: np.ndarray, orientation: int) -> np.ndarray:
-    """An array `[H, W, ...]` as the EXIF orientation (1 to 8) says to show it."""
-    if orientation in (5, 6, 7, 8):
-        values = values.swapaxes(0, 1)
-    if orientation in (3, 4, 7, 8):
-        values = values[::-1]
-    if orientation in (2, 3, 6, 7):
-        values = values[:, ::-1]
-    return values

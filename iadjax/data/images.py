@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from iadjax.data.decode import MAX_PIXELS, Pixels, decode
+from iadjax.data.decode import Pixels, decode
+from iadjax.data.opening import MAX_PIXELS
 from iadjax.errors import UserError
 
 __all__ = ["SUFFIXES", "check_channels", "check_value_range", "likely_range", "read_image", "to_float", "unit_range"]

@@ -9,8 +9,8 @@ import tifffile
 from PIL import ImageOps
 
 from iadjax import progress
-from iadjax.data.decode import UNREADABLE, opened, orientation_of, picture_in, reason, upright
 from iadjax.data.images import read_image
+from iadjax.data.opening import UNREADABLE, opened, orientation_of, picture_in, reason, upright
 from iadjax.errors import UserError
 
 __all__ = ["MaskReader", "read_coded_mask", "read_item", "read_mask", "read_values"]

@@ -7,8 +7,8 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
-from iadjax.data.decode import MAX_PIXELS
 from iadjax.data.images import read_image, to_float
+from iadjax.data.opening import MAX_PIXELS
 from iadjax.errors import UserError
 
 __all__ = ["FILTERS", "RESIZE_SIDES", "Geometry", "Transform", "geometry", "resize_map"]

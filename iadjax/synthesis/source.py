@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from iadjax.data.images import SUFFIXES, read_image
+from iadjax.data.images import read_image
+from iadjax.data.listing import images_below
 from iadjax.errors import UserError
 from iadjax.synthesis.perlin import perlin_noise
 
@@ -28,7 +29,7 @@ def image_source(folder: str = "") -> Source:
     if not folder:
         return draw_texture
     root = Path(folder).expanduser()
-    files = sorted(path for path in root.rglob("*") if path.suffix.lower() in SUFFIXES) if root.is_dir() else []
+    files = images_below(root)
     if not files:
         raise UserError(f"there are no images in {folder!r}; give a folder of images, or leave it empty for drawn textures")
 

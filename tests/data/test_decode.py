@@ -12,9 +12,10 @@ from PIL import Image
 
 import iadjax
 from iadjax import data, progress
-from iadjax.data.decode import decode, orientation_of, upright
+from iadjax.data.decode import decode
 from iadjax.data.images import likely_range, read_image
 from iadjax.data.masks import MaskReader, read_item
+from iadjax.data.opening import orientation_of, upright
 from iadjax.data.prepared.read import Stored
 from iadjax.data.transform import Transform
 from iadjax.errors import UserError
