@@ -38,6 +38,7 @@ __all__ = [
     "batches",
     "check_channels",
     "check_inputs",
+    "check_value_range",
     "in_tiles",
     "index_batches",
     "load",

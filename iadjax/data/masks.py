@@ -13,7 +13,7 @@ from iadjax.data.images import read_image
 from iadjax.data.opening import UNREADABLE, opened, orientation_of, picture_in, reason, upright
 from iadjax.errors import UserError
 
-__all__ = ["MaskReader", "read_coded_mask", "read_item", "read_mask", "read_values"]
+__all__ = ["MaskReader", "mask_values", "read_coded_mask", "read_item", "read_mask", "read_values"]
 
 # modes that NumPy gets as they are; the others become RGB
 _PLAIN = frozenset({"1", "L", "LA", "RGB", "RGBA", "F", "I", "I;16", "I;16B", "I;16L", "I;16N"})
@@ -85,6 +85,11 @@ def _by_its_values(array: np.ndarray, file: Path) -> tuple[np.ndarray, str, floa
             "alone, or set data.mask_threshold (--mask_threshold of evaluate.py): values above it mark a defect"
         )
     return array > half, "grey", half
+
+
+def mask_values(file: Path) -> int:
+    """The number of different values in a mask file; errors as `MaskReader`."""
+    return len(np.unique(_plane(file)))
 
 
 def _plane(file: Path) -> np.ndarray:
