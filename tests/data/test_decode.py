@@ -29,12 +29,12 @@ def chunk(name, contents):
     return struct.pack(">I", len(contents)) + name + contents + struct.pack(">I", zlib.crc32(name + contents))
 
 
-def write_png(file, values, after=b""):
-    """A PNG of 16 bits whose rows take every filter in turn, written from the specification."""
-    height, width, channels = values.shape
-    kind, size = {1: 0, 2: 4, 3: 2, 4: 6}[channels], 2 * channels
-    before, out = np.zeros(width * size, int), b""
-    for y, row in enumerate(np.frombuffer(values.astype(">u2").tobytes(), np.uint8).astype(int).reshape(height, -1)):
+def filtered(values):
+    """The rows of a 16-bit PNG, which take every filter in turn."""
+    size, rows = 2 * values.shape[-1], values.astype(">u2").tobytes()
+    rows = np.frombuffer(rows, np.uint8).astype(int).reshape(len(values), -1)
+    before, out = np.zeros(rows.shape[1], int), b""
+    for y, row in enumerate(rows):
         left, corner = (np.concatenate([np.zeros(size, int), each[:-size]]) for each in (row, before))
         near = left + before - corner
         distances = [abs(near - each) for each in (left, before, corner)]
@@ -42,16 +42,28 @@ def write_png(file, values, after=b""):
         guess = [0, left, before, (left + before) // 2, paeth][y % 5]
         out += bytes([y % 5]) + ((row - guess) % 256).astype(np.uint8).tobytes()
         before = row
-    data_ = zlib.compress(out)
-    head = struct.pack(">IIBBBBB", width, height, 16, kind, 0, 0, 0)
-    parts = [chunk(b"IHDR", head), chunk(b"IDAT", data_[:40]), chunk(b"IDAT", data_[40:]), after, chunk(b"IEND", b"")]
+    return out
+
+
+ADAM7 = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1))
+
+
+def write_png(file, values, after=b"", interlaced=False):
+    """A PNG of 16 bits, written from the specification."""
+    height, width, channels = values.shape
+    kind = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
+    passes = [values[top::down, left::right] for top, left, down, right in ADAM7] if interlaced else [values]
+    body = zlib.compress(b"".join(filtered(each) for each in passes if each.size))
+    head = struct.pack(">IIBBBBB", width, height, 16, kind, 0, 0, int(interlaced))
+    parts = [chunk(b"IHDR", head), chunk(b"IDAT", body[:40]), chunk(b"IDAT", body[40:]), after, chunk(b"IEND", b"")]
     file.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
 
 
+@pytest.mark.parametrize("interlaced", [False, True])
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
-def test_every_bit_of_a_deep_png_is_read(tmp_path, channels):
+def test_every_bit_of_a_deep_png_is_read(tmp_path, channels, interlaced):
     file, values = tmp_path / "x.png", DEEP[..., :channels]
-    write_png(file, values)
+    write_png(file, values, interlaced=interlaced)
     found = decode(file)
     np.testing.assert_array_equal(found.values, values)
     assert found.values.dtype == np.uint16 and found.white == 65535 and found.alpha == (channels in (2, 4))
