@@ -40,7 +40,8 @@ def write_submission(workdir: str | Path, output: str | Path, threshold: float |
         raise UserError(f"{workdir} is a run on {config['name']}; fit one with --config.data.name={NAME}")
     if threshold is None:
         threshold = float(_json(workdir / "threshold.json")["value"])
-    dataset = data.load(NAME, root=config["root"], category=config["category"])
+    reading = {key: config[key] for key in ("value_range", "channels", "max_pixels") if key in config}
+    dataset = data.load(NAME, root=config["root"], category=config["category"], **reading)
     # nothing is written if a map is missing
     missing = [item.path for item in dataset.test if not _map_file(workdir, item).is_file()]
     if missing:

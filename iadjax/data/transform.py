@@ -144,7 +144,8 @@ class Transform(NamedTuple):
                 if image.dtype != np.uint8:
                     # a bicubic filter overshoots
                     image = np.clip(image, 0, 1)
-        return _crop(image, geo)
+        image = _crop(image, geo)
+        return np.ascontiguousarray(image) if image.strides[-1] == 0 else image
 
     def mask(self, mask: np.ndarray) -> np.ndarray:
         """`[H, W]` uint8 to the network's input size; nearest neighbour."""

@@ -16,9 +16,11 @@ from iadjax.data.decode import decode
 from iadjax.data.images import likely_range, read_image
 from iadjax.data.masks import MaskReader, read_item
 from iadjax.data.opening import orientation_of, upright
+from iadjax.data.prepared.prepare import prepare
 from iadjax.data.prepared.read import Stored
 from iadjax.data.transform import Transform
 from iadjax.errors import UserError
+from tests.data.trees import draw
 
 RNG = np.random.default_rng(0)
 DEEP = RNG.integers(0, 65536, (11, 7, 4)).astype(np.uint16)
@@ -241,6 +243,8 @@ def test_grey_images_are_resized_as_their_copies_in_rgb(tmp_path):
         assert image.strides[-1] == 0
         for transform in (Transform(5), Transform(6, 5, interpolation="bicubic")):
             np.testing.assert_array_equal(transform.image(image), transform.image(np.ascontiguousarray(image)))
+        # what goes on to a detector may be written to
+        assert Transform(0).resample(image).flags.writeable
 
 
 def test_the_limit_of_pixels_is_a_key(tmp_path, monkeypatch):
@@ -302,6 +306,20 @@ def test_the_keys_reach_every_reader(tree_config, tree):
     config["data"]["max_pixels"] = 1599
     with pytest.raises(UserError, match="set data.max_pixels=1600"):
         iadjax.config.build_data(config).dataset.read(built.dataset.test[0])
+
+
+def test_published_and_prepared_data_have_the_same_range(tmp_path):
+    draw("mvtec_ad", tmp_path / "raw")
+    file = sorted((tmp_path / "raw").rglob("train/good/*.png"))[0]
+    Image.fromarray(DEEP[..., 0] // 16).save(file)
+    prepare("mvtec_ad", tmp_path / "raw", tmp_path / "out", allow_incomplete=True)
+    for root in ("raw", "out"):
+        found = data.load("mvtec_ad", root=str(tmp_path / root), category=file.parents[2].name, value_range=4095)
+        image = found.read(found.train[0])[0]
+        np.testing.assert_allclose(image[..., 2], (DEEP[..., 0] // 16) / 4095, rtol=1e-6)
+        # a copy of few_shot reads it in the same way
+        turned = data.read(found, found.train[0]._replace(rotation=90.0, path=f"{found.train[0].path}@90"))[0]
+        assert turned.dtype == np.float32 and turned.max() <= 1
 
 
 @pytest.mark.parametrize("size", [(8, 12), (8, 8)])

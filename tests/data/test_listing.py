@@ -1,7 +1,9 @@
 """What a folder really holds: hidden and system files, other names of normal images, sub-folders, other suffixes."""
 
 import os
+import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from PIL import Image
 
 import iadjax
 from iadjax import data, progress
+from iadjax.data.images import SUFFIXES
 from iadjax.data.listing import IGNORED, NORMAL, children, files_below, is_ignored, is_normal
 from iadjax.data.sources import published
 from iadjax.errors import UserError
@@ -47,6 +50,13 @@ def test_names_are_case_insensitive():
     assert all(is_ignored(name) for name in (*RUBBISH, *IGNORED, "THUMBS.DB", "._a.png")) and not is_ignored("thumbs.png")
     assert all(is_normal(each) for name in NORMAL for each in (name, name.upper(), name.title(), name.replace("_", "-")))
     assert is_normal("Defect Free") and not is_normal("goods") and not is_normal("not_ok")
+
+
+def test_the_page_has_the_lists_of_the_code():
+    page = (Path(__file__).parents[2] / "docs/data.md").read_text(encoding="utf-8")
+    rules = page.partition("### Which files count")[2].partition("###")[0]
+    words = {word.lower() for word in re.findall(r"[^\s`|,()]+", rules)}
+    assert words >= SUFFIXES | NORMAL | {name for name in IGNORED if " " not in name}
 
 
 def test_rubbish_is_ignored_in_every_place(tree, capfd):
