@@ -42,7 +42,7 @@ def main(name: str) -> None:
         name, root=_ROOT.value, category=_CATEGORY.value, channels=_CHANNELS.value, **options, **own
     )  # fmt: skip
     base = Path(_ROOT.value).expanduser()
-    folders = [base / each for each in plain.values() if each] or ([base] if _ROOT.value else [])
+    folders = [base / Path(each).expanduser() for each in plain.values() if each] or ([base] if _ROOT.value else [])
     print(summary(inspect(dataset, _OUTPUT.value, folders, **options)))
     print(f"written: {_OUTPUT.value}")
 

@@ -131,7 +131,8 @@ def build_data(config: Mapping[str, Any]) -> Data:
     """The data set of a resolved config under its protocol."""
     dataset = data.load(**source_options(config), seed=config["seed"])
     for remark in data.remarks(dataset):
-        progress.say_once(remark, f"data: {remark}")
+        # a sequence of fits builds the same data again and again
+        progress.say_once(f"{config['data']['root']} {remark}", f"data: {remark}")
     if config["data"].get("value_range", "auto") != "auto":
         progress.say_once(
             "range",

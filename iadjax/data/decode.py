@@ -49,10 +49,11 @@ class Pixels(NamedTuple):
     alpha: bool
 
 
-def decode(file: Path, max_pixels: int = MAX_PIXELS) -> Pixels:
+def decode(file: Path, max_pixels: int = MAX_PIXELS, what: str = "image") -> Pixels:
     """The stored values of an image file: a path, or an object with `read_bytes()` whose text is its name.
 
-    Palettes and CMYK become 8-bit RGB. TIFF pages that are thumbnails or masks of another are left aside.
+    Palettes and CMYK become 8-bit RGB. TIFF pages that are thumbnails or masks of another are left aside. `what` it is called
+    in an error message.
 
     Raises:
       UserError: the file cannot be read as one image, or is larger than `max_pixels`; it is named.
@@ -67,7 +68,7 @@ def decode(file: Path, max_pixels: int = MAX_PIXELS) -> Pixels:
     except UserError:
         raise
     except UNREADABLE as error:
-        raise UserError(f"cannot read the image {file} ({reason(error)}); repair or remove it") from error
+        raise UserError(f"cannot read the {what} {file} ({reason(error)}); repair or remove it") from error
 
 
 def _decode(stream: BinaryIO, file: object, max_pixels: int) -> Pixels:

@@ -5,18 +5,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import tifffile
-from PIL import ImageOps
 
 from iadjax import progress
+from iadjax.data.decode import decode
 from iadjax.data.images import read_image
 from iadjax.data.opening import UNREADABLE, opened, orientation_of, picture_in, reason, upright
 from iadjax.errors import UserError
 
 __all__ = ["MaskReader", "mask_values", "read_coded_mask", "read_item", "read_mask", "read_values"]
 
-# modes that NumPy gets as they are; the others become RGB
-_PLAIN = frozenset({"1", "L", "LA", "RGB", "RGBA", "F", "I", "I;16", "I;16B", "I;16L", "I;16N"})
 _RULES = {
     "two": "a mask of two values, like {file} (0 and {value:g}), marks where it is not 0",
     "grey": "a mask with grey levels, like {file}, marks where a value is above {threshold:g}, half of its range",
@@ -94,9 +91,14 @@ def mask_values(file: Path) -> int:
 
 def _plane(file: Path) -> np.ndarray:
     """The values of a mask file, `[H, W]`: bool, integers or floats."""
-    array = _array(file)
-    while array.ndim > 2 and 1 in array.shape:
-        array = array.squeeze(array.shape.index(1))
+    if Path(str(file)).suffix.lower() == ".npy":
+        array = _array(file)
+        while array.ndim > 2 and 1 in array.shape:
+            array = array.squeeze(array.shape.index(1))
+    else:
+        # its image bounds its size
+        array = decode(file, 0, "mask").values
+        array = array[..., 0] if array.shape[-1] == 1 else array
     array = _without_alpha(array)
     if array.ndim != 2 or array.dtype.kind not in "biuf":
         raise UserError(f"the mask {file} must be one 2-D array, got {array.shape} of {array.dtype}")
@@ -113,21 +115,8 @@ def _without_alpha(array: np.ndarray) -> np.ndarray:
 
 
 def _array(file: Path) -> np.ndarray:
-    suffix = Path(str(file)).suffix.lower()
     try:
-        if suffix == ".npy":
-            return np.load(opened(file), allow_pickle=False)
-        try:
-            # its image bounds its size
-            with picture_in(opened(file), file, 0) as image:
-                if getattr(image, "n_frames", 1) == 1:
-                    image = ImageOps.exif_transpose(image)
-                    return np.asarray(image if image.mode in _PLAIN else image.convert("RGB"))
-        except UNREADABLE:
-            if suffix not in (".tif", ".tiff"):
-                raise
-        # kinds of TIFF that Pillow does not know, and several pages
-        return np.asarray(tifffile.imread(opened(file)))
+        return np.load(opened(file), allow_pickle=False)
     except UNREADABLE as error:
         raise UserError(f"cannot read the mask {file} ({reason(error)}); repair or remove it") from error
 

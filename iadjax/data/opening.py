@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import logging
 import struct
 import threading
 import zlib
@@ -36,6 +37,8 @@ PNG = b"\x89PNG\r\n\x1a\n"
 """How a PNG begins."""
 
 _LOCK = threading.Lock()
+# what it logs of a damaged file is said by our own error
+logging.getLogger("tifffile").setLevel(logging.CRITICAL)
 
 
 def opened(file: Path):

@@ -48,9 +48,8 @@ def folder(
 def _indexed(root: str, category: str, normal: str, abnormal: str, masks: str, test_fraction: float, seed: int) -> Dataset:
     if normal:
         base = Path(root).expanduser() if root else Path()
-        return plain_directories(
-            base / normal, base / abnormal if abnormal else None, base / masks if masks else None, test_fraction, seed
-        )
+        folders = [base / Path(each).expanduser() if each else None for each in (normal, abnormal, masks)]
+        return plain_directories(*folders, test_fraction, seed)
     if not root:
         raise UserError("the folder data set needs --config.data.root=DIR (MVTec AD layout) or --config.data.normal=DIR")
     base = Path(root).expanduser()
