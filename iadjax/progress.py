@@ -2,6 +2,7 @@
 
 import contextlib
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 
@@ -9,15 +10,25 @@ import jax
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-__all__ = ["say", "track"]
+__all__ = ["say", "say_once", "track"]
 
 _SECONDS_BETWEEN_LINES = 10.0
+_said: set[str] = set()
+_lock = threading.Lock()
 
 
 def say(message: str) -> None:
     """One line on standard error, from the first of several processes."""
     if jax.process_index() == 0:
         print(message, file=sys.stderr, flush=True)
+
+
+def say_once(topic: str, message: str) -> None:
+    """The first message of a topic in this process; several threads may say it."""
+    with _lock:
+        if topic not in _said:
+            _said.add(topic)
+            say(message)
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw
 from scipy import ndimage
 
 from iadjax import UserError, data, files
-from iadjax.data.images import SUFFIXES
+from iadjax.data.listing import images_below
 from iadjax.data.transform import Transform
 from iadjax.experiment import cli
 from iadjax.synthesis.cutpaste import cutpaste, cutpaste_scar
@@ -38,7 +38,7 @@ def normal_images() -> list[np.ndarray]:
     transform = Transform(_SIZE.value, 0)
     if _FOLDER.value:
         root = Path(_FOLDER.value).expanduser()
-        paths = sorted(path for path in root.rglob("*") if path.suffix.lower() in SUFFIXES) if root.is_dir() else []
+        paths = images_below(root)
         if len(paths) < 2:
             raise UserError(f"{root} holds {len(paths)} images, but patches come from a second one; give a folder with more")
         return [transform.image(data.read_image(path)) for path in paths[: _ROWS.value + 1]]

@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 
 import jax
 
-from iadjax import backbones, data, detectors
+from iadjax import backbones, data, detectors, progress
 from iadjax.backbones import Backbone
-from iadjax.config.schema import GEOMETRY, SIZES
+from iadjax.config.schema import GEOMETRY, READING, SIZES
 from iadjax.cpu.prepared import precompute
 from iadjax.data import Dataset, Split, Transform
 from iadjax.detector import DataSpec, Detector, Frozen, embed_shapes
@@ -121,7 +121,11 @@ def _transform(config: Mapping[str, Any]) -> Transform:
     tile = (tile, tile) if isinstance(tile, int) else tile
     rest = (config["data"][key] for key in ("resize_side", "interpolation", "crop_multiple"))
     tile = tile if any(tile) else None
-    return Transform(resize, crop, tile, float(config["data"]["tile_overlap"]), *rest, float(config["evaluate"]["map_sigma"]))
+    # a run of an earlier version has not got them
+    reading = {key: config["data"].get(key, default) for key, default in READING.items()}
+    reading["channels"] = data.check_channels(reading["channels"])
+    overlap, sigma = float(config["data"]["tile_overlap"]), float(config["evaluate"]["map_sigma"])
+    return Transform(resize, crop, tile, overlap, *rest, sigma, **reading)
 
 
 class Data(NamedTuple):
@@ -147,6 +151,15 @@ def source_options(config: Mapping[str, Any]) -> dict[str, Any]:
 def build_data(config: Mapping[str, Any]) -> Data:
     """The data set of a resolved config under its protocol."""
     dataset = data.load(**source_options(config), seed=config["seed"])
+    for remark in data.remarks(dataset):
+        # a sequence of fits builds the same data again and again
+        progress.say_once(f"{config['data']['root']} {remark}", f"data: {remark}")
+    if config["data"].get("value_range", "auto") != "auto":
+        progress.say_once(
+            "range",
+            f"data: {config['data']['value_range']:g} becomes 1.0 in files of more than 8 bits, and what lies above it too "
+            "(data.value_range); 255 stays the white of 8 bits",
+        )
     return Data(dataset, data.split(dataset, **config["protocol"], holdout=config["threshold"]["holdout"], seed=config["seed"]))
 
 

@@ -14,7 +14,7 @@ _FREE = ("evaluate", "checkpoint_every", "parallel")
 
 # the location of files does not matter: `fit` compares the hash of the images, a restore that of the weights
 _PLACES = ("data.root", "data.normal", "data.abnormal", "data.masks", "backbone.weights")
-_FREE_KEYS = ("data.workers", "data.feature_cache_bytes", *_PLACES)
+_FREE_KEYS = ("data.workers", "data.feature_cache_bytes", "data.max_pixels", *_PLACES)
 
 
 def fit_keys(config: Mapping[str, Any]) -> dict[str, Any]:

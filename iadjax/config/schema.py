@@ -9,6 +9,8 @@ from typing import Any
 from ml_collections import ConfigDict, FieldReference
 
 from iadjax import detectors, metrics
+from iadjax.data.images import check_channels, check_value_range
+from iadjax.data.opening import MAX_PIXELS
 from iadjax.data.transform import FILTERS, RESIZE_SIDES
 from iadjax.errors import UserError, did_you_mean
 from iadjax.metrics import thresholds
@@ -26,9 +28,13 @@ _AT_LEAST_0 = (
     "evaluate.map_sigma",
     "evaluate.byte_budget",
     "data.feature_cache_bytes",
+    "data.max_pixels",
     "threshold.holdout",
     "protocol.noise_ratio",
 )
+
+READING = {"value_range": "auto", "channels": "auto", "max_pixels": MAX_PIXELS}
+"""Keys under `data` of how an image file is read, with their defaults: of the `Transform` and of `data.load`."""
 
 OLD_KEYS = {
     "data.overlap": "data.tile_overlap",
@@ -57,6 +63,10 @@ def base_config(detector: str = "patchcore", dataset: str = "synthetic") -> Conf
         | {"feature_cache_bytes": 4 * 2**30}
         # sizes: one integer or (height, width)
         | {key: FieldReference(size, field_type=object) for key, size in zip(SIZES, (256, 0, 0), strict=True)}
+        # the value that becomes 1.0 in files of more than 8 bits: a number, or "auto" by their type; the channels that become
+        # red, green and blue: (0, 1, 2), (0,) or "auto"; images with more pixels are refused, 0: none
+        | {key: FieldReference(READING[key], field_type=object) for key in ("value_range", "channels")}
+        | {"max_pixels": READING["max_pixels"]}
     )
     if dataset == "folder":
         config.data.update({"normal": "", "abnormal": "", "masks": "", "test_fraction": 0.2})
@@ -114,6 +124,9 @@ def resolve(config: Mapping[str, Any]) -> dict[str, Any]:
         _check_finite(key, value)
     for key in SIZES:
         plain["data"][key] = _size(f"data.{key}", plain["data"][key])
+    plain["data"]["value_range"] = check_value_range(plain["data"]["value_range"])
+    channels = check_channels(plain["data"]["channels"])
+    plain["data"]["channels"] = channels if channels == "auto" else list(channels)
     if plain["data"]["batch_size"] < 1 or plain["data"]["workers"] < 0 or plain["checkpoint_every"] < 1:
         raise UserError("data.batch_size and checkpoint_every must be at least 1, and data.workers at least 0")
     if not 0 <= plain["data"]["tile_overlap"] < 1:
@@ -169,7 +182,7 @@ def _check_names(section: str, given: dict, known: dict) -> None:
 
 
 def _check_type(key: str, value: Any, default: Any) -> None:
-    if key in [f"data.{name}" for name in (*SIZES, "mask_threshold")]:
+    if key in [f"data.{name}" for name in (*SIZES, "mask_threshold", "value_range", "channels")]:
         return
     kind = type(default)
     fits = {

@@ -5,17 +5,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import tifffile
-from PIL import Image, ImageOps
 
 from iadjax import progress
-from iadjax.data.images import UNREADABLE, opened, read_image, reason
+from iadjax.data.decode import decode
+from iadjax.data.images import read_image
+from iadjax.data.opening import UNREADABLE, opened, orientation_of, picture_in, reason, upright
 from iadjax.errors import UserError
 
-__all__ = ["MaskReader", "read_coded_mask", "read_item", "read_mask", "read_values"]
+__all__ = ["MaskReader", "mask_values", "read_coded_mask", "read_item", "read_mask", "read_values"]
 
-# modes that NumPy gets as they are; the others become RGB
-_PLAIN = frozenset({"1", "L", "LA", "RGB", "RGBA", "F", "I", "I;16", "I;16B", "I;16L", "I;16N"})
 _RULES = {
     "two": "a mask of two values, like {file} (0 and {value:g}), marks where it is not 0",
     "grey": "a mask with grey levels, like {file}, marks where a value is above {threshold:g}, half of its range",
@@ -86,11 +84,21 @@ def _by_its_values(array: np.ndarray, file: Path) -> tuple[np.ndarray, str, floa
     return array > half, "grey", half
 
 
+def mask_values(file: Path) -> int:
+    """The number of different values in a mask file; errors as `MaskReader`."""
+    return len(np.unique(_plane(file)))
+
+
 def _plane(file: Path) -> np.ndarray:
     """The values of a mask file, `[H, W]`: bool, integers or floats."""
-    array = _array(file)
-    while array.ndim > 2 and 1 in array.shape:
-        array = array.squeeze(array.shape.index(1))
+    if Path(str(file)).suffix.lower() == ".npy":
+        array = _array(file)
+        while array.ndim > 2 and 1 in array.shape:
+            array = array.squeeze(array.shape.index(1))
+    else:
+        # its image bounds its size
+        array = decode(file, 0, "mask").values
+        array = array[..., 0] if array.shape[-1] == 1 else array
     array = _without_alpha(array)
     if array.ndim != 2 or array.dtype.kind not in "biuf":
         raise UserError(f"the mask {file} must be one 2-D array, got {array.shape} of {array.dtype}")
@@ -107,21 +115,9 @@ def _without_alpha(array: np.ndarray) -> np.ndarray:
 
 
 def _array(file: Path) -> np.ndarray:
-    suffix = Path(str(file)).suffix.lower()
     try:
-        if suffix == ".npy":
-            return np.load(opened(file), allow_pickle=False)
-        try:
-            with Image.open(opened(file)) as image:
-                if getattr(image, "n_frames", 1) == 1:
-                    image = ImageOps.exif_transpose(image)
-                    return np.asarray(image if image.mode in _PLAIN else image.convert("RGB"))
-        except UNREADABLE:
-            if suffix not in (".tif", ".tiff"):
-                raise
-        # kinds of TIFF that Pillow does not know, and several pages
-        return np.asarray(tifffile.imread(opened(file)))
-    except (*UNREADABLE, tifffile.TiffFileError) as error:
+        return np.load(opened(file), allow_pickle=False)
+    except UNREADABLE as error:
         raise UserError(f"cannot read the mask {file} ({reason(error)}); repair or remove it") from error
 
 
@@ -136,7 +132,7 @@ def read_values(file: Path) -> np.ndarray:
       UserError: the file cannot be read as an image; it is named.
     """
     try:
-        with Image.open(opened(file)) as image:
+        with picture_in(opened(file), file, 0) as image:
             array = np.asarray(image)
     except UNREADABLE as error:
         raise UserError(f"cannot read the mask {file} ({reason(error)}); repair or remove it") from error
@@ -148,27 +144,55 @@ def read_coded_mask(file: Path) -> np.ndarray:
     return (read_values(file) != 0).astype(np.uint8)
 
 
-def read_item(item, read: Callable[[Path], np.ndarray] = read_mask) -> tuple[np.ndarray, np.ndarray]:
+def read_item(
+    item, read: Callable[[Path], np.ndarray] = read_mask, image: Callable[[Path], np.ndarray] = read_image
+) -> tuple[np.ndarray, np.ndarray]:
     """Image and mask of an item with files; no mask file means that nothing is marked, several are united.
+
+    An image is turned as its EXIF orientation says, and so is a mask that has one. A mask without it is turned with its image
+    if it has the size of the stored image and not that of the shown one. If it has both sizes, it is taken as drawn on the
+    shown image. Either is said once.
 
     Args:
       item: the item.
       read: reads a mask file as `[H, W]` uint8 in {0, 1}.
+      image: reads an image file as `[H, W, 3]`.
 
     Returns:
-      Image `[H, W, 3]` as `read_image` gives it, and mask `[H, W]` uint8 in {0, 1}.
+      Image `[H, W, 3]` as `image` gives it, and mask `[H, W]` uint8 in {0, 1}.
 
     Raises:
       UserError: a file cannot be read, or a mask has another size than its image; they are named.
     """
-    image = read_image(item.file)
-    mask = np.zeros(image.shape[:2], np.uint8)
-    for file in item.masks or ((item.mask,) if item.mask else ()):
+    pixels = image(item.file)
+    mask = np.zeros(pixels.shape[:2], np.uint8)
+    files = item.masks or ((item.mask,) if item.mask else ())
+    turn = orientation_of(item.file) if files else 1
+    for file in files:
         part = read(file)
+        if turn > 1 and orientation_of(file) == 1:
+            part = _turned(part, mask.shape, turn, item.file, file)
         if part.shape != mask.shape:
             raise UserError(
                 f"the mask {file} is {part.shape[1]}x{part.shape[0]} but its image {item.file} is "
-                f"{image.shape[1]}x{image.shape[0]}; a mask needs the size of its image"
+                f"{pixels.shape[1]}x{pixels.shape[0]}; a mask needs the size of its image"
             )
         mask |= part
-    return image, mask
+    return pixels, mask
+
+
+def _turned(part: np.ndarray, shown: tuple[int, int], turn: int, image: object, file: object) -> np.ndarray:
+    """A mask without an orientation of its own, for an image whose EXIF orientation is `turn`."""
+    stored = shown[::-1] if turn > 4 else shown
+    if part.shape == stored != shown:
+        progress.say_once(
+            "turned", f"masks: {file} has the size of {image} as stored, so it is turned as the image's EXIF says"
+        )
+        return upright(part, turn)
+    if part.shape == shown == stored:
+        progress.say_once(
+            "not turned",
+            f"masks: {image} is turned by its EXIF orientation; {file} has none, fits both ways, and is taken as drawn on the "
+            "turned image",
+        )
+    return part

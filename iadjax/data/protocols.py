@@ -87,6 +87,8 @@ def split(
         raise UserError(f"threshold.holdout must be in [0, 1), got {holdout}")
     if name == "zero_shot":
         # labels are taken away, so that nothing can learn from them
+        if not dataset.test:
+            raise UserError(f"zero_shot scores the test images, and {dataset.name} has none; add some or take another protocol")
         seen = tuple(item._replace(label=0) for item in dataset.test) if test_batch else ()
         return Split(seen, (), dataset.test)
     if not dataset.train:
@@ -154,6 +156,8 @@ def _noisy(dataset, train, validation, noise_ratio: float, keep_in_test: bool, s
     noise = set()
     for number, category in enumerate(dataset.categories):
         pool = sorted((item for item in dataset.test if item.label and item.category == category), key=lambda item: item.path)
+        if not pool:
+            raise UserError(f"noisy takes anomalous test images, and {category} has none; add some or take another protocol")
         size = sum(item.category == category for item in train)
         count = min(int(noise_ratio * size), int(MOST_NOISE * len(pool)))
         if count == 0:
@@ -171,6 +175,10 @@ def _noisy(dataset, train, validation, noise_ratio: float, keep_in_test: bool, s
 def _supervised(dataset, train, validation, num_anomalies: int, defect: str, seed: int) -> Split:
     # a published supervised split names the labelled anomalies itself
     pool = [item for item in dataset.anomalies or dataset.test if item.label]
+    if not pool:
+        raise UserError(
+            f"supervised learns from anomalous images, and {dataset.name} has none; add some or take another protocol"
+        )
     anomalies = [item for item in pool if not defect or item.defect == defect]
     if not anomalies:
         kinds = sorted({item.defect for item in pool})

@@ -1,12 +1,14 @@
 """Images, masks and maps are resized and cropped here and nowhere else."""
 
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 from scipy import ndimage
 
-from iadjax.data.images import to_float
+from iadjax.data.images import read_image, to_float
+from iadjax.data.opening import MAX_PIXELS
 from iadjax.errors import UserError
 
 __all__ = ["FILTERS", "RESIZE_SIDES", "Geometry", "Transform", "geometry", "resize_map"]
@@ -99,6 +101,7 @@ class Transform(NamedTuple):
         repeated there.
       map_sigma: of the Gaussian that smooths a map after it is brought back, in pixels of the original; 0 = off. Some authors
         smooth there instead of at the input's resolution.
+      value_range, channels, max_pixels: how `read` reads a file, see `read_image`.
     """
 
     resize: int | tuple[int, int] = 256
@@ -109,6 +112,13 @@ class Transform(NamedTuple):
     interpolation: str = "bilinear"
     multiple: int = 0
     map_sigma: float = 0.0
+    value_range: float | str = "auto"
+    channels: tuple[int, ...] | str = "auto"
+    max_pixels: int = MAX_PIXELS
+
+    def read(self, file: Path) -> np.ndarray:
+        """An image file as `[H, W, 3]` uint8, or float32 in [0, 1], by the value range and channels of the run."""
+        return read_image(file, self.value_range, self.channels, self.max_pixels)
 
     def geometry(self, height: int, width: int) -> Geometry:
         """Sizes for an original of `height` x `width`."""
@@ -123,13 +133,19 @@ class Transform(NamedTuple):
         geo = self.geometry(*image.shape[:2])
         if geo.resized != image.shape[:2]:
             size, method = geo.resized[::-1], FILTERS[self.interpolation]
-            if image.dtype == np.uint8:
+            # the channels of a grey image share their memory
+            grey = image.strides[-1] == 0
+            if image.dtype == np.uint8 and not grey:
                 image = np.asarray(Image.fromarray(image).resize(size, method))
             else:
-                planes = [Image.fromarray(image[..., c]).resize(size, method) for c in range(3)]
-                # a bicubic filter overshoots
-                image = np.clip(np.stack([np.asarray(plane) for plane in planes], axis=-1), 0, 1)
-        return _crop(image, geo)
+                # one after the other: a copy of a channel, not of the image
+                planes = [np.asarray(Image.fromarray(image[..., c]).resize(size, method)) for c in range(1 if grey else 3)]
+                image = np.stack(planes * (3 // len(planes)), axis=-1)
+                if image.dtype != np.uint8:
+                    # a bicubic filter overshoots
+                    image = np.clip(image, 0, 1)
+        image = _crop(image, geo)
+        return np.ascontiguousarray(image) if image.strides[-1] == 0 else image
 
     def mask(self, mask: np.ndarray) -> np.ndarray:
         """`[H, W]` uint8 to the network's input size; nearest neighbour."""

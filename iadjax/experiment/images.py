@@ -20,6 +20,7 @@ def score_images(
     batch_size: int,
     score: Callable,
     extra: Mapping[str, Sequence[np.ndarray]] | None = None,
+    read: Callable[[Path], np.ndarray] = data.read_image,
 ) -> Prediction:
     """Scores and maps of images as they are, in batches of one size.
 
@@ -29,13 +30,14 @@ def score_images(
       batch_size: images in a batch; the last one is filled with zeros.
       score: `(image [B, H, W, 3], extra {name: [B, ...]}) -> Prediction`.
       extra: further inputs by name, one array for each image.
+      read: reads a file, `Transform.read` of the run.
 
     Raises:
       UserError: no images, or images of different sizes after the transform.
     """
     parts, shape = [], None
     for start in range(0, len(images), batch_size):
-        rows = [transform(as_pixels(image)) for image in images[start : start + batch_size]]
+        rows = [transform(as_pixels(image, read)) for image in images[start : start + batch_size]]
         shape = shape or rows[0].shape
         if any(row.shape != shape for row in rows):
             raise UserError("the images differ in size after data.resize and data.crop; predict them one at a time")
@@ -58,14 +60,14 @@ def _filled(rows: Sequence[np.ndarray], batch_size: int) -> np.ndarray:
     return np.stack([*rows, *[np.zeros_like(rows[0])] * (batch_size - len(rows))])
 
 
-def as_pixels(image: np.ndarray | str | Path) -> np.ndarray:
-    """An image file or array as `[H, W, 3]` uint8, or float32 in [0, 1].
+def as_pixels(image: np.ndarray | str | Path, read: Callable[[Path], np.ndarray] = data.read_image) -> np.ndarray:
+    """An image file, by `read`, or array as `[H, W, 3]` uint8, or float32 in [0, 1].
 
     Raises:
       UserError: an array of another shape or type.
     """
     if isinstance(image, str | Path):
-        return data.read_image(Path(image))
+        return read(Path(image))
     image = np.asarray(image)
     if image.ndim == 2:
         image = np.repeat(image[..., None], 3, axis=-1)

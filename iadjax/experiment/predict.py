@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from iadjax import data, files, progress, report
+from iadjax import files, progress, report
 from iadjax.data.images import SUFFIXES
 from iadjax.errors import UserError
 from iadjax.experiment.evaluate import write_scores
@@ -46,7 +46,7 @@ def predict_files(run: Run | Exported, source: str | Path, output: str | Path) -
     low, high = report.color_range(maps) if maps else (0.0, 1.0)
     # without maps there are no overlays
     for row, path, anomaly_map in zip(rows, found, maps, strict=False):
-        picture = report.overlay(data.read_image(path), run.transform, anomaly_map, low, high)
+        picture = report.overlay(run.transform.read(path), run.transform, anomaly_map, low, high)
         with files.replacing(output / "overlays" / f"{row[0]}.png") as temporary:
             picture.save(temporary, format="PNG")
     write_scores(output / "scores.csv", rows, ["path", "score"] + ["anomalous"] * (run.threshold is not None))

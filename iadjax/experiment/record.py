@@ -116,6 +116,7 @@ def begin(workdir: Path, config: dict, model: "configs.Model", built: "configs.D
             "seed": config["seed"],
             "protocol": config["protocol"],
             "images": {"train": len(split.train), "validation": len(split.validation), "test": len(split.test)},
+            "files_left_out": len(built.dataset.left_out),
             "validation_paths": [item.path for item in split.validation],
             "drawn_paths": _drawn(config, built),
             "versions": versions(),

@@ -97,12 +97,12 @@ class Run:
         if self.transform.tile is not None:
             others = [{name: values[i] for name, values in further.items()} for i in range(len(images))]
             whole = [
-                self.score_image(self.transform.resample(as_pixels(image)), each)
+                self.score_image(self.transform.resample(as_pixels(image, self.transform.read)), each)
                 for image, each in zip(images, others, strict=True)
             ]
             return jax.tree.map(lambda *each: np.stack(each), *whole)
         batch_size = min(self.config["data"]["batch_size"], max(1, len(images)))
-        return score_images(images, self.transform.resample, batch_size, self.predict_batch, further)
+        return score_images(images, self.transform.resample, batch_size, self.predict_batch, further, self.transform.read)
 
     def resample(self, name: str, value: np.ndarray) -> np.ndarray:
         """One of `Detector.inputs` of an image, at the network's input size."""

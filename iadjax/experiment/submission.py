@@ -46,7 +46,9 @@ def write_submission(
         threshold = _read(workdir / "threshold.json", "value")
     if not np.isfinite(threshold):
         raise UserError(f"the threshold must be a finite number, got {threshold}")
-    dataset = data.load(NAME, root=config["root"] if data_root is None else data_root, category=config["category"])
+    reading = {key: config[key] for key in ("value_range", "channels", "max_pixels") if key in config}
+    root = config["root"] if data_root is None else data_root
+    dataset = data.load(NAME, root=root, category=config["category"], **reading)
     # nothing is written if a map is missing
     missing = [item.path for item in dataset.test if not _map_file(workdir, item).is_file()]
     if missing:

@@ -41,7 +41,7 @@ class Exported:
 
     def predict(self, images: Sequence[np.ndarray | str | Path] | np.ndarray) -> Prediction:
         """Scores and maps of images as they are, see `Run.predict`."""
-        return score_images(images, self.transform.image, self.batch_size, self.predict_batch)
+        return score_images(images, self.transform.image, self.batch_size, self.predict_batch, read=self.transform.read)
 
 
 def load_exported(path: str | Path) -> Exported:

@@ -20,7 +20,9 @@ from iadjax.export.formats import FORMATS, LARGEST, PLATFORMS, program_of, requi
 
 __all__ = ["TOLERANCE", "export"]
 
-_TRANSFORM = ("resize", "crop", "side", "interpolation", "multiple", "map_sigma")
+_TRANSFORM = (
+    "resize", "crop", "side", "interpolation", "multiple", "map_sigma", "value_range", "channels", "max_pixels",
+)  # fmt: skip
 
 
 TOLERANCE = 1e-4

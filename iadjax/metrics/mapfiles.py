@@ -7,6 +7,7 @@ import tifffile
 from PIL import Image, UnidentifiedImageError
 
 from iadjax.data.images import SUFFIXES
+from iadjax.data.listing import images_below
 from iadjax.errors import UserError
 
 __all__ = ["Folder", "read_map"]
@@ -29,9 +30,7 @@ class Folder:
             raise UserError(f"there is no folder of {kind}s {self.root}")
         self.files: dict[tuple[str, ...], Path] = {}
         self._by_name: dict[str, list[tuple[str, ...]]] = {}
-        for file in sorted(self.root.rglob("*")):
-            if file.suffix.lower() not in _SUFFIXES[kind] or not file.is_file():
-                continue
+        for file in images_below(self.root, _SUFFIXES[kind]):
             key = _key(file.relative_to(self.root).as_posix())
             if key in self.files:
                 raise UserError(f"{self.files[key]} and {file} are {kind}s of one image; keep one of them")

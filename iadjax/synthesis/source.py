@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from iadjax.data.images import SUFFIXES, read_image
+from iadjax.data.images import read_image
+from iadjax.data.listing import images_below
 from iadjax.errors import UserError
 from iadjax.synthesis.perlin import perlin_noise
 
@@ -42,7 +43,7 @@ def image_source(folder: str = "") -> Source:
 @functools.lru_cache(maxsize=8)
 def _images(folder: str) -> tuple[Path, ...]:
     root = Path(folder).expanduser()
-    found = sorted(path for path in root.rglob("*") if path.suffix.lower() in SUFFIXES) if root.is_dir() else []
+    found = images_below(root)
     if not found:
         raise UserError(f"there are no images in {folder!r}; give a folder of images, or leave it empty for drawn textures")
     return tuple(found)

@@ -56,6 +56,7 @@ KINDS = {
     "float array": ("npy", SHAPE[..., None].astype(np.float64), TWO),
     "float TIFF": ("tiff", SHAPE.astype(np.float64), TWO),
     "palette": ("png", palette(), TWO),
+    "RGB, 16 bits": ("tiff", np.stack([np.uint16(1) * SHAPE] * 3, -1), TWO),
     "RGB": ("png", np.stack([np.uint8(200) * SHAPE, 0 * SHAPE, 0 * SHAPE], -1).astype(np.uint8), TWO),
     "RGBA": ("png", np.stack([*[np.uint8(255) * SHAPE] * 3, np.full(SHAPE.shape, 255, np.uint8)], -1), ""),
     "grey levels": ("png", grey(np.uint8, 255), GREY),

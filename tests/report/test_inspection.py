@@ -108,3 +108,68 @@ def test_a_bad_submission_is_refused_in_one_sentence(private_run, tmp_path):
     (private_run / "config.json").write_text(json.dumps({"data": {"name": "mtd"}}))
     with pytest.raises(UserError, match="is a run on mtd; fit one with --config.data.name=mvtec_ad_2_private"):
         write_submission(private_run, tmp_path / "out")
+
+
+def write(file, values):
+    file.parent.mkdir(parents=True, exist_ok=True)
+    tifffile.imwrite(file, values, photometric="minisblack" if values.ndim == 2 else "rgb")
+
+
+@pytest.mark.parametrize("layout", ["mvtec", "categories", "plain"])
+def test_a_folder_of_real_life_in_every_layout(tree, tmp_path, layout):
+    rng = np.random.default_rng(0)
+    for part in ("train/good", "test/good", "test/dent"):
+        for file in (tree / part).iterdir():
+            file.unlink()
+            write(file.with_suffix(".tif"), rng.integers(0, 3900, (40, 40)).astype(np.uint16))
+    mask = tree / "ground_truth/dent/000_mask.png"
+    Image.fromarray(np.asarray(Image.open(mask)) // 2 + np.uint8(rng.integers(0, 2, (40, 40)))).save(mask)
+    (tree / "test/dent/x.heic").write_bytes(b"x")
+    (tree / "test/dent/.ipynb_checkpoints").mkdir()
+    (tree / "ground_truth/dent/Thumbs.db").write_bytes(b"x")
+    options = {"root": str(tree)}
+    if layout == "categories":
+        options = {"root": str(tree.parent), "category": "all"}
+    if layout == "plain":
+        options |= {"normal": "train/good", "abnormal": "test/dent", "masks": "ground_truth/dent", "test_fraction": 0.0}
+    found = inspect(data.load("folder", **options, mask_threshold=100), tmp_path / "out", [options["root"]])
+    prefix = {"mvtec": "test/dent/", "categories": "test/dent/", "plain": ""}[layout]
+    assert found["left_out"] == [[f"{prefix}x.heic", "suffix .heic"]]
+    assert [path.rpartition("/")[2] for path in found["ignored"]] == ["Thumbs.db", ".ipynb_checkpoints"]
+    assert found["problems"] == [] and [path.rpartition("/")[2] for path in found["grey_masks"]] == ["000.tif"]
+    (category,) = found["values"]
+    assert found["values"][category] == {"uint16 x 1": 8 if layout == "plain" else 10}
+    largest = max(int(tifffile.imread(file).max()) for file in (tree / "train/good").iterdir())
+    assert found["largest"] == {"uint16 x 1": largest}
+    assert found["proposals"] == [
+        f"set data.value_range=4095: the largest value in 6 training images of uint16 x 1 is {largest}, and 65535 is white by "
+        "its type"
+    ]
+    text = summary(found)
+    for line in ("set data.value_range=4095", "values: uint16 x 1", "1 images whose mask has more", "x.heic: suffix .heic"):
+        assert line in text
+    assert ("anomalous images alone" in text) == (layout == "plain")
+    # the advice works, and is not repeated
+    again = inspect(data.load("folder", **options, value_range=4095), tmp_path / "again", value_range=4095)
+    assert again["proposals"] == []
+
+
+def test_ranges_and_nan_of_float_images(tree, tmp_path):
+    for i, file in enumerate(sorted((tree / "train/good").iterdir())):
+        file.unlink()
+        write(file.with_suffix(".tif"), np.full((40, 40, 3), np.nan if i == 0 else 200 + i, np.float32))
+    found = inspect(data.load("folder", root=str(tree)), tmp_path / "out")
+    assert len(found["problems"]) == 6 and "holds NaN or infinite values" in found["problems"][0]
+    assert all("--config.data.value_range=255" in each for each in found["problems"][1:])
+    assert found["largest"] == {"float32 x 3": 205.0}
+    assert [each.partition(":")[0] for each in found["proposals"]] == ["set data.value_range=255"]
+    found = inspect(data.load("folder", root=str(tree), value_range=255), tmp_path / "again", value_range=255)
+    assert len(found["problems"]) == 1 and found["values"]["bolt"] == {"float32 x 3": 6, "uint8 x 3": 4}
+
+
+def test_no_proposal_where_the_range_is_used(tree, tmp_path):
+    for i, file in enumerate(sorted((tree / "train/good").iterdir())):
+        file.unlink()
+        values = np.full((40, 40), 40000, np.uint16) if i % 2 else np.full((40, 40), 0.3, np.float32)
+        write(file.with_suffix(".tif"), values)
+    assert inspect(data.load("folder", root=str(tree)), tmp_path / "out")["proposals"] == []

@@ -8,6 +8,7 @@ import numpy as np
 
 from iadjax.data.dataset import Dataset, Item
 from iadjax.data.images import SUFFIXES
+from iadjax.data.listing import NORMAL, children, files_below, images_below, is_normal, left_out
 from iadjax.data.masks import MaskReader, read_item
 from iadjax.errors import UserError, did_you_mean
 
@@ -27,7 +28,9 @@ def folder(
     """A user's own images.
 
     Either `root` holds the MVTec AD layout (`train/good`, `test/<type>`, `ground_truth/<type>`), itself or in one folder
-    per category; or `normal`, `abnormal` and `masks` name plain directories (relative to `root` if it is given).
+    per category; or `normal`, `abnormal` and `masks` name plain directories (relative to `root` if it is given). Folders
+    below are read too, and a mask lies in the same one as its image. `iadjax.data.listing` says what is ignored and which
+    names of folders are normal.
 
     Args:
       root, category, normal, abnormal, masks: see above.
@@ -45,9 +48,8 @@ def folder(
 def _indexed(root: str, category: str, normal: str, abnormal: str, masks: str, test_fraction: float, seed: int) -> Dataset:
     if normal:
         base = Path(root).expanduser() if root else Path()
-        return plain_directories(
-            base / normal, base / abnormal if abnormal else None, base / masks if masks else None, test_fraction, seed
-        )
+        folders = [base / Path(each).expanduser() if each else None for each in (normal, abnormal, masks)]
+        return plain_directories(*folders, test_fraction, seed)
     if not root:
         raise UserError("the folder data set needs --config.data.root=DIR (MVTec AD layout) or --config.data.normal=DIR")
     base = Path(root).expanduser()
@@ -55,10 +57,16 @@ def _indexed(root: str, category: str, normal: str, abnormal: str, masks: str, t
         raise UserError(f"there is no folder {base}; give an existing one with --config.data.root=DIR")
     if (base / "train").is_dir() and category in ("", "all"):
         return mvtec_layout("folder", {base.resolve().name: base})
-    found = sorted(child.name for child in base.iterdir() if (child / "train" / "good").is_dir())
+    folders = [child for child in children(base) if child.is_dir()]
+    found = [child.name for child in folders if _normal_folders(child / "train")]
     if not found:
-        raise UserError(f"{base} holds no images in the MVTec AD layout: there is no train/good in it or in its folders")
-    return mvtec_layout("folder", {name: base / name for name in select_categories(category, found)})
+        here = sum(path.suffix.lower() in SUFFIXES for path in children(base))
+        hint = f"; for its own {here} images, if they are normal, set --config.data.normal=." if here else ""
+        raise UserError(f"{base} holds no images in the MVTec AD layout: there is no train/good in it or in its folders{hint}")
+    names = select_categories(category, found)
+    made = mvtec_layout("folder", {name: base / name for name in names})
+    others = [child.name for child in folders if child.name not in found] if category in ("", "all") else []
+    return made._replace(left_out=(*made.left_out, *((name, "folder without train/good") for name in others)))
 
 
 def select_categories(category: str, known: Sequence[str]) -> tuple[str, ...]:
@@ -74,60 +82,96 @@ def select_categories(category: str, known: Sequence[str]) -> tuple[str, ...]:
     return names
 
 
+def _normal_folders(directory: Path) -> list[Path]:
+    return [path for path in children(directory) if path.is_dir() and is_normal(path.name)]
+
+
 def mvtec_layout(name: str, roots: dict[str, Path], several: bool | None = None) -> Dataset:
     """Categories in the layout of MVTec AD; `roots` maps each category to its folder.
 
     `several`: whether the paths of the items begin with the category; by default where there are several.
     """
-    train, test = [], []
+    train, test, rest = [], [], []
     several = len(roots) > 1 if several is None else several
     for category, root in roots.items():
         prefix = f"{category}/" if several else ""
-        good = images_in(root / "train" / "good", root)
+        good = [item for each in _normal_folders(root / "train") for item in _items(root, each, category, prefix, "good", {})]
         if not good:
-            raise UserError(f"there are no good images to fit on: {root / 'train' / 'good'} is missing or holds no images")
-        train += [Item(f"{prefix}train/good/{file.name}", category, 0, "good", file) for file in good]
-        test += _test_items(root, category, prefix)
-    has_masks = any(item.mask for item in test)
-    return Dataset(name, tuple(roots), tuple(train), tuple(test), read_item, has_masks)
-
-
-def _test_items(root: Path, category: str, prefix: str) -> list[Item]:
-    items = []
-    truth = root / "ground_truth"
-    defects = sorted(path.name for path in (root / "test").glob("*") if path.is_dir())
-    for defect in defects:
-        files = images_in(root / "test" / defect, root)
-        masks = {} if defect == "good" else masks_in(truth / defect, files)
-        missing = [file for file in files if file.stem not in masks]
-        if defect != "good" and masks and missing:
             raise UserError(
-                f"the image {missing[0]} has no mask in {truth / defect}; add {missing[0].stem}_mask.png or remove the folder"
+                f"there are no good images to fit on: {root / 'train' / 'good'} is missing or holds no images (it may also be "
+                f"called {', '.join(sorted(NORMAL - {'good'}))})"
             )
-        label = int(defect != "good")
-        items += [
-            Item(f"{prefix}test/{defect}/{file.name}", category, label, defect, file, masks.get(file.stem)) for file in files
-        ]
-    for path in sorted(truth.glob("*")) if truth.is_dir() else []:
-        if path.is_dir() and path.name not in defects:
+        train += good
+        tested, masks = _test_items(root, category, prefix)
+        test += tested
+        used = [item.file for item in good + tested] + masks
+        rest += [(f"{prefix}{path}", why) for path, why in left_out(root, used, _REASONS)]
+    has_masks = any(item.mask for item in test)
+    return Dataset(name, tuple(roots), tuple(train), tuple(test), read_item, has_masks, left_out=tuple(rest))
+
+
+_REASONS = {
+    "": "outside train, test and ground_truth",
+    "train": "in train, but in no folder of a normal name",
+    "test": "directly under test",
+    "ground_truth": "directly under ground_truth",
+}
+
+
+def _items(root: Path, folder: Path, category: str, prefix: str, defect: str, masks: dict[str, Path]) -> list[Item]:
+    return [
+        Item(f"{prefix}{file.relative_to(root).as_posix()}", category, int(defect != "good"), defect, file,
+             masks.get(_stem(file, folder)))
+        for file in images_in(folder)
+    ]  # fmt: skip
+
+
+def _test_items(root: Path, category: str, prefix: str) -> tuple[list[Item], list[Path]]:
+    """The items of the test part, and all mask files."""
+    items, used, truth = [], [], root / "ground_truth"
+    defects = [path for path in children(root / "test") if path.is_dir()]
+    for folder in defects:
+        if is_normal(folder.name):
+            items += _items(root, folder, category, prefix, "good", {})
+            continue
+        files = images_in(folder)
+        masks = masks_in(truth / folder.name, files, folder)
+        missing = [file for file in files if _stem(file, folder) not in masks]
+        if masks and missing:
+            raise UserError(
+                f"the image {missing[0]} has no mask in {truth / folder.name}; add "
+                f"{_stem(missing[0], folder)}_mask.png or remove the folder"
+            )
+        items += _items(root, folder, category, prefix, folder.name, masks)
+        used += masks.values()
+    for path in children(truth):
+        if path.is_dir() and is_normal(path.name):
+            # masks of normal images mark nothing
+            used += files_below(path)
+        elif path.is_dir() and path.name not in [folder.name for folder in defects]:
             raise UserError(f"{path} holds masks, but there is no folder {root / 'test' / path.name} with their images")
-    return items
+    return items, used
 
 
 def plain_directories(normal: Path, abnormal: Path | None, masks: Path | None, test_fraction: float, seed: int) -> Dataset:
     """`test_fraction` of the normal images, drawn with `seed`, and all abnormal ones are for test."""
-    files = images_in(normal, normal)
+    if (normal / "train").is_dir() and (normal / "test").is_dir():
+        raise UserError(f"{normal} holds train and test, not normal images alone; give it with --config.data.root instead")
+    folders = [folder for folder in (normal, abnormal, masks) if folder]
+    files = _own_images(normal, folders)
     if not files:
         raise UserError(f"there are no good images to fit on: {normal} is missing or holds no images")
     if not 0 <= test_fraction < 1:
         raise UserError(f"data.test_fraction must be in [0, 1), got {test_fraction}")
-    bad = images_in(abnormal, abnormal) if abnormal else []
+    bad = _own_images(abnormal, folders) if abnormal else []
     if abnormal and not bad:
         raise UserError(f"{abnormal} is missing or holds no images; correct data.abnormal")
-    found = masks_in(masks, bad) if masks else {}
-    missing = [file for file in bad if masks and file.stem not in found]
+    found = masks_in(masks, bad, abnormal) if masks else {}
+    missing = [file for file in bad if masks and _stem(file, abnormal) not in found]
     if missing:
         raise UserError(f"the image {missing[0]} has no mask in {masks}")
+    if len({*files, *bad, *found.values()}) < len(files) + len(bad) + len(found):
+        raise UserError("data.normal, data.abnormal and data.masks share images; give three different folders")
     chosen = np.random.default_rng(seed).permutation(len(files))[: round(test_fraction * len(files))]
     category = normal.resolve().name
     items = [Item(f"normal/{file.relative_to(normal).as_posix()}", category, 0, "good", file) for file in files]
@@ -135,33 +179,50 @@ def plain_directories(normal: Path, abnormal: Path | None, masks: Path | None, t
     train = tuple(item for i, item in enumerate(items) if i not in held)
     test = [item for i, item in enumerate(items) if i in held]
     test += [
-        Item(f"abnormal/{file.relative_to(abnormal).as_posix()}", category, 1, "abnormal", file, found.get(file.stem))
+        Item(f"abnormal/{_relative(file, abnormal)}", category, 1, "abnormal", file, found.get(_stem(file, abnormal)))
         for file in bad
     ]
-    return Dataset("folder", (category,), train, tuple(test), read_item, bool(found))
+    used = [*files, *bad, *found.values()]
+    rest = dict.fromkeys((path, why) for folder in folders for path, why in left_out(folder, used, {}))
+    return Dataset("folder", (category,), train, tuple(test), read_item, bool(found), left_out=tuple(rest))
 
 
-def images_in(directory: Path, root: Path) -> list[Path]:
-    """Image files directly in a directory, by name; two with the same stem are an error."""
-    if not directory.is_dir():
-        return []
-    files = sorted(path for path in directory.iterdir() if path.suffix.lower() in SUFFIXES and not path.name.startswith("."))
+def _own_images(directory: Path, folders: Sequence[Path]) -> list[Path]:
+    """The images of a directory, without those of another of the folders that lies in it."""
+    others = [folder for folder in folders if folder != directory and folder.is_relative_to(directory)]
+    return [file for file in images_in(directory) if not any(file.is_relative_to(other) for other in others)]
+
+
+def _relative(file: Path, directory: Path) -> str:
+    return file.relative_to(directory).as_posix()
+
+
+def _stem(file: Path, directory: Path) -> str:
+    """The path from the directory without its suffix: "000", or "left/000" in a folder below."""
+    return _relative(file, directory).removesuffix(file.suffix)
+
+
+def images_in(directory: Path, suffixes: frozenset[str] = SUFFIXES) -> list[Path]:
+    """Image files in a directory and in its folders, by path; two that differ in their suffix alone are an error."""
+    files = images_below(directory, suffixes)
     stems = {}
     for file in files:
-        if file.stem in stems:
+        stem = _stem(file, directory)
+        if stem in stems:
             raise UserError(
-                f"{stems[file.stem]} and {file} differ in their suffix alone, so a mask cannot tell them apart; rename one"
+                f"{stems[stem]} and {file} differ in their suffix alone, so a mask cannot tell them apart; rename one"
             )
-        stems[file.stem] = file
+        stems[stem] = file
     return files
 
 
-def masks_in(directory: Path, files: Sequence[Path]) -> dict[str, Path]:
-    """Mask files by the stem of their image: `<stem>_mask.*` or `<stem>.*`; a mask with no image is an error."""
-    stems = {file.stem for file in files}
+def masks_in(directory: Path, files: Sequence[Path], images: Path) -> dict[str, Path]:
+    """Mask files by the stem of their image in `images`: `<stem>_mask.*` or `<stem>.*`; a mask with no image is an error."""
+    stems = {_stem(file, images) for file in files}
     found = {}
-    for mask in images_in(directory, directory):
-        stem = mask.stem if mask.stem in stems else mask.stem.removesuffix("_mask")
+    for mask in images_in(directory, SUFFIXES | {".npy"}):
+        own = _stem(mask, directory)
+        stem = own if own in stems else own.removesuffix("_mask")
         if stem not in stems:
             raise UserError(
                 f"the mask {mask} belongs to no image: there is no {stem}.* beside the others; remove the mask or add the image"

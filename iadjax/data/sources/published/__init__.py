@@ -6,7 +6,7 @@ A module holds:
   CATEGORIES      the published names
   COUNTS          {data set: {category: {part: images}}}; the parts are those of `common.PARTS`, unpublished ones are left out
   index           `(name, root, category) -> Dataset`
-  read            `item -> (image, mask)`, the `Dataset.read` of every index
+  read            `item -> (image, mask)`, the `Dataset.read` of every index; its keyword `image` reads an image file
   points          `item -> xyz`, of RGB-D sets alone
   SIDE_FILES      further files that belong to a category, relative to the root, like "{category}/defects_config.json"
 """

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from iadjax.data.dataset import Dataset, Item
 from iadjax.data.images import SUFFIXES
+from iadjax.data.listing import children
 from iadjax.data.sources.folder import select_categories
 from iadjax.errors import UserError
 
@@ -61,11 +62,11 @@ def chosen(name: str, base: Path, category: str, known: Sequence[str], folder: C
 
 
 def files_in(directory: Path, suffixes: Iterable[str] = SUFFIXES) -> list[Path]:
-    """Files directly in an existing directory with one of the suffixes (in lower case), by name; hidden files are left out."""
+    """Files directly in an existing directory with one of the suffixes (in lower case), by name; see `listing`."""
     if not directory.is_dir():
         raise UserError(f"there is no folder {directory}; complete the data set, or correct --config.data.root")
     keep = frozenset(suffixes)
-    return sorted(path for path in directory.iterdir() if path.suffix.lower() in keep and not path.name.startswith("."))
+    return [path for path in children(directory) if path.suffix.lower() in keep]
 
 
 def one_file(directory: Path, stem: str, image: Path) -> Path:

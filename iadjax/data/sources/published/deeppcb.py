@@ -12,6 +12,7 @@ Address: https://github.com/tangsanli5201/DeepPCB
 Unchecked: nothing; layout, counts and boxes were compared with the published files.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -30,11 +31,11 @@ CATEGORIES = ("pcb",)
 COUNTS = {"deeppcb": table(("train", "anomalies", "test_good", "test_anomalous"), {"pcb": (1000, 1000, 500, 500)})}
 
 
-def read(item: Item) -> tuple[np.ndarray, np.ndarray]:
+def read(item: Item, image: Callable[[Path], np.ndarray] = read_image) -> tuple[np.ndarray, np.ndarray]:
     """Image, and the mask that its boxes make."""
-    image = read_image(item.file)
+    pixels = image(item.file)
     boxes = _boxes(item.mask) if item.mask else []
-    return image, draw_boxes([(x1, y1, x2 + 1, y2 + 1) for x1, y1, x2, y2, _ in boxes], image.shape[:2], item.mask)
+    return pixels, draw_boxes([(x1, y1, x2 + 1, y2 + 1) for x1, y1, x2, y2, _ in boxes], pixels.shape[:2], item.mask)
 
 
 def index(name: str, root: str | Path, category: str) -> Dataset:

@@ -17,7 +17,7 @@ from pathlib import Path
 from iadjax.data.dataset import Dataset, Item
 from iadjax.data.masks import read_item
 from iadjax.data.sources.folder import select_categories
-from iadjax.data.sources.published.common import root_of, table
+from iadjax.data.sources.published.common import files_in, root_of, table
 from iadjax.errors import UserError
 
 __all__ = ["CATEGORIES", "COUNTS", "index", "read"]
@@ -48,7 +48,7 @@ def index(name: str, root: str | Path, category: str) -> Dataset:
 
 def _items(base: Path, kind: str) -> list[Item]:
     directory = base / f"MT_{kind}" / "Imgs"
-    files = sorted(directory.glob("*.jpg"))
+    files = files_in(directory, (".jpg",)) if directory.is_dir() else []
     if not files:
         raise UserError(f"{directory} is missing or holds no .jpg; give the folder of MTD with --config.data.root=DIR")
     label = int(kind != "Free")

@@ -21,6 +21,7 @@ import numpy as np
 import tifffile
 
 from iadjax.data.dataset import Dataset, Item
+from iadjax.data.listing import children
 from iadjax.data.masks import read_coded_mask, read_item
 from iadjax.data.sources.published.common import chosen, files_in, readable, root_of, table
 from iadjax.errors import UserError
@@ -73,7 +74,7 @@ def index(name: str, root: str | Path, category: str) -> Dataset:
     for each in categories:
         train += _items(base, base / each / "train/good", each, "good")
         validation += _items(base, base / each / "validation/good", each, "good")
-        for kind in sorted(path.name for path in (base / each / "test").glob("*") if path.is_dir()):
+        for kind in [path.name for path in children(base / each / "test") if path.is_dir()]:
             test += _items(base, base / each / "test" / kind, each, kind)
     return Dataset(name, categories, tuple(train), tuple(test), read, True, tuple(validation), points=points)
 

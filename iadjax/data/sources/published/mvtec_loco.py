@@ -18,7 +18,7 @@ from pathlib import Path
 from iadjax.data.dataset import Dataset, Item
 from iadjax.data.defects import Defect, loco_defects, read_defects_config
 from iadjax.data.masks import read_coded_mask, read_item, read_values
-from iadjax.data.sources.published.common import chosen, items_in, root_of, table
+from iadjax.data.sources.published.common import chosen, files_in, items_in, root_of, table
 from iadjax.errors import UserError
 
 __all__ = ["CATEGORIES", "COUNTS", "SIDE_FILES", "defects", "index", "read"]
@@ -60,7 +60,7 @@ def index(name: str, root: str | Path, category: str) -> Dataset:
 
 
 def _masks(directory: Path, image: Path) -> tuple[Path, ...]:
-    masks = tuple(sorted(directory.glob("*.png")))
+    masks = tuple(files_in(directory, (".png",))) if directory.is_dir() else ()
     if not masks:
         raise UserError(f"the image {image} has no masks: {directory} is missing or holds no .png; complete the data set")
     return masks

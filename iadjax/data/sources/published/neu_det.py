@@ -14,6 +14,7 @@ Unchecked: a copy that was compared splits off 30 images into other folders; the
 """
 
 import xml.etree.ElementTree as ET
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -32,10 +33,10 @@ CATEGORIES = ("hot_rolled_steel",)
 COUNTS = {"neu_det": table(("train", "test_good", "test_anomalous"), {"hot_rolled_steel": (0, 0, 1800)})}
 
 
-def read(item: Item) -> tuple[np.ndarray, np.ndarray]:
+def read(item: Item, image: Callable[[Path], np.ndarray] = read_image) -> tuple[np.ndarray, np.ndarray]:
     """Image, and the mask that its boxes make."""
-    image = read_image(item.file)
-    return image, draw_boxes(_boxes(item.mask), image.shape[:2], item.mask)
+    pixels = image(item.file)
+    return pixels, draw_boxes(_boxes(item.mask), pixels.shape[:2], item.mask)
 
 
 def index(name: str, root: str | Path, category: str) -> Dataset:
