@@ -13,6 +13,7 @@ import optax
 from iadjax import losses, ops
 from iadjax.detector import Detector, Prediction
 from iadjax.detectors.families.gradient import gradient
+from iadjax.detectors.families.options import check_odd, check_options
 from iadjax.detectors.families.schedules import step_decay
 from iadjax.errors import UserError
 from iadjax.nn.unet import DiscriminativeDecoder, Encoder, ReconstructiveDecoder
@@ -77,11 +78,10 @@ def draem(
     Raises:
       UserError: an option out of its range; in fitting: no image in `textures`.
     """
-    if min(width, segment_width, epochs) < 1 or pool_size < 1 or pool_size % 2 == 0 or not 0 <= max_beta <= 1:
-        raise UserError(
-            "detector: width, segment_width and epochs must be positive, pool_size odd and max_beta in [0, 1]; got "
-            f"{width}, {segment_width}, {epochs}, {pool_size} and {max_beta}"
-        )
+    check_options("[1, inf)", width=width, segment_width=segment_width, epochs=epochs)
+    check_options("(0, inf)", learning_rate=learning_rate)
+    check_options("[0, 1]", anomaly_prob=anomaly_prob, rotate_prob=rotate_prob, max_beta=max_beta)
+    check_odd(pool_size=pool_size)
     source, network = image_source(textures), Draem(width, segment_width)
 
     def augment(rng, image, draw):

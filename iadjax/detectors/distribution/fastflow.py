@@ -14,8 +14,8 @@ from iadjax import losses, ops
 from iadjax.backbones import Backbone, check_layers
 from iadjax.detector import Detector, Prediction
 from iadjax.detectors.families.gradient import gradient
+from iadjax.detectors.families.options import check_options
 from iadjax.detectors.families.schedules import adam_with_l2, check_schedule, rate_schedule
-from iadjax.errors import UserError
 from iadjax.nn.flow import AllInOneBlock
 
 __all__ = ["Flow", "fastflow"]
@@ -109,11 +109,9 @@ def fastflow(
       UserError: an option out of its range, or a layer that the backbone does not have.
     """
     layers = check_layers(backbone, layers)
-    if min(flow_steps, epochs) < 1 or min(hidden_ratio, clamp, learning_rate) <= 0:
-        raise UserError(
-            "detector: flow_steps, epochs, hidden_ratio, clamp and learning_rate must be positive; got "
-            f"{flow_steps}, {epochs}, {hidden_ratio}, {clamp} and {learning_rate}"
-        )
+    check_options("[1, inf)", flow_steps=flow_steps, epochs=epochs)
+    check_options("(0, inf)", hidden_ratio=hidden_ratio, clamp=clamp, learning_rate=learning_rate)
+    check_options("[0, inf)", weight_decay=weight_decay)
     check_schedule(schedule, warmup)
     flows = Flows((flow_steps, conv3x3_only, hidden_ratio, clamp), layer_norm)
 

@@ -14,6 +14,7 @@ from iadjax import ops
 from iadjax.backbones import Backbone, check_layers
 from iadjax.detector import Detector, Prediction
 from iadjax.detectors.families.gaussian import gaussian
+from iadjax.detectors.families.options import check_options
 from iadjax.errors import UserError
 
 __all__ = ["padim"]
@@ -47,11 +48,8 @@ def padim(
       UserError: an option out of its range, or a layer that the backbone does not have.
     """
     layers = check_layers(backbone, layers)
-    if num_channels < 0 or epsilon <= 0 or sigma < 0:
-        raise UserError(
-            "detector: num_channels and sigma must be at least 0 and epsilon positive; got "
-            f"{num_channels}, {sigma} and {epsilon}"
-        )
+    check_options("[0, inf)", num_channels=num_channels, sigma=sigma)
+    check_options("(0, inf)", epsilon=epsilon)
 
     def embed(frozen, image):
         return backbone.features(frozen["backbone"], image, layers)

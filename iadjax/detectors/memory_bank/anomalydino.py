@@ -15,6 +15,7 @@ from iadjax import ops
 from iadjax.backbones import Backbone, check_layers
 from iadjax.detector import Detector, Prediction
 from iadjax.detectors.families.memory_bank import memory_bank
+from iadjax.detectors.families.options import check_options
 from iadjax.errors import UserError
 
 __all__ = ["anomalydino", "foreground", "rotate"]
@@ -55,10 +56,9 @@ def anomalydino(
       UserError: an option out of its range, a layer that the backbone does not have, or no patch of a reference is left.
     """
     layers = check_layers(backbone, layers)
-    if rotations < 1 or not 0 < top <= 1 or sigma < 0:
-        raise UserError(
-            f"detector: rotations must be at least 1, top in (0, 1] and sigma at least 0; got {rotations}, {top} and {sigma}"
-        )
+    check_options("[1, inf)", rotations=rotations)
+    check_options("(0, 1]", top=top)
+    check_options("[0, inf)", sigma=sigma)
 
     def embed(frozen, image):
         return ops.concatenate_levels(backbone.features(frozen["backbone"], image, layers))

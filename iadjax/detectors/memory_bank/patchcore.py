@@ -14,6 +14,7 @@ from iadjax import ops, progress
 from iadjax.backbones import Backbone, check_layers
 from iadjax.detector import Detector, Prediction
 from iadjax.detectors.families.memory_bank import coreset, memory_bank
+from iadjax.detectors.families.options import check_odd, check_options
 from iadjax.errors import UserError
 
 __all__ = ["patchcore"]
@@ -63,13 +64,12 @@ def patchcore(
     layers = check_layers(backbone, layers)
     if embedding not in ("pool", "unfold"):
         raise UserError(f"detector.embedding must be 'pool' or 'unfold', got {embedding!r}")
-    if not 0 < coreset_ratio <= 1:
-        raise UserError(f"detector.coreset_ratio must be in (0, 1], got {coreset_ratio}")
-    if num_neighbors < 1 or patch_size < 1 or patch_size % 2 == 0 or sigma < 0 or not 0 < projection_eps < 1:
-        raise UserError(
-            "detector: num_neighbors must be positive, patch_size odd, sigma at least 0 and projection_eps in (0, 1); got "
-            f"{num_neighbors}, {patch_size}, {sigma} and {projection_eps}"
-        )
+    dimensions = {"pretrain_dimension": pretrain_dimension, "target_dimension": target_dimension}
+    check_options("[1, inf)", num_neighbors=num_neighbors, **dimensions)
+    check_options("(0, 1]", coreset_ratio=coreset_ratio)
+    check_options("(0, 1)", projection_eps=projection_eps)
+    check_options("[0, inf)", sigma=sigma)
+    check_odd(patch_size=patch_size)
 
     def embed(frozen, image):
         levels = backbone.features(frozen["backbone"], image, layers)

@@ -15,8 +15,8 @@ from iadjax import losses, ops
 from iadjax.backbones import Backbone, check_layers
 from iadjax.detector import Detector, Prediction
 from iadjax.detectors.families.gradient import gradient
+from iadjax.detectors.families.options import check_odd, check_options
 from iadjax.detectors.families.schedules import adam_with_l2, check_schedule, rate_schedule
-from iadjax.errors import UserError
 from iadjax.nn.layers import BatchNorm, uniform_bias
 from iadjax.synthesis.feature_noise import gaussian_noise
 
@@ -88,13 +88,12 @@ def simplenet(
       UserError: an option out of its range, or a layer that the backbone does not have.
     """
     layers = check_layers(backbone, layers)
-    if patch_size < 1 or patch_size % 2 == 0 or min(pretrain_dimension, target_dimension, hidden, epochs) < 1:
-        raise UserError(
-            "detector: patch_size must be odd, and pretrain_dimension, target_dimension, hidden and epochs positive; got "
-            f"{patch_size}, {pretrain_dimension}, {target_dimension}, {hidden} and {epochs}"
-        )
-    if noise_std <= 0 or th <= 0 or sigma < 0:
-        raise UserError(f"detector: noise_std and th must be positive and sigma at least 0; got {noise_std}, {th} and {sigma}")
+    dimensions = {"pretrain_dimension": pretrain_dimension, "target_dimension": target_dimension, "hidden": hidden}
+    check_options("[1, inf)", epochs=epochs, **dimensions)
+    rates = {"adaptor_rate": adaptor_rate, "discriminator_rate": discriminator_rate}
+    check_options("(0, inf)", noise_std=noise_std, th=th, **rates)
+    check_options("[0, inf)", weight_decay=weight_decay, sigma=sigma)
+    check_odd(patch_size=patch_size)
     check_schedule(schedule, warmup)
     adaptor, discriminator = Adaptor(), Discriminator(hidden)
 

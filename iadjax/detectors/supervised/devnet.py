@@ -18,8 +18,8 @@ from iadjax.backbones import Backbone, check_layers
 from iadjax.backbones.backbone import IMAGENET_STD
 from iadjax.detector import Detector, Prediction
 from iadjax.detectors.families.gradient import gradient
+from iadjax.detectors.families.options import check_options
 from iadjax.detectors.families.schedules import adam_with_l2, step_decay
-from iadjax.errors import UserError
 
 __all__ = ["devnet", "draw_reference", "saliency"]
 
@@ -71,15 +71,12 @@ def devnet(
         trained.
     """
     layers = check_layers(backbone, layers)
-    if not 0 < top <= 1 or not 0 < anomaly_fraction < 1 or min(scales, steps, decay_every) < 1 or num_reference < 2:
-        raise UserError(
-            "detector: top must be in (0, 1], anomaly_fraction in (0, 1), scales, steps, decay_every positive and "
-            f"num_reference at least 2; got {top}, {anomaly_fraction}, {scales}, {steps}, {decay_every} and {num_reference}"
-        )
-    if min(rotation, sigma) < 0 or not 0 < quantile <= 1:
-        raise UserError(
-            f"detector: rotation and sigma must be at least 0 and quantile in (0, 1]; got {rotation}, {sigma} and {quantile}"
-        )
+    check_options("(0, 1]", top=top, quantile=quantile)
+    check_options("(0, 1)", anomaly_fraction=anomaly_fraction)
+    check_options("[1, inf)", scales=scales, steps=steps, decay_every=decay_every)
+    check_options("[2, inf)", num_reference=num_reference)
+    check_options("(0, inf)", margin=margin, learning_rate=learning_rate, clip_norm=clip_norm)
+    check_options("[0, inf)", rotation=rotation, weight_decay=weight_decay, sigma=sigma)
 
     def augment(rng, image, draw):
         del draw

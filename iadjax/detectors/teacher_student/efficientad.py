@@ -16,6 +16,7 @@ from iadjax.backbones import Backbone
 from iadjax.backbones.backbone import normalize
 from iadjax.detector import Detector, Phase, Prediction
 from iadjax.detectors.families.gradient import Trained, copy_variables, init_trained, train_step
+from iadjax.detectors.families.options import check_options
 from iadjax.detectors.families.schedules import adam_with_l2, step_decay
 from iadjax.errors import UserError
 from iadjax.nn.layers import Conv, Dropout
@@ -117,11 +118,13 @@ def efficientad(
         raise UserError(
             f"efficientad's teacher is a PDN: set --config.backbone.name to {' or '.join(SPECS)}, not {backbone.name}"
         )
-    if steps < 1 or not 0 < hard_quantile < 1 or not 0 <= dropout < 1 or not 0 < quantile_a < quantile_b < 1:
-        raise UserError(
-            "detector: steps must be positive, hard_quantile in (0, 1), dropout in [0, 1), and quantile_a < quantile_b in "
-            f"(0, 1); got {steps}, {hard_quantile}, {dropout}, {quantile_a} and {quantile_b}"
-        )
+    check_options("[1, inf)", steps=steps)
+    check_options("(0, inf)", learning_rate=learning_rate)
+    check_options("[0, inf)", weight_decay=weight_decay)
+    check_options("[0, 1]", decay_at=decay_at)
+    check_options("(0, 1)", hard_quantile=hard_quantile, quantile_a=quantile_a)
+    check_options("[0, 1)", dropout=dropout)
+    check_options(f"({quantile_a}, 1)", quantile_b=quantile_b)
     source = image_source(penalty_images)
     pdn, autoencoder = PDN(backbone.name, 2 * CHANNELS), Autoencoder(dropout)
     local_head, global_head = (0, CHANNELS), (CHANNELS, 2 * CHANNELS)

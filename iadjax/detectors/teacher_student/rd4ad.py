@@ -15,6 +15,7 @@ from iadjax.backbones import Backbone, check_layers
 from iadjax.backbones.resnet import SPECS
 from iadjax.detector import Detector, Prediction
 from iadjax.detectors.families.gradient import gradient
+from iadjax.detectors.families.options import check_options
 from iadjax.detectors.families.schedules import check_schedule, rate_schedule
 from iadjax.errors import UserError
 from iadjax.nn.layers import BatchNorm, Conv, ConvTranspose2x2
@@ -156,10 +157,10 @@ def rd4ad(
     layers = check_layers(backbone, layers)
     if len(layers) != 3:
         raise UserError(f"detector.layers must name three levels for rd4ad, got {', '.join(layers)}")
-    if epochs < 1 or learning_rate <= 0 or sigma < 0:
-        raise UserError(
-            f"detector: epochs and learning_rate must be positive and sigma at least 0; got {epochs}, {learning_rate}, {sigma}"
-        )
+    check_options("[1, inf)", epochs=epochs)
+    check_options("(0, inf)", learning_rate=learning_rate)
+    check_options("[0, 1)", beta1=beta1, beta2=beta2)
+    check_options("[0, inf)", sigma=sigma)
     check_schedule(schedule, warmup)
     bottleneck, blocks, per_group = SPECS.get(backbone.name, (False, (2, 2, 2, 2), 64))
 

@@ -17,6 +17,7 @@ from iadjax import losses, ops
 from iadjax.backbones import Backbone, check_layers
 from iadjax.detector import Detector, Prediction
 from iadjax.detectors.families.gradient import gradient
+from iadjax.detectors.families.options import check_options
 from iadjax.detectors.families.schedules import step_decay
 from iadjax.errors import UserError
 from iadjax.nn.attention import MultiheadAttention
@@ -154,11 +155,15 @@ def uniad(
       UserError: an option out of its range, or a layer that the backbone does not have.
     """
     layers = check_layers(backbone, layers)
-    if hidden % heads or hidden % 2 or min(stride, heads, width, epochs, pool_size) < 1 or not 0 <= dropout < 1:
-        raise UserError(
-            "detector: hidden must be even and a multiple of heads, dropout in [0, 1), and stride, width, epochs and pool_size "
-            f"positive; got hidden={hidden}, heads={heads}, dropout={dropout}"
-        )
+    layers_of = {"num_encoder_layers": num_encoder_layers, "num_decoder_layers": num_decoder_layers}
+    check_options("[1, inf)", stride=stride, heads=heads, width=width, epochs=epochs, pool_size=pool_size, **layers_of)
+    check_options("[2, inf)", hidden=hidden)
+    check_options("[0, 1)", dropout=dropout)
+    check_options("[0, 1]", jitter_prob=jitter_prob, decay_at=decay_at)
+    check_options("(0, inf)", learning_rate=learning_rate, clip_norm=clip_norm)
+    check_options("[0, inf)", neighbor_size=neighbor_size, jitter_scale=jitter_scale, weight_decay=weight_decay)
+    if hidden % heads or hidden % 2:
+        raise UserError(f"detector.hidden must be even and a multiple of detector.heads, got {hidden} and {heads}")
     network = Reconstruction(hidden, heads, num_encoder_layers, num_decoder_layers, width, dropout, neighbor_size)
 
     def embed(frozen, image):
