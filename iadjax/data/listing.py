@@ -47,12 +47,16 @@ def children(directory: Path) -> list[Path]:
     Raises:
       UserError: it cannot be listed.
     """
-    return [path for path in _all_children(directory) if not is_ignored(path.name)]
+    return [directory / entry.name for entry in _entries(directory) if not is_ignored(entry.name)]
 
 
-def _all_children(directory: Path) -> list[Path]:
+def _entries(directory: Path) -> list[os.DirEntry]:
+    """What lies directly in a directory; the entries know what is a folder without asking the disk again."""
     try:
-        return sorted(directory / name for name in os.listdir(directory)) if directory.is_dir() else []
+        with os.scandir(directory) as found:
+            return sorted(found, key=lambda entry: entry.name)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
     except OSError as error:
         raise UserError(f"cannot list the folder {directory} ({error.strerror or error}); make it readable") from error
 
@@ -64,12 +68,16 @@ def files_below(directory: Path) -> list[Path]:
 
 def _walk(directory: Path, above: tuple[Path, ...]) -> Iterable[Path]:
     above = (*above, directory.resolve())
-    for child in children(directory):
-        if not child.is_dir():
-            yield child
-        elif child.resolve() not in above:
+    for entry in _entries(directory):
+        path = directory / entry.name
+        if is_ignored(entry.name):
+            continue
+        # a link may lead nowhere, or to itself
+        if not (os.path.isdir(path) if entry.is_symlink() else entry.is_dir()):
+            yield path
+        elif path.resolve() not in above:
             # a link to a folder above has no end
-            yield from _walk(child, above)
+            yield from _walk(path, above)
 
 
 def images_below(directory: Path, suffixes: Iterable[str] = SUFFIXES) -> list[Path]:
@@ -80,9 +88,10 @@ def images_below(directory: Path, suffixes: Iterable[str] = SUFFIXES) -> list[Pa
 
 def ignored_below(directory: Path) -> list[Path]:
     """Hidden and system files and folders in a directory and in its folders; of such a folder only itself."""
-    found = [path for path in _all_children(directory) if is_ignored(path.name)]
-    folders = [path for path in children(directory) if path.is_dir() and not path.is_symlink()]
-    return found + [each for path in folders for each in ignored_below(path)]
+    entries = _entries(directory)
+    found = [directory / entry.name for entry in entries if is_ignored(entry.name)]
+    folders = [entry.name for entry in entries if not is_ignored(entry.name) and entry.is_dir(follow_symlinks=False)]
+    return found + [each for name in folders for each in ignored_below(directory / name)]
 
 
 def left_out(root: Path, used: Iterable[Path], reasons: dict[str, str]) -> list[tuple[str, str]]:

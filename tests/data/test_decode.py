@@ -2,8 +2,11 @@
 
 import os
 import struct
+import subprocess
+import sys
 import threading
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -352,3 +355,21 @@ def test_what_is_no_file_is_named(tmp_path):
     (tmp_path / "y.png").write_bytes(b"")
     with pytest.raises(UserError, match="y.png .not an image.; repair"):
         read_image(tmp_path / "y.png")
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/clear_refs"), reason="peaks are read as Linux gives them")
+def test_the_memory_of_reading_is_bounded_by_the_image(tmp_path):
+    # a process of its own, whose memory nothing else has filled
+    code = """
+import sys; from pathlib import Path; sys.path.insert(0, sys.argv[1]); import reading_memory
+for kind in ("rgb8.png", "grey8.png", "grey16.png", "rgb16.png"):
+    file = Path(sys.argv[2]) / kind
+    size = reading_memory.draw(file, kind, 6)
+    print(reading_memory.measure(file)[0] / size)
+"""
+    folder = Path(__file__).parents[2] / "scripts/benchmarks"
+    done = subprocess.run([sys.executable, "-c", code, folder, tmp_path], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    # as docs/data.md says
+    times = [float(line) for line in done.stdout.splitlines()]
+    assert len(times) == 4 and all(0.5 < each < 5 for each in times), times

@@ -116,12 +116,14 @@ def test_folders_below_are_read_and_masks_follow(tree):
     (tree / "elsewhere").mkdir()
     image(tree.parent / "far/linked.pgm")
     os.symlink(tree.parent / "far", tree / "train/good/link")
+    os.symlink("itself", tree / "train/good/itself")
     # a loop of links ends
     os.symlink(tree / "train/good", tree / "train/good/day 2/loop")
     found = data.load("folder", root=str(tree))
     masks = {item.path: item.mask for item in found.test}
     assert masks["test/dent/left/a/000.png"] == tree / "ground_truth/dent/left/a/000_mask.png"
     assert masks["test/dent/000.png"] == tree / "ground_truth/dent/000_mask.png"
+    assert found.left_out == (("train/good/itself", "suffix none"),)
     assert {item.path for item in found.train} >= {"train/good/day 2/000.png", "train/good/link/linked.pgm"}
     (tree / "ground_truth/dent/left/a/000_mask.png").unlink()
     with pytest.raises(UserError, match="left/a/000.png has no mask in .*dent; add left/a/000_mask.png"):
@@ -237,14 +239,14 @@ def test_same_names_with_other_suffixes_are_still_refused(tree):
 
 
 def test_a_folder_that_cannot_be_listed_is_named(tree, monkeypatch):
-    listdir = os.listdir
+    scandir = os.scandir
 
     def refuse(path):
         if str(path).endswith("dent"):
             raise PermissionError(13, "Permission denied")
-        return listdir(path)
+        return scandir(path)
 
-    monkeypatch.setattr(os, "listdir", refuse)
+    monkeypatch.setattr(os, "scandir", refuse)
     with pytest.raises(UserError, match="cannot list the folder .*dent"):
         data.load("folder", root=str(tree))
 
