@@ -1,8 +1,10 @@
 """Predictions over a split to metrics, files and the report."""
 
+import contextlib
 import csv
 import io
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -65,7 +67,7 @@ def evaluate(run: Run, split: str = "test", output: str | Path | None = None, sp
             results = [Result(*row) for row in run.predict_items(items, "evaluate")]
         with clock.stage("speed"):
             times = _speed(run, items[0]) if speed else {}
-    with clock.stage("metrics"):
+    with clock.stage("metrics"), _one_class_is_known(items):
         table = {category: _category(run, results, category) | times for category in run.data.dataset.categories}
         table["mean"] = mean_over_categories(list(table.values()))
     if output is not None and distributed.is_main():
@@ -79,6 +81,15 @@ def evaluate(run: Run, split: str = "test", output: str | Path | None = None, sp
         if (output / "run.json").is_file():
             record.update(output, clock)
     return table
+
+
+@contextlib.contextmanager
+def _one_class_is_known(items: Sequence[Item]) -> Iterator[None]:
+    """Leaves out the warnings of undefined metrics where a line has said already that all images are of one class."""
+    with warnings.catch_warnings():
+        if len({item.label for item in items}) == 1:
+            warnings.filterwarnings("ignore", message=".*the result is NaN")
+        yield
 
 
 def _items(run: Run, split: str) -> Sequence[Item]:

@@ -32,8 +32,8 @@ TOLERANCE = 1e-4
 def export(run: Run, output: str | Path, format: str = "stablehlo", batch: int = 0, check: int = 8) -> Path:
     """Writes a fitted detector to `detector.stablehlo` or `detector.onnx`, and what goes with it to a `.json` beside it.
 
-    Both programs, the one here and the one in the file, are run on images of the run's test split; nothing is written where
-    they disagree.
+    Both programs, the one here and the one in the file, are run on images of the run's test split (without test images: held-out
+    or training images); nothing is written where they disagree.
 
     Args:
       run: a fitted run.
@@ -56,7 +56,8 @@ def export(run: Run, output: str | Path, format: str = "stablehlo", batch: int =
         raise UserError("an exported file takes whole images and this run works in tiles; fit one with data.tile=0")
     if run.detector.inputs or run.detector.prepare is not None:
         raise UserError("an exported file takes images alone, and this detector needs more of each image; predict with the run")
-    items = run.data.split.test
+    split = run.data.split
+    items = split.test or split.validation or split.train
     chosen = [items[i] for i in np.unique(np.linspace(0, len(items) - 1, check).round().astype(int))]
     images = np.stack([run.transform.image(run.data.dataset.read(item)[0]) for item in chosen])
     # typed PRNG keys are no NumPy arrays
