@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 from iadjax.data import Transform
 from iadjax.detector import Prediction
 from iadjax.errors import UserError
-from iadjax.experiment.images import score_images
+from iadjax.experiment.images import as_images, as_pixels, score_images
 from iadjax.export.formats import program_of, require
 
 __all__ = ["Exported", "load_exported"]
@@ -39,9 +39,14 @@ class Exported:
             raise UserError(f"an exported detector takes images alone, not {', '.join(extra)}")
         return Prediction(*map(np.asarray, self.program(np.asarray(image, np.float32))))
 
-    def predict(self, images: Sequence[np.ndarray | str | Path] | np.ndarray) -> Prediction:
-        """Scores and maps of images as they are, see `Run.predict`."""
-        return score_images(images, self.transform.image, self.batch_size, self.predict_batch)
+    def predict(self, images: Any) -> Prediction:
+        """Scores and maps of images as users have them, see `Run.predict`."""
+        pixels = (self.read(image, f"image {i}") for i, image in enumerate(as_images(images)))
+        return score_images(pixels, self.transform.image, (self.batch_size,), self.predict_batch)
+
+    def read(self, image: Any, name: str = "an image") -> np.ndarray:
+        """One image as `[H, W, 3]`, uint8 or float32 in [0, 1], see `experiment.images.as_pixels`."""
+        return as_pixels(image, name)
 
 
 def load_exported(path: str | Path) -> Exported:
