@@ -120,9 +120,7 @@ class Run:
         if name != "xyz":
             return value
         if value.ndim != 3 or value.shape[-1] != 3:
-            raise UserError(
-                f"xyz of an image must be [H, W, 3], got the shape {value.shape}; give a list with one for each image"
-            )
+            raise UserError(f"xyz of an image must be [H, W, 3], got {value.shape}; give a list with one for each image")
         return self.transform.points(value.astype(np.float32))
 
     def predict_batch(self, image: np.ndarray, extra: Mapping[str, np.ndarray] | None = None) -> Prediction:

@@ -1,6 +1,7 @@
 """An exported detector, read back."""
 
 import dataclasses
+import hashlib
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -26,12 +27,14 @@ class Exported:
       transform: resize and crop.
       threshold: as in `Run`.
       batch_size: images at a time; the program may take no other number.
+      fingerprint: SHA-256 of the file; "" before there is one.
     """
 
     program: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
     transform: Transform
     threshold: dict[str, Any] | None
     batch_size: int
+    fingerprint: str = ""
 
     def predict_batch(self, image: np.ndarray, extra: Mapping[str, np.ndarray] | None = None) -> Prediction:
         """Scores of resized and cropped images `[batch_size, H, W, 3]`, float32 in [0, 1]; `extra` stays empty."""
@@ -65,5 +68,7 @@ def load_exported(path: str | Path) -> Exported:
     facts = json.loads(about.read_text(encoding="utf-8"))
     require(facts["format"])
     sizes = {key: tuple(value) if isinstance(value, list) else value for key, value in facts["transform"].items()}
-    program = program_of(facts["format"], path.read_bytes(), facts["outputs"])
-    return Exported(program, Transform(**sizes), facts["threshold"], facts["batch_size"])
+    content = path.read_bytes()
+    program = program_of(facts["format"], content, facts["outputs"])
+    fingerprint = hashlib.sha256(content).hexdigest()
+    return Exported(program, Transform(**sizes), facts["threshold"], facts["batch_size"], fingerprint)

@@ -170,5 +170,5 @@ def test_a_score_that_is_not_finite_is_refused(run):
     broken_run = iadjax.Run(
         run.config, run.workdir, run.model._replace(detector=run.detector._replace(predict=broken)), run.state, run.spec
     )
-    with pytest.raises(UserError, match="score or the map of image 1 is not finite"):
+    with pytest.raises(UserError, match="score or map of image 1 is not finite"):
         broken_run.predict(np.stack([EIGHT, EIGHT]))
