@@ -16,6 +16,7 @@ from pathlib import Path
 from absl import flags
 
 import iadjax
+from iadjax import files
 from iadjax.errors import UserError
 from iadjax.experiment import cli
 from iadjax.experiment.fit import Stopped
@@ -57,7 +58,7 @@ def main() -> None:
         )
     except KeyboardInterrupt:
         raise Stopped(f"interrupted; {output} keeps the scores so far: go on with --resume") from None
-    print(f"{count} images: {output / 'scores.csv'}")
+    print(files.printable(f"{count} images: {output / 'scores.csv'}"))
     if (output / SKIPPED).is_file():
         print(f"some images were skipped: {output / SKIPPED}", file=sys.stderr)
         sys.exit(SOME_SKIPPED)

@@ -49,43 +49,42 @@ def as_images(images: Any) -> Iterator[Any]:
     return iter(images)
 
 
-def as_pixels(image: Any, name: str = "an image") -> np.ndarray:
+def as_pixels(image: Any, name: str = "an image", read: Callable[[Path], np.ndarray] = data.read_image) -> np.ndarray:
     """One image as `[H, W, 3]`: uint8, or float32 in [0, 1].
 
-    A file is read by `data.read_image`. Arrays (NumPy, JAX, anything with `__array__`) and Pillow images by this rule:
+    A file is read by `read`. Arrays (NumPy, JAX, anything with `__array__`) and Pillow images by this rule:
 
     - uint8 stays as it is, and stands for 0 to 255;
     - uint16 is divided by 65535;
     - floats must be finite and in [0, 1]; what rounding left outside is clipped;
     - bool and other integers are refused, because their range is not known;
-    - grey images are repeated, alpha is dropped; palettes become colours and the EXIF orientation is applied.
+    - the three channels of a grey image share their memory; alpha is dropped;
+    - of Pillow images palettes become colours, and the EXIF orientation is applied.
 
     Args:
       image: a path, an array of the shape `[H, W, 3]`, `[H, W, 4]`, `[H, W, 1]` or `[H, W]`, or a Pillow image.
       name: of the image, for messages.
+      read: reads a file.
 
     Raises:
       UserError: a file that cannot be read, or another shape, type or range; it says how to mend it.
     """
     if isinstance(image, str | Path):
-        return data.read_image(Path(image).expanduser())
+        return read(Path(image).expanduser())
     if isinstance(image, Image.Image):
         image = ImageOps.exif_transpose(image)
         # deep modes keep their depth; the others hold 8 bits
         image = np.asarray(image if image.mode[0] in "IF" else image.convert("RGB"))
     elif not hasattr(image, "__array__"):
         raise UserError(f"{name} must be a path, an array or a Pillow image, got {type(image).__name__}")
-    return _unit(_colours(np.asarray(image), name), name)
-
-
-def _colours(array: np.ndarray, name: str) -> np.ndarray:
-    if array.ndim == 2:
-        array = array[..., None]
+    array = np.asarray(image)
+    array = array[..., None] if array.ndim == 2 else array
     if array.ndim != 3 or array.shape[-1] not in (1, 3, 4) or 0 in array.shape:
         first = array.ndim == 3 and array.shape[0] in (1, 3, 4)
         fix = "; move its channels to the end: image.transpose(1, 2, 0)" if first else ""
-        raise UserError(f"{name} must be {_SHAPES}, got the shape {array.shape}{fix}")
-    return np.repeat(array, 3, axis=-1) if array.shape[-1] == 1 else array[..., :3]
+        raise UserError(f"{name} must be {_SHAPES}, got the shape {np.shape(image)}{fix}")
+    values = _unit(array[..., :3], name)
+    return values if values.shape[-1] == 3 else np.broadcast_to(values, (*values.shape[:2], 3))
 
 
 def _unit(array: np.ndarray, name: str) -> np.ndarray:

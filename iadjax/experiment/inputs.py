@@ -15,6 +15,7 @@ import numpy as np
 from iadjax import progress
 from iadjax.data.images import SUFFIXES
 from iadjax.errors import UserError
+from iadjax.files import printable
 
 __all__ = ["KINDS", "LEGEND", "MARKER", "VIDEOS", "Input", "as_text", "count", "find", "inputs", "safe_name"]
 
@@ -192,7 +193,7 @@ def _raise(error: Exception) -> None:
 
 def as_text(file: str) -> str:
     """A path as text: bytes of a name that are not UTF-8 are written like \\xe9; "/" between folders."""
-    return file.replace(os.sep, "/").encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return printable(file.replace(os.sep, "/"))
 
 
 def safe_name(file: str) -> str:

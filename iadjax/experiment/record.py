@@ -208,7 +208,7 @@ def _data_hash(built: "configs.Data") -> str:
     def contents(path: str) -> bytes:
         item = items[path]
         found = [file for file in (item.file, *(item.masks or (item.mask,)), *item.xyz) if file is not None]
-        return path.encode() + b"".join(hashlib.sha256(file.read_bytes()).digest() for file in found)
+        return path.encode("utf-8", "surrogateescape") + b"".join(hashlib.sha256(file.read_bytes()).digest() for file in found)
 
     digest = hashlib.sha256(built.dataset.name.encode())
     with ThreadPoolExecutor() as pool:

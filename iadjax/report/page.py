@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from iadjax import data, metrics
+from iadjax.files import printable
 from iadjax.report import charts
 from iadjax.report.console import columns, number
 from iadjax.report.pictures import color_range, colorize, map_on, map_range, outline, overlay, shrunk
@@ -48,7 +49,7 @@ def write_report(directory: Path, run, results: Sequence, table: dict[str, dict]
             summary=_summary(table),
             sections="\n".join(sections),
         )
-        (temporary / "index.html").write_text(page, encoding="utf-8")
+        (temporary / "index.html").write_text(printable(page), encoding="utf-8")
         os.chmod(temporary, 0o755)
         shutil.rmtree(directory, ignore_errors=True)
         os.replace(temporary, directory)
