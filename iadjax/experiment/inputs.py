@@ -96,11 +96,15 @@ def _is_video(file: str) -> bool:
 
 def _walk(root: Path) -> Iterator[str]:
     """Files under a folder but for hidden ones, relative to it."""
-    for folder, folders, names in os.walk(root):
+    for folder, folders, names in os.walk(root, onerror=_cannot_list):
         folders[:] = [name for name in folders if not _hidden(name)]
         for name in names:
             if not _hidden(name):
                 yield os.path.relpath(os.path.join(folder, name), root)
+
+
+def _cannot_list(error: OSError) -> None:
+    raise UserError(f"cannot list the folder {error.filename} ({error.strerror}); make it readable") from error
 
 
 def _hidden(name: str) -> bool:

@@ -153,10 +153,15 @@ def _scale(threshold: dict | None, low: float, high: float) -> str:
         if map_range(threshold)
         else "from the maps below: the run has none of its own"
     )
-    middle = "the pixel threshold" if "pixel_value" in (threshold or {}) and map_range(threshold) else ""
+    limit = (threshold or {}).get("pixel_value")
+    ticks = [(low, ""), (high, "")] + ([] if limit is None or not map_range(threshold) else [(limit, " pixel threshold")])
+    marks = "".join(
+        f'<span style="left: {100 * min(max((value - low) / (high - low), 0), 1):.1f}%">{value:.4g}{what}</span>'
+        for value, what in ticks
+    )
     return (
-        f'<div class="scale"><span>{low:.4g}</span><span>{middle} {(low + high) / 2:.4g}</span><span>{high:.4g}</span>'
-        f'<i style="background: linear-gradient(to right, {stops})"></i><em>colours of the maps, {source}</em></div>'
+        f'<div class="scale"><i style="background: linear-gradient(to right, {stops})"></i>{marks}'
+        f"<em>colours of the maps, {source}</em></div>"
     )
 
 
@@ -227,9 +232,9 @@ tr.mean td, tr.mean th {{ font-weight: 700; background: var(--back); }} a {{ col
 .anomalous {{ fill: var(--anomalous); background: var(--anomalous); fill-opacity: .65; }}
 .legend {{ color: var(--soft); font-size: 13px; }}
 .key {{ display: inline-block; width: 11px; height: 11px; border-radius: 2px; margin-left: 10px; }} .contour {{ background: #40ff60; }}
-.scale {{ display: grid; grid-template-columns: repeat(3, 1fr); max-width: 420px; color: var(--soft); font-size: 12px; }}
-.scale span:nth-child(2) {{ text-align: center; }} .scale span:nth-child(3) {{ text-align: right; }}
-.scale i, .scale em {{ grid-column: 1 / 4; }} .scale i {{ height: 12px; border-radius: 3px; }} .scale em {{ font-style: normal; }}
+.scale {{ position: relative; max-width: 420px; margin: 0 24px; color: var(--soft); font-size: 12px; }}
+.scale span {{ position: absolute; top: 14px; white-space: nowrap; transform: translateX(-50%); }}
+.scale i {{ display: block; height: 12px; border-radius: 3px; margin-bottom: 22px; }} .scale em {{ font-style: normal; }}
 .bar {{ display: flex; gap: 8px; align-items: center; margin: 12px 0; color: var(--soft); }}
 button {{ font: inherit; font-size: 13px; padding: 2px 10px; border: 1px solid var(--line); border-radius: 12px; background: #fff; cursor: pointer; }}
 .gallery {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(560px, 1fr)); gap: 14px; align-items: start; }}

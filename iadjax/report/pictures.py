@@ -37,14 +37,16 @@ _STRIP = 256
 
 
 def normal_range(pixels: np.ndarray, limit: float) -> tuple[float, float]:
-    """(low, high) of a run's colours, from held-out normal images: `low` is their median pixel, `limit` the middle colour.
+    """(low, high) of a run's colours, from held-out normal images: `low` is their median pixel, and `limit` is at a third.
+
+    So what is normal is dark, and there is room for degrees of what is not.
 
     Args:
       pixels: values of normal maps.
       limit: the pixel threshold, or the largest normal value.
     """
     low = float(np.median(pixels))
-    return low, low + 2 * (limit - low) if limit > low else low + 1.0
+    return low, low + 3 * (limit - low) if limit > low else low + 1.0
 
 
 def map_range(threshold: Mapping[str, Any] | None) -> tuple[float, float] | None:
@@ -145,15 +147,16 @@ def overlay(
 
 
 def legend(low: float, high: float, limit: float | None = None) -> Image.Image:
-    """A colour bar with the values of its ends and of its middle, where `limit` says that this is the pixel threshold."""
+    """A colour bar with the values of its ends and of the pixel threshold `limit`, or of its middle where there is none."""
     width, height, margin = 360, 16, 40
     bar = colorize(np.broadcast_to(np.linspace(low, high, width, dtype=np.float32), (height, width)), low, high)
     sheet = Image.new("RGB", (width + 2 * margin, height + 44), "white")
     sheet.paste(Image.fromarray(bar), (margin, 22))
     draw = ImageDraw.Draw(sheet)
-    middle = (low + high) / 2
-    for position, value in ((0, low), (width / 2, middle), (width, high)):
-        draw.text((margin + position, height + 26), f"{value:.4g}", fill="black", anchor="ma")
+    for value in (low, (low + high) / 2 if limit is None else limit, high):
+        x = margin + width * min(max((value - low) / (high - low), 0), 1)
+        draw.line((x, height + 20, x, height + 25), fill="black")
+        draw.text((x, height + 28), f"{value:.4g}", fill="black", anchor="ma")
     title = "anomaly map" if limit is None else f"anomaly map; from the pixel threshold {limit:.4g} on: anomalous"
     draw.text((margin + width / 2, 4), title, fill="black", anchor="ma")
     return sheet

@@ -4,24 +4,23 @@
     python scripts/benchmarks/predict_memory.py --megapixels=1,4 --numbers=2,4
 
 Each case is a process of its own that scores JPEG files with PatchCore on 64 x 64 pixels (`filter_bank`), and then tells its
-largest resident memory. An image's own bytes are 3 for each pixel. `times_own_bytes` is what a case takes beyond scoring one
-image of 64 x 64 pixels, as a multiple of them.
+largest resident memory (Linux). The images are synthetic ones, enlarged. An image's own bytes are 3 for each pixel.
+`times_own_bytes` is what a case takes beyond one tiny image, as a multiple of them.
 """
 
 import json
-import resource
+import re
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 import jax
-import numpy as np
 from absl import flags
 from PIL import Image
 
 import iadjax
-from iadjax import files
+from iadjax import data, files
 from iadjax.config import base_config
 from iadjax.experiment import cli, record
 
@@ -30,16 +29,18 @@ _NUMBERS = flags.DEFINE_list("numbers", ["10", "200"], "Numbers of images of 1 m
 _JSON = flags.DEFINE_string("json", "", "File for the figures.")
 _CASE = flags.DEFINE_list("case", [], "RUN,FOLDER,OUTPUT,KIND,...: one case, in a process of its own.")
 
-ALL = ("overlays", "maps", "masks", "contours")
+SAVE = (("overlays",), ("overlays", "maps", "masks"), ("overlays", "contours"))
 
 
 def draw(folder: Path, megapixels: float, number: int) -> None:
-    """JPEG files in the shape 3:2, smooth noise."""
+    """JPEG files of square images, with and without a defect in turns; a single one has a defect."""
     folder.mkdir()
-    height = round((megapixels * 1e6 / 1.5) ** 0.5)
+    found = data.load("synthetic", category="washer")
+    items = [[item for item in found.test if item.label == label] for label in (1, 0)]
+    side = round((megapixels * 1e6) ** 0.5)
     for i in range(number):
-        coarse = np.random.default_rng(i).integers(90, 140, (16, 24, 3), np.uint8)
-        Image.fromarray(coarse).resize((round(1.5 * height), height)).save(folder / f"{i:03d}.jpg")
+        pixels = found.read(items[i % 2][i // 2 % len(items[i % 2])])[0]
+        Image.fromarray(pixels).resize((side, side)).save(folder / f"{i:03d}.jpg")
 
 
 def peak(run: Path, folder: Path, output: Path, save: tuple[str, ...]) -> float:
@@ -56,16 +57,16 @@ def measure(root: Path) -> dict[str, dict]:
     config.detector.update({"layers": ("layer1",), "coreset_ratio": 0.01})
     iadjax.fit(config, root / "run")
     draw(root / "tiny", 0.006, 1)
-    base = peak(root / "run", root / "tiny", root / "out-tiny", ("overlays",))
+    base = peak(root / "run", root / "tiny", root / "out-tiny", SAVE[0])
     found = {"one tiny image": {"peak_mib": round(base)}}
-    cases = [(float(size), 1, save) for size in _MEGAPIXELS.value for save in (("overlays",), ALL)]
-    cases += [(1.0, int(number), ("overlays",)) for number in _NUMBERS.value]
+    cases = [(float(size), 1, save) for size in _MEGAPIXELS.value for save in SAVE]
+    cases += [(1.0, int(number), SAVE[0]) for number in _NUMBERS.value]
     for size, number, save in cases:
         folder = root / f"{size}-{number}"
         if not folder.exists():
             draw(folder, size, number)
         name = f"{number} x {size:g} MP, {'+'.join(save)}"
-        used = peak(root / "run", folder, root / f"out-{size}-{number}-{len(save)}", save)
+        used = peak(root / "run", folder, root / f"out-{len(found)}", save)
         own = 3 * size * 1e6 / 2**20
         found[name] = {"peak_mib": round(used), "own_mib": round(own, 1), "times_own_bytes": round((used - base) / own, 1)}
         print(name, found[name], flush=True)
@@ -76,7 +77,8 @@ def main() -> None:
     if _CASE.value:
         run, folder, output, *save = _CASE.value
         iadjax.predict_files(iadjax.load(run), folder, output, save=save)
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+        # the peak of `getrusage` would be that of the parent, which a new process inherits
+        print(int(re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text()).group(1)) / 1024)
         return
     with tempfile.TemporaryDirectory() as directory:
         found = measure(Path(directory))

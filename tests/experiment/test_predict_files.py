@@ -18,7 +18,7 @@ from PIL import Image
 import iadjax
 from iadjax.errors import UserError
 from iadjax.experiment import predict
-from iadjax.experiment.inputs import safe_name
+from iadjax.experiment.inputs import find, safe_name
 from iadjax.experiment.outputs import Table
 from tests.conftest import config_for, draw_tree
 
@@ -178,6 +178,19 @@ def test_outputs_are_no_inputs(run, folder, capsys):
     assert iadjax.predict_files(run, f"{folder}/**/*.png", folder / "third") == 6
     # what is asked for by name is scored
     assert iadjax.predict_files(run, first / "overlays", folder.parent / "overlays-scored") == 6
+
+
+def test_a_folder_that_cannot_be_listed_is_named(folder, tmp_path, monkeypatch):
+    scan = os.scandir
+
+    def refuses(path):
+        if Path(path).name == "b":
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refuses)
+    with pytest.raises(UserError, match=r"cannot list the folder .*/b \(Permission denied\)"):
+        find(folder, tmp_path / "out")
 
 
 def test_hidden_files_are_no_images(run, folder, tmp_path):

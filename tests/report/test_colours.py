@@ -35,7 +35,7 @@ def test_the_range_and_the_pixel_threshold_come_from_held_out_images(run):
     limit = np.quantile(maps.max((1, 2)).astype(np.float64), 0.99)
     assert run.threshold["pixel_value"] == pytest.approx(limit, rel=1e-6)
     low, high = run.threshold["map_range"]
-    assert low == pytest.approx(np.median(maps), rel=1e-6) and (low + high) / 2 == pytest.approx(limit, rel=1e-6)
+    assert low == pytest.approx(np.median(maps), rel=1e-6) and (2 * low + high) / 3 == pytest.approx(limit, rel=1e-6)
     assert map_range(iadjax.load(run.workdir).threshold) == (low, high)
 
 
@@ -47,7 +47,7 @@ def test_an_exported_detector_carries_them(run, tmp_path):
 def test_a_rule_that_does_not_fit_the_maps_leaves_colours_alone(capsys):
     largest, pixels = np.array([1.0, 2.0], np.float32), [np.zeros(5, np.float32)]
     found = driver._of_maps("extreme_value", {"fpr": 0.01, "tail_fraction": 0.1}, largest, pixels)
-    assert found == {"map_range": [0.0, 4.0]}
+    assert found == {"map_range": [0.0, 6.0]}
     assert "no pixel threshold, so no masks and contours: extreme_value fits a tail" in capsys.readouterr().err
     assert driver._of_maps("quantile", {}, np.zeros(0), []) == {}
 
@@ -69,9 +69,13 @@ def test_an_image_looks_the_same_alone_and_among_others(run, tmp_path):
 def test_the_report_shows_the_scale_and_escapes_names(run):
     page = (run.workdir / "report/index.html").read_text(encoding="utf-8")
     low, high = map_range(run.threshold)
-    for value in (low, (low + high) / 2, high):
-        assert f"{value:.4g}</span>" in page
-    assert "from held-out normal images" in page and "the pixel threshold" in page
+    for position, text in (
+        (0, f"{low:.4g}"),
+        (100, f"{high:.4g}"),
+        (100 / 3, f"{run.threshold['pixel_value']:.4g} pixel threshold"),
+    ):
+        assert f'<span style="left: {position:.1f}%">{text}</span>' in page
+    assert "from held-out normal images" in page
     assert "<img src=x" not in page and "&lt;img src=x onerror=alert(1)&gt;.png" in page
     assert "caf\\xe9.png" in page and "caf\\xe9.png" in (run.workdir / "scores.csv").read_text(encoding="utf-8")
 
@@ -87,7 +91,7 @@ def test_the_legend_has_the_colours_of_its_numbers():
 
 
 def test_normal_range():
-    assert normal_range(np.float32([1, 2, 3]), 5.0) == (2.0, 8.0)
+    assert normal_range(np.float32([1, 2, 3]), 5.0) == (2.0, 11.0)
     # a constant map
     assert normal_range(np.float32([2, 2]), 2.0) == (2.0, 3.0)
 
