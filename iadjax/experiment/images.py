@@ -15,7 +15,7 @@ from iadjax.data.images import to_float
 from iadjax.detector import Prediction
 from iadjax.errors import UserError
 
-__all__ = ["as_images", "as_pixels", "score_images"]
+__all__ = ["as_images", "as_pixels", "check_batch", "score_images"]
 
 # a float16 rounds 1 that much away from it
 _ROUNDING = 1e-3
@@ -109,6 +109,16 @@ def _unit(array: np.ndarray, name: str) -> np.ndarray:
         )
     array = array.astype(np.float32)
     return np.clip(array, 0, 1) if low < 0 or high > 1 else array
+
+
+def check_batch(image: Any) -> None:
+    """Raises a UserError unless `image` is what `predict_batch` takes; its values are not looked at."""
+    if np.ndim(image) != 4 or image.shape[-1] != 3 or image.dtype not in (np.uint8, np.float32):
+        kind = f"{image.dtype} of shape {image.shape}" if hasattr(image, "dtype") else type(image).__name__
+        raise UserError(
+            f"predict_batch takes resized and cropped images [B, h, w, 3], uint8 or float32 in [0, 1], got {kind}; predict "
+            "takes images as they are"
+        )
 
 
 def score_images(

@@ -16,7 +16,7 @@ from iadjax.data import Item, Transform, tiling
 from iadjax.data.images import to_float, unit_range
 from iadjax.detector import Batch, DataSpec, Detector, Frozen, Prediction, State
 from iadjax.errors import UserError
-from iadjax.experiment.images import as_images, as_pixels, score_images
+from iadjax.experiment.images import as_images, as_pixels, check_batch, score_images
 from iadjax.parallel import distributed, placement
 from iadjax.parallel.jit import jit_predict
 
@@ -129,7 +129,11 @@ class Run:
         Args:
           image: `[B, H, W, 3]` uint8, or float32 in [0, 1]; the same in every process.
           extra: `{name: [B, ...]}`, of `Detector.inputs`.
+
+        Raises:
+          UserError: another shape or type.
         """
+        check_batch(image)
         batch = self._batch(image, dict(extra or {}))
         if self.devices.mesh is None:
             return self._score(batch)

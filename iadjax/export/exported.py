@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from iadjax.data import Transform
+from iadjax.data.images import to_float
 from iadjax.detector import Prediction
 from iadjax.errors import UserError
-from iadjax.experiment.images import as_images, as_pixels, score_images
+from iadjax.experiment.images import as_images, as_pixels, check_batch, score_images
 from iadjax.export.formats import program_of, require
 
 __all__ = ["Exported", "load_exported"]
@@ -37,10 +38,11 @@ class Exported:
     fingerprint: str = ""
 
     def predict_batch(self, image: np.ndarray, extra: Mapping[str, np.ndarray] | None = None) -> Prediction:
-        """Scores of resized and cropped images `[batch_size, H, W, 3]`, float32 in [0, 1]; `extra` stays empty."""
+        """Scores of resized and cropped images `[batch_size, H, W, 3]`, uint8 or float32 in [0, 1]; `extra` stays empty."""
+        check_batch(image)
         if extra:
             raise UserError(f"an exported detector takes images alone, not {', '.join(extra)}")
-        return Prediction(*map(np.asarray, self.program(np.asarray(image, np.float32))))
+        return Prediction(*map(np.asarray, self.program(to_float(np.asarray(image)))))
 
     def predict(self, images: Any) -> Prediction:
         """Scores and maps of images as users have them, see `Run.predict`."""

@@ -172,3 +172,13 @@ def test_a_score_that_is_not_finite_is_refused(run):
     broken_run = dataclasses.replace(run, model=run.model._replace(detector=run.detector._replace(predict=broken)))
     with pytest.raises(UserError, match="image 1 is not finite; the detector has diverged"):
         broken_run.predict(np.stack([EIGHT, EIGHT]))
+
+
+def test_batches_are_checked_too(run, exported):
+    batch = np.random.default_rng(2).integers(0, 256, (1, 32, 32, 3), np.uint8)
+    for detector in (run, exported):
+        scores = [np.asarray(detector.predict_batch(each).score) for each in (batch, batch.astype(np.float32) / 255)]
+        np.testing.assert_allclose(scores[0], scores[1], rtol=1e-4)
+        for wrong in (batch[0], batch.astype(np.int64), batch.astype(np.float64), batch[..., :1], [1, 2]):
+            with pytest.raises(UserError, match="predict takes images as they are"):
+                detector.predict_batch(wrong)

@@ -237,6 +237,30 @@ def test_safe_names_differ_and_stay_below():
     assert all(len(part.encode()) <= 200 for name in safe for part in name.split("/"))
 
 
+def test_files_of_every_depth_have_overlays(run, tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (30, 40), np.uint8)
+    kinds = {
+        "grey": pixels,
+        "rgb": np.dstack([pixels] * 3),
+        "alpha": np.dstack([pixels] * 4),
+        "deep": pixels.astype(np.uint16) * 257,
+    }
+    (tmp_path / "in").mkdir()
+    for name, array in kinds.items():
+        Image.fromarray(array).save(tmp_path / f"in/{name}.png")
+    assert iadjax.predict_files(run, tmp_path / "in", tmp_path / "out", save=ALL, overlay_size=20) == 4
+    rows = {row["path"]: float(row["score"]) for row in rows_of(tmp_path / "out")}
+    assert rows["grey.png"] == rows["rgb.png"] == rows["alpha.png"] and rows["deep.png"] == pytest.approx(
+        rows["rgb.png"], rel=0.02
+    )
+    shown = {}
+    for name in kinds:
+        with Image.open(tmp_path / f"out/overlays/{name}.png.png") as overlay:
+            shown[name] = np.asarray(overlay).astype(int)
+    assert shown["grey"].shape == (15, 20, 3)
+    assert all(np.abs(shown[name] - shown["rgb"]).max() <= 3 for name in kinds)
+
+
 def test_one_stem_with_two_suffixes_keeps_two_results(run, tmp_path):
     draw(tmp_path / "in/a.png", 0)
     draw(tmp_path / "in/a.jpg", 1)
