@@ -65,7 +65,6 @@ def begin(
         advice = "continue with --resume, or " if marker.is_file() else ""
         raise UserError(f"{output} holds scores already; {advice}give another --output, or remove it")
     what = what._replace(colours=colours())
-    files.write_json(marker, about | {"colours": what.colours})
     names = [(as_text(file), safe_name(file)) for file in found if safe_name(file) != as_text(file)]
     if names:
         with Table(output / "names.csv", ["path", "name"], False) as table:
@@ -75,6 +74,8 @@ def begin(
         limit = (run.threshold or {}).get("pixel_value")
         with files.replacing(output / LEGEND) as temporary:
             report.legend(*what.colours, limit if report.map_range(run.threshold) else None).save(temporary, format="PNG")
+    # last: with it the output is complete but for its rows
+    files.write_json(marker, about | {"colours": what.colours})
     return what
 
 
@@ -86,8 +87,9 @@ def _holds_rows(table: Path, marker: Path) -> bool:
 def _read_marker(marker: Path) -> dict[str, Any]:
     try:
         stored = json.loads(marker.read_text(encoding="utf-8"))
-        return {**stored, "colours": stored["colours"]}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        colours = stored["colours"]
+        return stored | {"colours": None if colours is None else (float(colours[0]), float(colours[1]))}
+    except (OSError, ValueError, LookupError, TypeError) as error:
         raise UserError(f"cannot read {marker} ({error}); give another --output") from error
 
 

@@ -165,13 +165,12 @@ def _after(
             i += 1
         elif j < len(skipped) and one.path == skipped[j]:
             j += 1
-        elif i < len(scored) or j < len(skipped):
-            missing = scored[i] if i < len(scored) else skipped[j]
-            raise UserError(
-                f"{output} has {missing} where the input now has {one.path}: its images have changed; give another --output"
-            )
+        elif scored[i:] or skipped[j:]:
+            break
         else:
             yield one
+    if missing := scored[i:] + skipped[j:]:
+        raise UserError(f"{output} has a result of {missing[0]}, which the input no longer has there; give another --output")
 
 
 def _predict(run: Run | Exported, one: Input, sizes: set[tuple[int, int]]) -> tuple[np.ndarray, Prediction]:

@@ -104,11 +104,17 @@ def test_what_may_not_continue(run, folder, tmp_path):
     with pytest.raises(UserError, match="run was .*; give another --output"):
         iadjax.predict_files(other, folder, out, resume=True)
     draw(folder / "a/00.png", 9)
-    with pytest.raises(UserError, match=r"has a/2.png where the input now has a/00.png: its images have changed"):
+    with pytest.raises(UserError, match=r"has a result of a/2.png, which the input no longer has there"):
         iadjax.predict_files(run, folder, out, resume=True)
-    (out / "predict.json").write_text("{")
-    with pytest.raises(UserError, match="cannot read .*predict.json"):
+    (folder / "a/00.png").unlink()
+    (folder / "b/5.png").unlink()
+    with pytest.raises(UserError, match=r"has a result of b/5.png, which the input no longer has there"):
         iadjax.predict_files(run, folder, out, resume=True)
+    about = json.loads((out / "predict.json").read_text())
+    for damaged in ("{", "[]", json.dumps(about | {"colours": [1]})):
+        (out / "predict.json").write_text(damaged)
+        with pytest.raises(UserError, match="cannot read .*predict.json"):
+            iadjax.predict_files(run, folder, out, resume=True)
     # scores of something else, as in the directory of a run
     (tmp_path / "other").mkdir()
     (tmp_path / "other/scores.csv").write_text("path,category,label,score\na,b,0,1\n")
