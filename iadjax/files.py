@@ -1,6 +1,7 @@
 """Writing files so that none is ever half-written: to a temporary name, then renamed. Reading what was written."""
 
 import contextlib
+import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -9,7 +10,7 @@ from typing import Any
 
 from iadjax.errors import UserError
 
-__all__ = ["place", "read_json", "replacing", "write_json", "write_text"]
+__all__ = ["place", "printable", "read_json", "replacing", "write_json", "write_text"]
 
 
 def place(path: str | Path) -> Path:
@@ -23,7 +24,9 @@ def place(path: str | Path) -> Path:
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yields a temporary path beside `path`; renames it on success, removes it on failure."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # a long name leaves no room for more
+    name = path.name if len(os.fsencode(path.name)) < 220 else hashlib.sha256(os.fsencode(path.name)).hexdigest()
+    temporary = path.with_name(f".{name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
@@ -40,9 +43,14 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a UTF-8 text file."""
+    """Writes a UTF-8 text file, as `printable` makes it."""
     with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(printable(text), encoding="utf-8")
+
+
+def printable(text: str) -> str:
+    """Text with names of files that are not UTF-8: their bytes are written like \\xe9."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def write_json(path: Path, value: Any) -> None:

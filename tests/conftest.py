@@ -86,14 +86,19 @@ def tree(tmp_path):
     return draw_tree(tmp_path)
 
 
-@pytest.fixture
-def tree_config(tree):
-    """PatchCore on the tree."""
+def config_for(tree: Path):
+    """PatchCore on the tree of `draw_tree`."""
     config = base_config("patchcore", "folder")
     config.data.update({"root": str(tree), "resize": 32, "batch_size": 4, "workers": 0})
     config.detector.update({"layers": ("layer1", "layer2"), "coreset_ratio": 0.5})
     config.threshold.holdout = 0.2
     return config
+
+
+@pytest.fixture
+def tree_config(tree):
+    """The config of `config_for`."""
+    return config_for(tree)
 
 
 @pytest.fixture

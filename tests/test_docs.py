@@ -7,6 +7,8 @@ import pytest
 
 from iadjax.config import base_config, load_config
 from iadjax.experiment.cli import _check_key
+from iadjax.experiment.inputs import KINDS, LEGEND, MARKER
+from iadjax.experiment.outputs import SKIPPED
 
 ROOT = Path(__file__).parents[1]
 PAGES = [*sorted((ROOT / "docs").rglob("*.md")), ROOT / "README.md"]
@@ -65,3 +67,16 @@ def test_documented_commands_have_the_flags_of_their_scripts():
                 _check_key(config, name.split(".")[1:])
             elif word.startswith("--"):
                 assert name in flags or name == "config", where
+
+
+def test_the_page_of_prediction_names_every_flag_and_kind_of_file():
+    code = (ROOT / "scripts/predict.py").read_text(encoding="utf-8")
+    flags = re.findall(r"""DEFINE_\w+\(\s*["'](\w+)["']""", code)
+    page = (ROOT / "docs/prediction.md").read_text(encoding="utf-8")
+    assert len(flags) == 9 and flags_of_table(page) == set(flags)
+    for name in (*KINDS, MARKER, LEGEND, SKIPPED, "names.csv", "scores.csv", "threshold.json"):
+        assert name in page, name
+
+
+def flags_of_table(page):
+    return set(re.findall(r"^\| `--(\w+)`", page, re.MULTILINE))

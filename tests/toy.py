@@ -23,7 +23,7 @@ def toy(backbone, *, rate: float = 0.1, epochs: int = 3) -> Detector:
         return ToyState(jax.random.uniform(key, spec.image_shape), jnp.zeros(()), jnp.zeros((4,)))
 
     def distance(mean, image):
-        return jnp.abs(image - mean).mean(-1)
+        return jnp.abs(image - mean[None]).mean(-1)
 
     def train(key, state, frozen, batch):
         rows, *shape = batch.image.shape

@@ -38,7 +38,7 @@ def image_only() -> Detector:
     """Distance to the mean colour: a score and no map; sites merge by their weights."""
 
     def predict(state, frozen, batch):
-        return Prediction(jnp.linalg.norm(batch.features - state[1], axis=-1))
+        return Prediction(jnp.linalg.norm(batch.features - state[1][None], axis=-1))
 
     def merge(states, weights):
         return sum(state[0] for state in states), sum(float(w) * state[1] for w, state in zip(weights, states, strict=True))

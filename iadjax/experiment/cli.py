@@ -42,14 +42,17 @@ def define_config() -> flags.FlagHolder:
     return config_flags.DEFINE_config_file("config", None, "FILE.py or FILE.py:ARGUMENT", lock_config=True)
 
 
-def define_places() -> Callable[[], dict[str, str | None]]:
+def define_places() -> Callable[[], dict[str, Any]]:
     """The flags that say where a run's images and weights are now; returns a function that gives the keywords of `load`."""
+    largest = flags.DEFINE_integer(
+        "data.max_pixels", None, "Pixels of an image at most; 0 = no limit; that of the run by default.", 0
+    )
     root = flags.DEFINE_string("data.root", None, "Where the run's images are now, if they were moved; predicting needs none.")
     weights = flags.DEFINE_string("backbone.weights", None, "Where the backbone's weights are now, if the run lost them.")
     # as scripts/train.py and error messages write them
-    for name in ("data.root", "backbone.weights"):
+    for name in ("data.root", "backbone.weights", "data.max_pixels"):
         flags.DEFINE_alias(f"config.{name}", name)
-    return lambda: {"data_root": root.value, "weights": weights.value}
+    return lambda: {"data_root": root.value, "weights": weights.value, "max_pixels": largest.value}
 
 
 def define_processes() -> Callable[[], None]:

@@ -93,7 +93,7 @@ def distill_pdn(
             mean = mean + (embed(frozen, draw(0, i)).mean((0, 1, 2)) - mean) / (i + 1)
             report(i + 1, 2 * batches)
         for i in range(batches):
-            square = ((embed(frozen, draw(0, i)) - mean) ** 2).mean((0, 1, 2))
+            square = ((embed(frozen, draw(0, i)) - mean[None, None, None]) ** 2).mean((0, 1, 2))
             variance = variance + (square - variance) / (i + 1)
             report(batches + i + 1, 2 * batches)
     # a channel that never changes (an adaptive bin of zeros) stays zero
@@ -102,7 +102,7 @@ def distill_pdn(
     with progress.track("distil", steps, "step") as report:
         for i in range(steps):
             image = draw(1, i)
-            trained, info = update(trained, (embed(frozen, image) - mean) / scale, image)
+            trained, info = update(trained, (embed(frozen, image) - mean[None, None, None]) / scale[None, None, None], image)
             report(i + 1, steps)
     progress.say(f"loss of the last step: {float(info['loss']):.4f} (a teacher that knows nothing has 1)")
     return trained.variables

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from iadjax import config as configs
-from iadjax import data, files, metrics, progress
+from iadjax import data, files, metrics, progress, report
 from iadjax.data.images import to_float
 from iadjax.detector import DataSpec, State
 from iadjax.errors import UserError
@@ -27,6 +27,8 @@ __all__ = ["Stopped", "check_workdir", "fit"]
 
 # held-out images below which a line says how little a threshold is worth
 _FEW = 20
+# pixels of each held-out map that the range of colours is taken from
+_PIXELS = 4096
 
 
 def fit(config: Mapping[str, Any], workdir: str | Path, resume: bool = False, start: Run | None = None) -> Run:
@@ -176,7 +178,13 @@ def _fit_threshold(run: Run, items) -> Run:
         return run
     rule = run.config["threshold"]
     options = {key: rule[key] for key in metrics.threshold_options(rule["name"])}
-    scores = np.array([score for _, score, _ in run.predict_items(items, "threshold")])
+    scores, largest, pixels = [], [], []
+    for _, score, anomaly_map in run.predict_items(items, "threshold"):
+        scores.append(score)
+        if anomaly_map is not None:
+            largest.append(anomaly_map.max())
+            pixels.append(anomaly_map.ravel()[:: max(1, anomaly_map.size // _PIXELS)])
+    scores = np.array(scores)
     if len(scores) < _FEW:
         progress.say(
             f"the threshold rests on {len(scores)} held-out normal images: a new normal image scores higher than all of them "
@@ -191,7 +199,22 @@ def _fit_threshold(run: Run, items) -> Run:
         "value": value,
         "images": len(scores),
         "normal_scores": {key: float(each) for key, each in statistics.items()},
+        **_of_maps(rule["name"], options, np.array(largest), pixels),
     }
     if distributed.is_main():
         files.write_json(file, threshold)
     return dataclasses.replace(run, threshold=threshold)
+
+
+def _of_maps(name: str, options: Mapping[str, float], largest: np.ndarray, pixels: list[np.ndarray]) -> dict[str, Any]:
+    """What `threshold.json` says of maps: `pixel_value`, fitted by the rule to the largest value of each held-out normal map,
+    and `map_range`, the ends of the colours in pictures; nothing where the detector does not localise."""
+    if not pixels:
+        return {}
+    try:
+        found = {"pixel_value": float(metrics.fit_threshold(name, largest, **options))}
+    except UserError as error:
+        progress.say(f"no pixel threshold, so no masks and contours: {error}")
+        found = {}
+    limit = found.get("pixel_value", float(largest.max()))
+    return found | {"map_range": list(report.normal_range(np.concatenate(pixels), limit))}

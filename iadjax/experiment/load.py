@@ -18,19 +18,20 @@ from iadjax.parallel import placement
 __all__ = ["load", "nested_state", "read_config"]
 
 
-def load(workdir: str | Path, data_root: str | None = None, weights: str | None = None) -> Run:
+def load(workdir: str | Path, data_root: str | None = None, weights: str | None = None, max_pixels: int | None = None) -> Run:
     """The fitted detector in a workdir.
 
     Args:
       workdir: of a run.
       data_root: where the images are now, if not where they were when the run was fitted; predicting needs none.
       weights: where the backbone's weights are now; the run has them with it if they were a file.
+      max_pixels: another `data.max_pixels`, the limit of an image's size.
 
     Raises:
       UserError: there is no run, it has not finished fitting, or a file of it is damaged.
     """
     workdir = files.place(workdir)
-    config = places.moved(read_config(workdir), data_root)
+    config = places.moved(read_config(workdir), data_root, max_pixels)
     carried = places.carried_weights(workdir, config)
     if weights is not None:
         if "backbone" not in config:

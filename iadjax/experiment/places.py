@@ -24,9 +24,11 @@ def absolute(config: dict[str, Any]) -> dict[str, Any]:
     return configs.with_weights(config, {name: _absolute_file(tag) for name, tag in _weights(config).items()})
 
 
-def moved(config: dict[str, Any], root: str | None) -> dict[str, Any]:
-    """The config with another `data.root`; None leaves it."""
-    return config if root is None else absolute({**config, "data": {**config["data"], "root": root}})
+def moved(config: dict[str, Any], root: str | None, max_pixels: int | None = None) -> dict[str, Any]:
+    """The config with another `data.root` and `data.max_pixels`; None leaves them."""
+    given = {"root": root, "max_pixels": max_pixels}
+    given = {key: value for key, value in given.items() if value is not None}
+    return absolute(configs.resolve({**config, "data": {**config["data"], **given}})) if given else config
 
 
 def carry_weights(workdir: Path, config: Mapping[str, Any]) -> None:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from iadjax.data import Item, Transform, tiling
 from iadjax.data.images import to_float, unit_range
 from iadjax.detector import Batch, DataSpec, Detector, Frozen, Prediction, State
 from iadjax.errors import UserError
-from iadjax.experiment.images import as_pixels, score_images
+from iadjax.experiment.images import as_images, as_pixels, check_batch, score_images
 from iadjax.parallel import distributed, placement
 from iadjax.parallel.jit import jit_predict
 
@@ -75,38 +75,53 @@ class Run:
         """The images of the config; read from disk when first asked for."""
         return configs.build_data(self.config)
 
-    def predict(
-        self, images: Sequence[np.ndarray | str | Path] | np.ndarray, extra: Mapping[str, Sequence[np.ndarray]] | None = None
-    ) -> Prediction:
-        """Scores and maps of images as they are: files, or arrays `[H, W, 3]` uint8 or float in [0, 1].
+    def predict(self, images: Any, extra: Mapping[str, Iterable[np.ndarray]] | None = None) -> Prediction:
+        """Scores and maps of images as users have them; `experiment.images.as_pixels` says what types and ranges mean.
+
+        The detector is compiled for one image and for a batch of `data.batch_size`, whatever the number of images.
 
         Args:
-          images: the images.
+          images: one image (a path, a Pillow image, an array `[H, W, 3]`), several `[B, H, W, 3]`, or any iterable of images.
           extra: what else the detector needs of each image (`Detector.inputs`), by name, at the image's resolution.
 
         Returns:
           Prediction of NumPy arrays: score `[N]`, map `[N, h, w]` at the resolution of the network's input, or None.
 
         Raises:
-          UserError: an image or an input that is missing, unreadable, or of the wrong shape.
+          UserError: an image or an input that is missing, unreadable, or of the wrong shape, type or range.
         """
         missing = [name for name in self.detector.inputs if name not in (extra or {})]
         if missing:
             raise UserError(f"this detector needs {', '.join(missing)} of every image; give it with extra={{...}}")
-        further = {name: [self.resample(name, value) for value in values] for name, values in (extra or {}).items()}
-        if self.transform.tile is not None:
-            others = [{name: values[i] for name, values in further.items()} for i in range(len(images))]
-            whole = [
-                self.score_image(self.transform.resample(as_pixels(image, self.transform.read)), each)
-                for image, each in zip(images, others, strict=True)
-            ]
-            return jax.tree.map(lambda *each: np.stack(each), *whole)
-        batch_size = min(self.config["data"]["batch_size"], max(1, len(images)))
-        return score_images(images, self.transform.resample, batch_size, self.predict_batch, further, self.transform.read)
+        pixels = (self.read(image, f"image {i}") for i, image in enumerate(as_images(images)))
+        further = {name: (self.resample(name, value) for value in values) for name, values in (extra or {}).items()}
+        if self.transform.tile is None:
+            batch = self.config["data"]["batch_size"]
+            return score_images(pixels, self.transform.resample, (1, batch), self.predict_batch, further)
+        whole = []
+        for number, image in enumerate(pixels):
+            inputs = {name: next(values, None) for name, values in further.items()}
+            if any(value is None for value in inputs.values()):
+                raise UserError(f"extra holds {number} arrays, fewer than there are images")
+            whole.append(self.score_image(self.transform.resample(image), inputs))
+        if not whole:
+            raise UserError("there are no images to predict")
+        if len({each.map.shape for each in whole if each.map is not None}) > 1:
+            raise UserError("the images differ in size after data.resize and data.crop; predict them one at a time")
+        return jax.tree.map(lambda *each: np.stack(each), *whole)
+
+    def read(self, image: Any, name: str = "an image") -> np.ndarray:
+        """One image as `[H, W, 3]`, uint8 or float32 in [0, 1], see `experiment.images.as_pixels`."""
+        return as_pixels(image, name, self.transform.read)
 
     def resample(self, name: str, value: np.ndarray) -> np.ndarray:
         """One of `Detector.inputs` of an image, at the network's input size."""
-        return self.transform.points(np.asarray(value, np.float32)) if name == "xyz" else np.asarray(value)
+        value = np.asarray(value)
+        if name != "xyz":
+            return value
+        if value.ndim != 3 or value.shape[-1] != 3:
+            raise UserError(f"xyz of an image must be [H, W, 3], got {value.shape}; give a list with one for each image")
+        return self.transform.points(value.astype(np.float32))
 
     def predict_batch(self, image: np.ndarray, extra: Mapping[str, np.ndarray] | None = None) -> Prediction:
         """Scores of images that are resized and cropped already; one compilation per shape and type.
@@ -114,7 +129,11 @@ class Run:
         Args:
           image: `[B, H, W, 3]` uint8, or float32 in [0, 1]; the same in every process.
           extra: `{name: [B, ...]}`, of `Detector.inputs`.
+
+        Raises:
+          UserError: another shape or type.
         """
+        check_batch(image)
         batch = self._batch(image, dict(extra or {}))
         if self.devices.mesh is None:
             return self._score(batch)
@@ -151,13 +170,13 @@ class Run:
         tile, overlap = self.transform.tile, self.transform.overlap
         extra = dict(extra or {})
         if tile is None:
-            one = score_images([image], lambda x: x, 1, self.predict_batch, {name: [value] for name, value in extra.items()})
+            one = score_images([image], lambda x: x, (1,), self.predict_batch, {name: [value] for name, value in extra.items()})
             return jax.tree.map(lambda x: x[0], one)
         size, batch = image.shape[:2], self.config["data"]["batch_size"]
         where = tiling.positions(size, tile, overlap)
         tiles = [tiling.cut(image, position, tile) for position in where]
         cut = {name: [tiling.cut(value, position, tile) for position in where] for name, value in extra.items()}
-        parts = score_images(tiles, lambda x: x, batch, self.predict_batch, cut)
+        parts = score_images(tiles, lambda x: x, (batch,), self.predict_batch, cut)
         return self._joined(list(parts.score), parts.map, size)
 
     def _joined(self, scores: Sequence[float], maps: Sequence[np.ndarray] | None, size: tuple[int, int]) -> Prediction:

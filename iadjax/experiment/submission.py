@@ -13,6 +13,7 @@ from PIL import Image
 
 from iadjax import data, files
 from iadjax.errors import UserError
+from iadjax.experiment.load import read_config
 from iadjax.metrics.mapfiles import read_map
 
 __all__ = ["write_submission"]
@@ -39,9 +40,9 @@ def write_submission(
       UserError: another run, a map that is missing, of the wrong size or beyond float16 (named), or no threshold.
     """
     workdir, output = files.place(workdir), files.place(output)
-    config = _read(workdir / "config.json", "data")
-    if config.get("name") != NAME:
-        raise UserError(f"{workdir} is a run on {config.get('name')}; fit one with --config.data.name={NAME}")
+    config = read_config(workdir)["data"]
+    if config["name"] != NAME:
+        raise UserError(f"{workdir} is a run on {config['name']}; fit one with --config.data.name={NAME}")
     if threshold is None:
         threshold = _read(workdir / "threshold.json", "value")
     if not np.isfinite(threshold):

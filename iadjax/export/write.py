@@ -32,8 +32,8 @@ TOLERANCE = 1e-4
 def export(run: Run, output: str | Path, format: str = "stablehlo", batch: int = 0, check: int = 8) -> Path:
     """Writes a fitted detector to `detector.stablehlo` or `detector.onnx`, and what goes with it to a `.json` beside it.
 
-    Both programs, the one here and the one in the file, are run on images of the run's test split (without test images: held-out
-    or training images); nothing is written where they disagree.
+    Both programs, the one here and the one in the file, are run on images of the run's test split (without test images: on
+    held-out or training images); nothing is written where they disagree.
 
     Args:
       run: a fitted run.

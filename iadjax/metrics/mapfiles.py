@@ -45,14 +45,18 @@ class Folder:
         Raises:
           UserError: several files fit equally well.
         """
-        key = _key(path)
-        if key in self.files:
-            return self.files[key]
-        fits = [each for each in self._by_name.get(key[-1], ()) if _ends(key, each) or _ends(each, key)]
-        if len(fits) > 1:
-            names = " and ".join(str(self.files[each]) for each in fits[:2])
-            raise UserError(f"{names} both fit the image {path}; name {self.kind}s by the paths of their images")
-        return self.files[fits[0]] if fits else None
+        plain = _key(path)
+        # a.png.tiff, as scripts/predict.py names results, before a.tiff
+        for key in ((*plain[:-1], PurePosixPath(path.replace("\\", "/")).name), plain):
+            if key in self.files:
+                return self.files[key]
+            fits = [each for each in self._by_name.get(key[-1], ()) if _ends(key, each) or _ends(each, key)]
+            if len(fits) > 1:
+                names = " and ".join(str(self.files[each]) for each in fits[:2])
+                raise UserError(f"{names} both fit the image {path}; name {self.kind}s by the paths of their images")
+            if fits:
+                return self.files[fits[0]]
+        return None
 
 
 def read_map(file: Path) -> np.ndarray:

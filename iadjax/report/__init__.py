@@ -2,6 +2,6 @@
 
 from iadjax.report.console import print_metrics
 from iadjax.report.page import write_report
-from iadjax.report.pictures import color_range, overlay
+from iadjax.report.pictures import color_range, legend, map_on, map_range, normal_range, overlay
 
-__all__ = ["color_range", "overlay", "print_metrics", "write_report"]
+__all__ = ["color_range", "legend", "map_on", "map_range", "normal_range", "overlay", "print_metrics", "write_report"]

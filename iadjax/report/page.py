@@ -12,9 +12,10 @@ import numpy as np
 from PIL import Image
 
 from iadjax import data, metrics
+from iadjax.files import printable
 from iadjax.report import charts
 from iadjax.report.console import columns, number
-from iadjax.report.pictures import color_range, colorize, outline, overlay, picture
+from iadjax.report.pictures import color_range, colorize, map_on, map_range, outline, overlay, shrunk
 
 __all__ = ["write_report"]
 
@@ -35,7 +36,8 @@ def write_report(directory: Path, run, results: Sequence, table: dict[str, dict]
     temporary = Path(tempfile.mkdtemp(prefix=".report-", dir=directory.parent))
     try:
         maps = [result.map for result in results if result.map is not None]
-        low_high = color_range(maps) if maps else (0.0, 1.0)
+        # runs without held-out images, or of earlier versions, have no colours of their own
+        low_high = map_range(run.threshold) or (color_range(maps) if maps else (0.0, 1.0))
         sections = []
         for number_, category in enumerate(key for key in table if key != "mean"):
             rows = [result for result in results if result.item.category == category]
@@ -47,7 +49,7 @@ def write_report(directory: Path, run, results: Sequence, table: dict[str, dict]
             summary=_summary(table),
             sections="\n".join(sections),
         )
-        (temporary / "index.html").write_text(page, encoding="utf-8")
+        (temporary / "index.html").write_text(printable(page), encoding="utf-8")
         os.chmod(temporary, 0o755)
         shutil.rmtree(directory, ignore_errors=True)
         os.replace(temporary, directory)
@@ -70,6 +72,8 @@ def _facts(run, count: int) -> str:
         facts["threshold"] = (
             f"{run.threshold['value']:.5g} ({run.threshold['name']} of {run.threshold['images']} held-out normal images)"
         )
+        if "pixel_value" in run.threshold:
+            facts["pixel threshold"] = f"{run.threshold['pixel_value']:.5g}"
     else:
         facts["threshold"] = "none fitted (threshold.holdout = 0)"
     cells = "".join(
@@ -136,20 +140,44 @@ def _section(directory: Path, category: str, run, rows: list, row_metrics: dict,
         shown=shown,
         cards="".join(cards),
         resolution=row_metrics["resolution"],
+        scale=_scale(run.threshold, *low_high) if any(row.map is not None for row in rows) else "",
+    )
+
+
+def _scale(threshold: dict | None, low: float, high: float) -> str:
+    """The colour bar of the maps, with its values."""
+    colours = colorize(np.linspace(low, high, 17)[None], low, high)[0]
+    stops = ", ".join(f"rgb({red}, {green}, {blue})" for red, green, blue in colours)
+    source = (
+        "of this run, from held-out normal images"
+        if map_range(threshold)
+        else "from the maps below: the run has none of its own"
+    )
+    limit = (threshold or {}).get("pixel_value")
+    ticks = [(low, ""), (high, "")] + ([] if limit is None or not map_range(threshold) else [(limit, " pixel threshold")])
+    marks = "".join(
+        f'<span style="left: {100 * min(max((value - low) / (high - low), 0), 1):.1f}%">{value:.4g}{what}</span>'
+        for value, what in ticks
+    )
+    return (
+        f'<div class="scale"><i style="background: linear-gradient(to right, {stops})"></i>{marks}'
+        f"<em>colours of the maps, {source}</em></div>"
     )
 
 
 def _card(directory: Path, rank: int, run, row, wrong: float, threshold: float | None, low_high: tuple[float, float]) -> str:
     image, mask = data.read(run.data.dataset, row.item)
-    shown = {"image": picture(image)}
+    shown = {"image": shrunk(image, _SIDE)}
+    size = shown["image"].shape[:2]
+    # small defects stay
+    marked = np.asarray(Image.fromarray(255 * mask).resize(size[::-1], Image.Resampling.BOX)) > 0
     if row.map is not None:
-        shown["map"] = colorize(run.transform.map_back(row.map, *mask.shape), *low_high)
-        shown["overlay"] = np.asarray(overlay(image, run.transform, row.map, *low_high))
+        shown["map"] = colorize(map_on(run.transform, row.map, mask.shape, size)[0], *low_high)
+        shown["overlay"] = np.asarray(overlay(image, run.transform, row.map, *low_high, size=_SIDE))
     names = []
     for kind, pixels in shown.items():
-        small = Image.fromarray(outline(pixels, mask) if mask.any() and kind != "map" else pixels)
-        small.thumbnail((_SIDE, _SIDE))
-        small.save(directory / f"{rank:03d}-{kind}.jpg", quality=90)
+        drawn = Image.fromarray(outline(pixels, marked) if marked.any() and kind != "map" else pixels)
+        drawn.save(directory / f"{rank:03d}-{kind}.jpg", quality=90)
         names.append(f"{directory.name}/{rank:03d}-{kind}.jpg")
     verdict = ""
     if threshold is not None:
@@ -173,6 +201,7 @@ _SECTION = """<section id="{name}">
 <div class="plots">{plots}</div>
 <p class="legend"><span class="key normal"></span> normal <span class="key anomalous"></span> anomalous
 <span class="key contour"></span> outline of the true defect; pixel metrics at resolution: {resolution}</p>
+{scale}
 {rule}
 <div class="bar"><span>{shown}</span><button data-show="all">all</button><button data-show="mistake">mistakes</button>
 <button data-show="normal">normal</button><button data-show="anomalous">anomalous</button></div>
@@ -203,6 +232,9 @@ tr.mean td, tr.mean th {{ font-weight: 700; background: var(--back); }} a {{ col
 .anomalous {{ fill: var(--anomalous); background: var(--anomalous); fill-opacity: .65; }}
 .legend {{ color: var(--soft); font-size: 13px; }}
 .key {{ display: inline-block; width: 11px; height: 11px; border-radius: 2px; margin-left: 10px; }} .contour {{ background: #40ff60; }}
+.scale {{ position: relative; max-width: 420px; margin: 0 24px; color: var(--soft); font-size: 12px; }}
+.scale span {{ position: absolute; top: 14px; white-space: nowrap; transform: translateX(-50%); }}
+.scale i {{ display: block; height: 12px; border-radius: 3px; margin-bottom: 22px; }} .scale em {{ font-style: normal; }}
 .bar {{ display: flex; gap: 8px; align-items: center; margin: 12px 0; color: var(--soft); }}
 button {{ font: inherit; font-size: 13px; padding: 2px 10px; border: 1px solid var(--line); border-radius: 12px; background: #fff; cursor: pointer; }}
 .gallery {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(560px, 1fr)); gap: 14px; align-items: start; }}

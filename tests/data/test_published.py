@@ -320,7 +320,7 @@ def test_a_run_on_prepared_data(tmp_path):
     config.data.update({"root": str(tmp_path / "raw"), "category": "01", "resize": 32, "batch_size": 2, "workers": 0})
     config.detector.update({"layers": ("layer1",), "coreset_ratio": 0.5})
     config.threshold.holdout = 0.5
-    published = record._data_hash(build_data(resolve(config)))
+    published = record.data_hashes(build_data(resolve(config)))["data"]
     config.data.root = str(tmp_path / "out")
     run = iadjax.fit(config, tmp_path / "run")
     table = iadjax.evaluate(run)

@@ -40,7 +40,7 @@ def test_source_reads_a_folder_and_resizes(tmp_path):
     assert image.shape == (8, 12, 3) and image.dtype == np.float32
     np.testing.assert_allclose(image[3, 3], [1, 0, 0.2], atol=1e-6)
     with pytest.raises(UserError, match="no images"):
-        image_source(str(tmp_path / "nothing"))
+        image_source(str(tmp_path / "nothing"))(np.random.default_rng(0), (8, 12))
 
 
 def test_drawn_textures_differ_and_follow_their_seed():

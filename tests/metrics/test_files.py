@@ -8,6 +8,7 @@ from sklearn.metrics import roc_auc_score
 
 from iadjax import metrics
 from iadjax.errors import UserError
+from iadjax.metrics.mapfiles import Folder
 
 HEADER = "path,category,label,score"
 
@@ -225,3 +226,27 @@ def test_arguments(tmp_path):
         metrics.evaluate_files(tmp_path / "absent.csv")
     with pytest.raises(UserError, match="eval_size"):
         metrics.evaluate_files(maps=tmp_path, masks=tmp_path, eval_size=-1)
+
+
+@pytest.mark.parametrize("suffix", ["png", "bmp", "jpg", "jpeg", "tif", "npy"])
+def test_masks_of_any_format(tmp_path, suffix):
+    rng = np.random.default_rng(0)
+    maps = rng.random((3, 32, 32), np.float32)
+    masks = np.zeros((3, 32, 32), bool)
+    masks[1, 8:16, 8:24] = masks[2, 16:24, :8] = True
+    for i, (each, mask) in enumerate(zip(maps, masks, strict=True)):
+        # results of scripts/predict.py keep the image's suffix
+        save(tmp_path / "maps" / f"{i}.png.tiff", each)
+        save(tmp_path / "masks" / f"{i}.{suffix}", mask * np.uint8(255))
+    (tmp_path / "scores.csv").write_text("path,category,label,score\n0.png,c,0,0\n1.png,c,1,1\n2.png,c,1,1\n")
+    row = metrics.evaluate_files(tmp_path / "scores.csv", tmp_path / "maps", tmp_path / "masks")["c"]
+    expected = metrics.pixel_metrics(maps, masks)
+    assert {key: row[key] for key in expected} == pytest.approx(expected, abs=1e-12)
+
+
+def test_two_images_of_one_stem_have_maps_of_their_own(tmp_path):
+    for name in ("a.png", "a.jpg"):
+        save(tmp_path / "maps" / f"{name}.tiff", np.zeros((2, 2), np.float32))
+    folder = Folder(tmp_path / "maps", "map")
+    assert [folder.find(name).name for name in ("a.png", "x/a.jpg")] == ["a.png.tiff", "a.jpg.tiff"]
+    assert folder.find("a.bmp") is None
