@@ -71,8 +71,8 @@ def detectors_page() -> str:
     lines = [
         "# Detectors",
         "",
-        "The tree is that of the survey [Deep Industrial Image Anomaly Detection](https://arxiv.org/abs/2301.11514). A detector is "
-        "one file; its name is that of the config key `detector.name`. The last column says what a value of its map is.",
+        "The tree is that of the survey [Deep Industrial Image Anomaly Detection](https://arxiv.org/abs/2301.11514). A "
+        "detector is one file; its name is that of the config key `detector.name`. The last column says what a value of its map is.",
         "",
     ]
     for branch, leaves in TREE.items():
@@ -105,6 +105,14 @@ def configs_page() -> str:
     return "\n".join(lines)
 
 
+def gallery_page(files) -> str:
+    """The reports that `scripts/pictures.py` has made, linked."""
+    found = sorted(file.src_uri for file in files if re.fullmatch(r"gallery/[^/]+/index\.html", file.src_uri))
+    lines = [(ROOT / "docs/gallery.md").read_text(encoding="utf-8")]
+    lines += [f"- [{uri.split('/')[1]}]({uri})" for uri in found] or ["There are none in this build."]
+    return "\n".join(lines) + "\n"
+
+
 def api_pages() -> dict[str, str]:
     """One page for each room that users import from."""
     pages = {}
@@ -130,7 +138,10 @@ def on_files(files, config):
     """Adds the pages that are made of the code."""
     home = (ROOT / "README.md").read_text(encoding="utf-8")
     pages = {"index.md": home, "detectors.md": detectors_page(), "configs.md": configs_page(), **api_pages()}
+    pages["gallery.md"] = gallery_page(files)
     for name, text in pages.items():
+        if files.get_file_from_path(name) is not None:
+            files.remove(files.get_file_from_path(name))
         files.append(File.generated(config, name, content=text))
     return files
 
