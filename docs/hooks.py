@@ -72,7 +72,8 @@ def detectors_page() -> str:
         "# Detectors",
         "",
         "The tree is that of the survey [Deep Industrial Image Anomaly Detection](https://arxiv.org/abs/2301.11514). A "
-        "detector is one file; its name is that of the config key `detector.name`. The last column says what a value of its map is.",
+        "detector is one file; its name is that of the config key `detector.name`. The last column says what a value of its "
+        "map is.",
         "",
     ]
     for branch, leaves in TREE.items():
