@@ -1,6 +1,6 @@
 """Writes what the server of MVTec AD 2 takes, from a run on its private test images.
 
-python scripts/train.py --config=configs/unsupervised/patchcore.py:mvtec_ad_2_private:can --config.data.root=DIR \
+python scripts/train.py --config=configs/unsupervised/patchcore.py:mvtec_ad_2_private,category=can --config.data.root=DIR \
     --config.evaluate.save_maps=True --workdir=runs/can
 python scripts/submission.py --workdir=runs/can --output=submission
 """
