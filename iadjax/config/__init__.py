@@ -17,7 +17,7 @@ from iadjax.config.build import (
 )
 from iadjax.config.files import find_config, load_config, shipped
 from iadjax.config.identity import fingerprint, fit_keys
-from iadjax.config.keys import KEYS, describe
+from iadjax.config.keys import KEYS, describe, listing
 from iadjax.config.published import Row, differences, published
 from iadjax.config.schema import base_config, refuse_old_keys, resolve
 
@@ -37,6 +37,7 @@ __all__ = [
     "fingerprint",
     "finish",
     "fit_keys",
+    "listing",
     "load_config",
     "load_frozen",
     "network_keys",

@@ -25,7 +25,7 @@ def shipped() -> dict[str, Path]:
 def find_config(path: str | Path) -> tuple[Path, str]:
     """The file and the argument of `FILE.py` or `FILE.py:ARGUMENT`; without an argument it is "".
 
-    The path is taken as it stands; if there is no such file, it names a shipped config, `setting/detector.py`.
+    The path is taken as it stands. If there is no such file, it names a shipped config, `setting/detector.py` or without `.py`.
 
     Raises:
       UserError: there is neither.
@@ -35,9 +35,10 @@ def find_config(path: str | Path) -> tuple[Path, str]:
     if parts and files.place(parts[1]).is_file():
         return files.place(parts[1]), parts[2] or ""
     own = shipped()
-    name = parts[1].removeprefix("configs/") if parts else ""
+    name, _, argument = str(path).removeprefix("configs/").partition(":")
+    name = f"{name.removesuffix('.py')}.py"
     if name in own:
-        return own[name], parts[2] or ""
+        return own[name], argument
     raise UserError(
         f"there is no config file {str(path)!r}; give --config=FILE.py or --config=FILE.py:ARGUMENT, a file of yours or a "
         f"shipped one: {did_you_mean(name, own)}"

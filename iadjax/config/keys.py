@@ -2,12 +2,13 @@
 
 import inspect
 import re
+import textwrap
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from iadjax import detectors
 
-__all__ = ["KEYS", "describe", "option_lines"]
+__all__ = ["KEYS", "describe", "listing", "option_lines"]
 
 KEYS = {
     "seed": "seed of everything that is random",
@@ -65,7 +66,7 @@ KEYS = {
 
 
 def option_lines(detector: str) -> dict[str, str]:
-    """{option: its line} of a detector, from the Args of its factory's docstring; the first sentence of each, all of a shared one."""
+    """{option: its line} of a detector, from the Args of its factory's docstring: the first sentence, all of a shared one."""
     text = inspect.getdoc(detectors.factory(detector)) or ""
     entries = re.split(r"\n  (?=\w[\w, ]*: )", "\n" + text.partition("Args:\n")[2].partition("\n\n")[0])
     found = {}
@@ -94,6 +95,17 @@ def describe(config: Mapping[str, Any]) -> Iterator[tuple[str, Any, str]]:
         else:
             line = KEYS[key]
         yield key, value, line
+
+
+def listing(config: Mapping[str, Any], width: int = 120) -> str:
+    """Every key of a config with its value and, below, its line."""
+    lines = []
+    for key, value, line in describe(config):
+        # as it would be written on a command line
+        shown = value if isinstance(value, str) and value else repr(value)
+        indent = " " * 6
+        lines += [f"  {key} = {shown}", textwrap.fill(line, width, initial_indent=indent, subsequent_indent=indent)]
+    return "\n".join(lines)
 
 
 def _leaves(prefix: str, group: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

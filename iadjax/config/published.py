@@ -41,7 +41,7 @@ def published(name: str) -> tuple[Row, ...]:
     Raises:
       UserError: there is no such file, or its `PUBLISHED` holds something else than rows.
     """
-    module, _ = load_module(name if ".py" in name else f"{name}.py")
+    module, _ = load_module(name)
     rows = getattr(module, "PUBLISHED", ())
     if not isinstance(rows, Iterable) or not all(isinstance(row, Row) for row in rows):
         raise UserError(f"PUBLISHED in {name} must be a list of iadjax.config.Row")
