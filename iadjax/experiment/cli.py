@@ -76,7 +76,7 @@ def run(main: Callable[..., None], config: Path | None = None, arguments: Sequen
     Args:
       main: the script; called with the values of `arguments`.
       config: the default of --config, where the script defines that flag.
-      arguments: names of the words that are given without a flag.
+      arguments: names of the words that are given without a flag; a last one like "RUNS..." stands for one or more.
     """
     parse = functools.partial(_parse, config, tuple(arguments))
     app.run(lambda words: _guard(functools.partial(main, *words[1:])), flags_parser=parse)
@@ -146,7 +146,8 @@ def _parse(config: Path | None, arguments: Sequence[str], argv: Sequence[str]) -
         _fail(error)
     except (flags.Error, TypeError, ValueError) as error:
         _fail(UserError(f"{error}; --help lists the flags"))
-    if len(rest) > 1 + len(arguments):
+    several = bool(arguments) and arguments[-1].endswith("...")
+    if len(rest) > 1 + len(arguments) and not several:
         _fail(UserError(f"unexpected argument {rest[1 + len(arguments)]!r}: every option is a flag like --workdir=DIR"))
     if len(rest) < 1 + len(arguments):
         _fail(UserError(f"{arguments[len(rest) - 1]} is missing; --help lists what to give"))
