@@ -35,7 +35,8 @@ def test_the_functions_that_an_image_passes_are_where_the_page_says():
 
 def documented_commands():
     """(page, script, words) of every `python scripts/...` in the pages and at the head of scripts and configs."""
-    heads = [*sorted((ROOT / "scripts").rglob("*.py")), *sorted((ROOT / "configs").rglob("*.py"))]
+    folders = [ROOT / each for each in ("scripts", "configs", "iadjax/commands")]
+    heads = [file for folder in folders for file in sorted(folder.rglob("*.py")) if file.name != "__init__.py"]
     texts = [(page, page.read_text(encoding="utf-8")) for page in PAGES if page.name not in ("design.md", "speed_history.md")]
     texts += [(file, file.read_text(encoding="utf-8").split('"""')[1]) for file in heads]
     for page, text in texts:
@@ -51,11 +52,12 @@ def test_documented_commands_have_the_flags_of_their_scripts():
     shared = (ROOT / "iadjax/experiment/cli.py").read_text(encoding="utf-8")
     for page, script, words in found:
         where = f"{page.relative_to(ROOT)}: python {script} {' '.join(words)}"
-        code = (ROOT / script).read_text(encoding="utf-8")
+        command = ROOT / "iadjax/commands" / Path(script).name
+        code = "".join(file.read_text(encoding="utf-8") for file in (ROOT / script, command) if file.exists())
         flags = set(re.findall(r"""DEFINE_\w+\(\s*["'](\w+)["']""", code + shared))
         named = [word for word in words if not word.startswith("-") and word != "&&"]
         # only these take a word without a flag
-        assert not named or Path(script).stem in ("prepare_data", "inspect_data", "patchcore_torch"), where
+        assert not named or Path(script).stem in ("prepare_data", "inspect_data", "patchcore_torch", "table"), where
         config = base_config()
         for word in words:
             name, _, value = word.removeprefix("--").partition("=")

@@ -18,6 +18,7 @@ LEVELS = (
     ("detectors", "metrics", "parallel"),
     ("report", "config"),
     ("experiment", "export"),
+    ("commands",),
 )
 LEVEL = {room: number for number, level in enumerate(LEVELS) for room in level}
 # the package itself: what users import

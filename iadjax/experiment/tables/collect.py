@@ -14,6 +14,8 @@ __all__ = ["Figures", "collect"]
 # folders of a run, and those of a search, whose runs are trials
 _INSIDE = ("checkpoints", "report", "maps", "tensorboard", "weights")
 
+_NUMBERS = ("image_auroc", "pixel_auroc", "pixel_ap", "aupro", "aupro_05", "latency_ms", "throughput_ips", "images")
+
 
 class Figures(NamedTuple):
     """What is known of one run.
@@ -94,7 +96,7 @@ def _read(directory: Path) -> Figures:
     if not categories or not all(isinstance(row, dict) for row in table.values()):
         raise UserError(f"{file} is no table of metrics by category; {advice}")
     for name, row in categories.items():
-        for key in ("image_auroc", "images"):
+        for key in _NUMBERS:
             value = row.get(key)
             if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
                 raise UserError(f"{file} has {value!r} for {key} of {name}; {advice}")

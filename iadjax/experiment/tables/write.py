@@ -101,7 +101,7 @@ def page(rows: Sequence[dict[str, Any]], failed: dict[str, str]) -> str:
         titles = "".join(f'<th scope="col">{html.escape(each)}</th>' for each in head)
         body = "".join(
             f'<tr class="{kind}"><th scope="row">{html.escape(words[0])}</th>'
-            + "".join(f"<td>{html.escape(each)}</td>" for each in words[1:])
+            + "".join(_cell(title, word) for title, word in zip(head[1:], words[1:], strict=True))
             + "</tr>"
             for kind, words in lines
         )
@@ -122,6 +122,13 @@ def page(rows: Sequence[dict[str, Any]], failed: dict[str, str]) -> str:
     return _PAGE.replace("BODY", "\n".join(parts))
 
 
+def _cell(title: str, word: str) -> str:
+    """A cell with the title of its column, which narrow screens show, and the spread below the mean."""
+    mean, plus, spread = word.partition(" ± ")
+    text = html.escape(mean) + (f"<small> ± {html.escape(spread)}</small>" if plus else "")
+    return f'<td data-title="{html.escape(title, quote=True)}"{"" if word else " class=empty"}>{text}</td>'
+
+
 _PAGE = """<!doctype html>
 <html lang="en">
 <head>
@@ -136,8 +143,11 @@ p, ul { max-width: 60rem; }
 li { overflow-wrap: anywhere; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: 0.9rem; }
-th, td { padding: 0.35rem 0.6rem; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--line); }
+th, td { padding: 0.35rem 0.5rem; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--line); }
 thead th { vertical-align: bottom; white-space: normal; background: var(--soft); }
+thead th:first-child, thead th:nth-child(2), td[data-title=data] { text-align: left; }
+td[data-title=device] { white-space: normal; font-size: 0.8rem; }
+td small { display: block; opacity: 0.75; }
 tbody th { text-align: left; font-weight: 600; position: sticky; left: 0; background: var(--page); }
 tr.published th, tr.difference th { font-weight: 400; padding-left: 1.5rem; }
 tr.published th { white-space: normal; min-width: 12rem; }
@@ -145,8 +155,17 @@ tr.published td, tr.difference td { opacity: 0.8; }
 details { margin: 0.5rem 0; }
 summary { cursor: pointer; padding: 0.3rem 0; overflow-wrap: anywhere; }
 @media (max-width: 40rem) {
-  tbody th { white-space: normal; overflow-wrap: anywhere; min-width: 8rem; max-width: 9rem; }
-  tr.published th { min-width: 8rem; }
+  thead { display: none; }
+  table, tbody, tr, th, td { display: block; }
+  tr { border-top: 2px solid var(--line); padding: 0.4rem 0; }
+  tr.published, tr.difference { border-top: 0; padding-left: 1rem; }
+  tbody th { position: static; white-space: normal; overflow-wrap: anywhere; }
+  tbody th, td { border-bottom: 0; padding: 0.1rem 0; }
+  tr.published th, tr.difference th { padding-left: 0; font-style: italic; }
+  td { display: flex; justify-content: space-between; gap: 1rem; }
+  td::before { content: attr(data-title); opacity: 0.7; }
+  td small { display: inline; }
+  td.empty { display: none; }
 }
 </style>
 </head>
