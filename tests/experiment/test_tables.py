@@ -90,6 +90,12 @@ def test_runs_of_other_configs_images_or_splits_have_rows_of_their_own(tmp_path,
     # of all these only a and f belong together
     assert sorted(row["runs"] for row in rows) == [1, 1, 1, 1, 2]
     assert len({(row["config"], row["dataset"]) for row in rows}) == 5
+    assert {
+        "detector.coreset_ratio" in row["config"] or any("coreset_ratio" in each for each in row["notes"]) for row in rows
+    } == {
+        True,
+        False,
+    }
     judged = [row for row in rows if any("not its test part" in note for note in row["notes"])]
     assert len(judged) == 1 and any("not its test part" in each for each in judged[0]["published"]["differs"])
 

@@ -38,7 +38,7 @@ def make_rows(runs: Sequence[Figures], say: Callable[[str], None]) -> list[dict[
 
     Returns:
       `table.json`'s rows: {"config", "detector", "dataset", "categories", "seeds", "metrics": {key: {"mean", "std"}}, "speed",
-      "published", "by_category", ...}.
+      "published", "keys", "by_category", ...}.
     """
     groups: dict[str, list[Figures]] = {}
     for run in runs:
@@ -112,6 +112,7 @@ def _row(runs: Sequence[Figures], say: Callable[[str], None]) -> dict[str, Any]:
         "devices": dict(Counter(_device(run) for run in used)),
         "search": (first.record.get("sweep") or {}).get("search"),
         "notes": [],
+        "keys": _identity(first)["fit"],
         "by_category": {
             category: {key: _known([values[key].get((seed, category)) for seed in seeds]) for key in METRICS}
             for category in categories
@@ -195,12 +196,17 @@ def _published(run: Figures, row: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def _tell_apart(rows: Sequence[dict[str, Any]]) -> None:
-    """Numbers the rows that would have the same title."""
-    count = Counter((row["config"], row["dataset"]) for row in rows)
-    seen: Counter = Counter()
+    """Gives rows that would have the same name the few keys in which they differ, or numbers."""
+    names: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row in rows:
-        name = row["config"], row["dataset"]
-        if count[name] > 1:
-            seen[name] += 1
-            row["config"] = f"{row['config']} ({seen[name]})"
-            row["notes"].append("another row of this name differs in its config, its images or its split")
+        names.setdefault((row["config"], row["dataset"]), []).append(row)
+    for same in [each for each in names.values() if len(each) > 1]:
+        keys = [key for key in same[0]["keys"] if any(row["keys"].get(key) != same[0]["keys"][key] for row in same)]
+        told = [", ".join(f"{key}={row['keys'].get(key)}" for key in keys) for row in same]
+        few = len(keys) <= 2 and len(set(told)) == len(same)
+        for number, (row, text) in enumerate(zip(same, told, strict=True), start=1):
+            if keys and not few:
+                row["notes"].append(f"its keys: {text}")
+            elif not keys:
+                row["notes"].append("another row has the same config; it differs in images, split, evaluation or search")
+            row["config"] += f", {text}" if few else f" ({number})"

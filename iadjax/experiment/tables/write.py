@@ -98,7 +98,7 @@ def page(rows: Sequence[dict[str, Any]], failed: dict[str, str]) -> str:
     """The tables as one HTML page that needs no other file."""
 
     def table(head: Sequence[str], lines: Sequence[tuple[str, Sequence[str]]]) -> str:
-        titles = "".join(f'<th scope="col">{html.escape(each)}</th>' for each in head)
+        titles = "".join(f'<th scope="col">{html.escape(each).replace("AU-", "AU&#8209;")}</th>' for each in head)
         body = "".join(
             f'<tr class="{kind}"><th scope="row">{html.escape(words[0])}</th>'
             + "".join(_cell(title, word) for title, word in zip(head[1:], words[1:], strict=True))
@@ -126,7 +126,7 @@ def _cell(title: str, word: str) -> str:
     """A cell with the title of its column, which narrow screens show, and the spread below the mean."""
     mean, plus, spread = word.partition(" ± ")
     text = html.escape(mean) + (f"<small> ± {html.escape(spread)}</small>" if plus else "")
-    return f'<td data-title="{html.escape(title, quote=True)}"{"" if word else " class=empty"}>{text}</td>'
+    return f'<td data-title="{html.escape(title, quote=True)}"{"" if word else " class=empty"}><span>{text}</span></td>'
 
 
 _PAGE = """<!doctype html>
