@@ -1,0 +1,221 @@
+"""What a sweep consists of: `sweep.json` holds its configs, categories and seeds, and a second call has to agree with it."""
+
+import contextlib
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from iadjax import config as configs
+from iadjax import data, files
+from iadjax.config import load_config
+from iadjax.errors import UserError
+from iadjax.experiment import places
+from iadjax.experiment.sweep.overrides import override
+
+__all__ = ["FILE", "Job", "Plan", "config_of", "jobs", "make_plan", "once", "parse_seeds", "read_plan", "store_plan"]
+
+FILE = "sweep.json"
+ADVICE = "give another --workdir"
+
+
+class Job(NamedTuple):
+    """One run of a sweep: its config by label, its category (several with commas where one model is for all), its seed."""
+
+    label: str
+    category: str
+    seed: int
+
+    @property
+    def path(self) -> Path:
+        """Its place below `DIR/runs` and `DIR/jobs`."""
+        return Path(self.label, re.sub(r"[^\w.-]+", "_", self.category) if len(self.category) < 100 else "all", str(self.seed))
+
+    def __str__(self) -> str:
+        return f"{self.label} {self.category} seed {self.seed}"
+
+
+class Plan(NamedTuple):
+    """What a sweep does.
+
+    Attributes:
+      configs: by label: {"name": as given, "config": resolved, "categories": names}.
+      seeds: of every config and category.
+      search: None, or what `sweep.search` does first.
+    """
+
+    configs: dict[str, dict[str, Any]]
+    seeds: tuple[int, ...]
+    search: dict[str, Any] | None = None
+
+
+def make_plan(
+    names: Sequence[str], categories: str, seeds: str, overrides: Mapping[str, str], search: dict[str, Any] | None = None
+) -> Plan:
+    """The plan of the flags; configs, data sets and categories are checked, and nothing is written.
+
+    Args:
+      names: of configs, as `load_config` takes them.
+      categories: names with commas, "all", or "" for those of each config.
+      seeds: a number of seeds from 0, or a list with commas.
+      overrides: text by dotted key, for all configs.
+      search: of `sweep.space.read_space`, with the other options of the search.
+
+    Raises:
+      UserError: there is no such config, data set or category.
+    """
+    if not names:
+        raise UserError("a sweep needs at least one --config=FILE.py[:ARGUMENT]")
+    if len(set(names)) < len(names):
+        raise UserError(f"--config={next(n for n in names if names.count(n) > 1)} is given twice; give each config once")
+    numbers, found = parse_seeds(seeds), {}
+    for name in names:
+        try:
+            config = places.absolute(configs.resolve(override(load_config(name), overrides)))
+            if config["protocol"]["name"] in data.SEQUENCES:
+                raise UserError("it is a sequence of fits, which scripts/train.py runs; leave it out")
+            chosen = _categories(config, categories)
+            for category in chosen:
+                each = _with(config, category, numbers[0])
+                configs.outline_model(each)
+                configs.build_data(each)
+        except UserError as error:
+            raise UserError(f"--config={name}: {error}") from error
+        found[_label(name, found)] = {"name": name, "config": config, "categories": chosen}
+    return Plan(found, numbers, search)
+
+
+def parse_seeds(text: str) -> tuple[int, ...]:
+    """ "3" -> (0, 1, 2); "4,7" -> (4, 7); "4," -> (4,)."""
+    words = [word.strip() for word in text.split(",") if word.strip()]
+    if not words or not all(word.isdecimal() for word in words) or (words == [text] and int(text) < 1):
+        raise UserError(f"--seeds takes a number of seeds, like 3, or a list with commas, like 0,5,7; got {text!r}")
+    seeds = tuple(range(int(text))) if words == [text.strip()] else tuple(map(int, words))
+    if len(set(seeds)) < len(seeds):
+        raise UserError(f"--seeds={text} names a seed twice")
+    return seeds
+
+
+def _categories(config: dict[str, Any], asked: str) -> list[str]:
+    """The values of `data.category` of a config's runs."""
+    own = config["data"]["category"]
+    together = config["protocol"]["name"] == "multi_class"
+    asked = asked or own or "all"
+    if asked != "all":
+        names = [name.strip() for name in asked.split(",") if name.strip()]
+        if len(set(names)) < len(names):
+            raise UserError(f"--categories={asked} names a category twice")
+        if together or len(names) > 1 or own == names[0]:
+            return [",".join(names)] if together else names
+    with_all = {**config, "data": {**config["data"], "category": "all" if asked == "all" else own}}
+    known = configs.build_data({**with_all, "protocol": {**config["protocol"], "name": "unsupervised"}}).dataset.categories
+    if asked == "all":
+        return ["all"] if together else list(known) if len(known) > 1 else [own or "all"]
+    # images of one category without a folder for it know its name, but not as a choice
+    return [own or "all"] if known == (asked,) else [asked]
+
+
+def _with(config: dict[str, Any], category: str, seed: int) -> dict[str, Any]:
+    return {**config, "seed": seed, "data": {**config["data"], "category": category}}
+
+
+def _label(name: str, taken: Mapping[str, Any]) -> str:
+    """A short name of a config for folders and tables: "unsupervised-patchcore-mvtec_ad"."""
+    file, _, argument = name.partition(".py")
+    words = [*Path(file).parts[-2:], *re.findall(r"[\w.=]+", argument)]
+    label = "-".join(re.sub(r"[^\w.-]+", "_", word) for word in words if word != os.sep) or "config"
+    number = sum(each == label or re.fullmatch(rf"{re.escape(label)}-\d+", each) is not None for each in taken)
+    return f"{label}-{number + 1}" if number else label
+
+
+def jobs(plan: Plan) -> list[Job]:
+    """All runs of a plan; every config has its first seed before one has its second."""
+    return [
+        Job(label, category, seed)
+        for seed in plan.seeds
+        for label, each in plan.configs.items()
+        for category in each["categories"]
+    ]
+
+
+def config_of(plan: Plan, job: Job, options: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The resolved config of a run; `options`: other values by dotted key, of a search."""
+    config = _with(plan.configs[job.label]["config"], job.category, job.seed)
+    for key, value in (options or {}).items():
+        *groups, last = key.split(".")
+        node = config = {**config}
+        for group in groups:
+            node[group] = dict(node[group])
+            node = node[group]
+        node[last] = value
+    return configs.resolve(config)
+
+
+def store_plan(directory: Path, plan: Plan) -> None:
+    """Writes `sweep.json`, or compares the plan with the one that is there.
+
+    Raises:
+      UserError: the directory holds another sweep, or other files.
+    """
+    file = directory / FILE
+    others = [] if file.exists() or not directory.is_dir() else [each for each in os.listdir(directory) if not _of_us(each)]
+    if others and not file.exists():
+        raise UserError(f"{directory} holds other files ({sorted(others)[0]}) and no sweep; {ADVICE}")
+    value = json.loads(json.dumps(plan._asdict()))
+    once(file, value)
+    stored = files.read_json(file, ADVICE)
+    differing = _differences(stored, value)
+    if differing:
+        raise UserError(f"{directory} holds another sweep ({'; '.join(differing[:3])}); {ADVICE}, or leave the other flags out")
+
+
+def _of_us(name: str) -> bool:
+    return name.startswith(f".{FILE}") or name == FILE
+
+
+def once(file: Path, value: Mapping[str, Any]) -> bool:
+    """Writes a JSON file if there is none, and says whether; of several processes one succeeds, and none sees a part."""
+    if file.exists():
+        return False
+    temporary = file.with_name(f".{file.name}.{os.getpid()}.{os.urandom(4).hex()}")
+    try:
+        files.write_json(temporary, value)
+        # a link is made only where there is no file of the name
+        os.link(temporary, file)
+    except FileExistsError:
+        return False
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+    return True
+
+
+def _differences(stored: Any, now: Any, name: str = "") -> list[str]:
+    """ "key was A, now B" of two JSON values."""
+    if isinstance(stored, dict) and isinstance(now, dict):
+        found = []
+        for key in dict.fromkeys([*stored, *now]):
+            path = f"{name}.{key}".lstrip(".")
+            if key not in now or key not in stored:
+                found.append(f"{path} is {'missing now' if key in stored else 'new'}")
+            else:
+                found += _differences(stored[key], now[key], path)
+        return found
+    return [] if stored == now else [f"{name} was {stored!r}, now {now!r}"]
+
+
+def read_plan(directory: Path) -> Plan:
+    """The plan of a directory.
+
+    Raises:
+      UserError: it holds no sweep, or the file is damaged.
+    """
+    file = directory / FILE
+    if not file.is_file():
+        raise UserError(f"{directory} holds no sweep yet; begin one with --config=FILE.py[:ARGUMENT]")
+    value = files.read_json(file, ADVICE)
+    if not isinstance(value.get("configs"), dict) or not isinstance(value.get("seeds"), list):
+        raise UserError(f"{file} holds no plan of a sweep; {ADVICE}")
+    return Plan(value["configs"], tuple(value["seeds"]), value.get("search"))
