@@ -1,4 +1,4 @@
-"""Pages of the site that are made of the code: home of the README, detectors by family, configs, the API, the gallery."""
+"""Pages of the site that are made of the code: home of the README, detectors by family, the API, the gallery."""
 
 import re
 from pathlib import Path
@@ -7,7 +7,6 @@ from mkdocs.structure.files import File
 
 import iadjax
 from iadjax import detectors
-from iadjax.config import base_config
 
 ROOT = Path(__file__).parents[1]
 REPOSITORY = "https://github.com/iadjax/iadjax/blob/main"
@@ -93,19 +92,6 @@ def detectors_page() -> str:
     return "\n".join(lines)
 
 
-def configs_page() -> str:
-    """Every config file with its first line, and every key with its default."""
-    lines = ["# Configs", "", "A config is `configs/<setting>/<detector>.py`; each begins with the command that runs it.", ""]
-    lines += ["| config | |", "|---|---|"]
-    for file in sorted((ROOT / "configs").glob("*/*.py")):
-        name = file.relative_to(ROOT).as_posix()
-        first = file.read_text(encoding="utf-8").split('"""')[1].split("\n")[0]
-        lines.append(f"| [{name.removeprefix('configs/')}]({REPOSITORY}/{name}) | {first} |")
-    lines += ["", "## Keys", "", "With their defaults, for PatchCore on a folder of images.", "", "```"]
-    lines += str(base_config("patchcore", "folder")).strip().splitlines() + ["```", ""]
-    return "\n".join(lines)
-
-
 def gallery_page(files) -> str:
     """The reports that `scripts/pictures.py` has made, linked."""
     found = sorted(file.src_uri for file in files if re.fullmatch(r"gallery/[^/]+/index\.html", file.src_uri))
@@ -138,7 +124,7 @@ def _import(module: str):
 def on_files(files, config):
     """Adds the pages that are made of the code."""
     home = (ROOT / "README.md").read_text(encoding="utf-8")
-    pages = {"index.md": home, "detectors.md": detectors_page(), "configs.md": configs_page(), **api_pages()}
+    pages = {"index.md": home, "detectors.md": detectors_page(), **api_pages()}
     pages["gallery.md"] = gallery_page(files)
     for name, text in pages.items():
         if files.get_file_from_path(name) is not None:

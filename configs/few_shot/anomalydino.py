@@ -18,7 +18,7 @@ No training images are held out for mvtec_ad and visa, as in the published proto
 Nothing is quoted for mvtec_ad_2, whose protocol is that of docs/data.md: 16 full-size images in tiles, the threshold from
 normal images alone.
 
-Measured here: docs/detectors.md, made by scripts/benchmarks/detectors.py.
+Measured here: docs/benchmarks.md, made by scripts/benchmarks/detectors.py.
 """
 
 from iadjax.config import Row, ad2, base_config, finish, parse_arg, quick

@@ -12,7 +12,7 @@ degrees. The figures of IM-IAD are of another protocol, so none stand here.
 No training images are held out for mvtec_ad, as in the authors' code, so no threshold is fitted there: add
 --config.threshold.holdout=0.1 for one.
 
-Measured here: docs/detectors.md, made by scripts/benchmarks/detectors.py.
+Measured here: docs/benchmarks.md, made by scripts/benchmarks/detectors.py.
 """
 
 from iadjax.config import base_config, finish, parse_arg, quick

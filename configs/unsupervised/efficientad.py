@@ -9,7 +9,7 @@ Published for mvtec_ad, visa and mvtec_loco: PUBLISHED below. A tenth of the tra
 the maps (`threshold.holdout`). The teacher comes from scripts/distill.py (--config.backbone.weights=FILE), the penalty images
 from ImageNet (--config.detector.penalty_images=DIR).
 
-Measured here: docs/detectors.md, made by scripts/benchmarks/detectors.py.
+Measured here: docs/benchmarks.md, made by scripts/benchmarks/detectors.py.
 """
 
 from iadjax.config import Row, base_config, finish, parse_arg, quick

@@ -11,7 +11,7 @@ last epoch counts. The paper has 0.994 (image) and 0.985 (pixel) for its best ba
 No training images are held out for mvtec_ad, as in the published protocol, so no threshold is fitted there: add
 --config.threshold.holdout=0.1 for one.
 
-Measured here: docs/detectors.md, made by scripts/benchmarks/detectors.py.
+Measured here: docs/benchmarks.md, made by scripts/benchmarks/detectors.py.
 """
 
 from iadjax.config import Row, base_config, finish, parse_arg, quick

@@ -10,7 +10,7 @@ Published for mvtec_ad: PUBLISHED below (image AUROC 0.979 with EfficientNet-B5,
 No training images are held out for mvtec_ad, as in the published protocol, so no threshold is fitted there: add
 --config.threshold.holdout=0.1 for one.
 
-Measured here: docs/detectors.md, made by scripts/benchmarks/detectors.py.
+Measured here: docs/benchmarks.md, made by scripts/benchmarks/detectors.py.
 """
 
 from iadjax.config import Row, base_config, finish, parse_arg, quick

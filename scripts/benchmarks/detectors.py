@@ -1,4 +1,4 @@
-"""Fits and measures every detector under one protocol; writes the table that docs/detectors.md shows.
+"""Fits and measures every detector under one protocol; writes the table that docs/benchmarks.md shows.
 
     python scripts/benchmarks/detectors.py --hazelnut=DIR --mtd=DIR --weights=resnet18.safetensors --workdir=runs/detectors
     python scripts/benchmarks/detectors.py --only=padim,rd4ad --workdir=runs/detectors     # synthetic images, two detectors
@@ -26,7 +26,7 @@ _HAZELNUT = flags.DEFINE_string("hazelnut", "", "Folder in the MVTec AD layout: 
 _MTD = flags.DEFINE_string("mtd", "", "Folder of MTD.")
 _WEIGHTS = flags.DEFINE_string("weights", "", "ResNet-18 weights, safetensors; needed for --hazelnut and --mtd.")
 _JSON = flags.DEFINE_string("json", "results/detectors.json", "File for the figures; figures of other runs in it are kept.")
-_PAGE = flags.DEFINE_string("page", "docs/detectors.md", "The page made of them; empty for none.")
+_PAGE = flags.DEFINE_string("page", "docs/benchmarks.md", "The page made of them; empty for none.")
 _README = flags.DEFINE_string("readme", "README.md", "File whose table between the marks is replaced; empty for none.")
 
 _NOTE = flags.DEFINE_string("note", "", "A sentence for the page, such as what else the machine did meanwhile.")
@@ -180,7 +180,7 @@ def markdown(results: dict[str, Any]) -> str:
 
 
 def page(results: dict[str, Any]) -> str:
-    """docs/detectors.md."""
+    """docs/benchmarks.md."""
     about = results["about"]
     lines = [
         "# Detectors",
