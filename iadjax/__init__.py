@@ -18,6 +18,8 @@ from iadjax.experiment.run import Run
 from iadjax.experiment.sequence import fit_sequence
 from iadjax.report import print_metrics
 
+__version__ = "0.1.0"
+
 __all__ = [
     "Batch", "DataSpec", "Detector", "Phase", "Prediction", "Run", "UserError", "evaluate", "fit", "fit_sequence",
     "from_torch", "load", "merge", "metrics", "ops", "predict_files", "print_metrics",

@@ -40,7 +40,8 @@ class Batch(NamedTuple):
     image: jax.Array | None
     features: Any
     category: jax.Array
-    index: jax.Array
+    # a tuple has a method of this name
+    index: jax.Array  # type: ignore[assignment]
     extra: Mapping[str, jax.Array]
     valid: jax.Array
     mask: jax.Array | None = None

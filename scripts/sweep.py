@@ -1,7 +1,9 @@
-"""Many runs, and the table of them; `iadjax.commands.sweep` says how it is called."""
+"""One run for every config, category and seed, and their table: `iadjax sweep` as a script.
 
-from iadjax.commands import sweep
-from iadjax.experiment import cli
+`python scripts/sweep.py --help` has its examples and flags.
+"""
+
+from iadjax.commands import run
 
 if __name__ == "__main__":
-    cli.run(sweep.main)
+    run("sweep")

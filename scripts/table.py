@@ -1,7 +1,9 @@
-"""Tables of any runs; `iadjax.commands.table` says how it is called."""
+"""Tables of any runs, with published figures beside them: `iadjax table` as a script.
 
-from iadjax.commands import table
-from iadjax.experiment import cli
+`python scripts/table.py --help` has its examples and flags.
+"""
+
+from iadjax.commands import run
 
 if __name__ == "__main__":
-    cli.run(table.main, arguments=table.ARGUMENTS)
+    run("table")

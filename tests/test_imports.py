@@ -7,6 +7,9 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 
+# the package itself: what users import
+TOP = "iadjax"
+
 # each room may import from its own level and from those before it
 LEVELS = (
     ("errors", "files", "progress", "parallel.axis", "cpu"),
@@ -18,11 +21,10 @@ LEVELS = (
     ("detectors", "metrics", "parallel"),
     ("report", "config"),
     ("experiment", "export"),
+    (TOP,),
     ("commands",),
 )
 LEVEL = {room: number for number, level in enumerate(LEVELS) for room in level}
-# the package itself: what users import
-TOP = "iadjax"
 
 
 def room(module: str) -> str:

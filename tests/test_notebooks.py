@@ -9,7 +9,15 @@ nbclient = pytest.importorskip("nbclient")
 nbformat = pytest.importorskip("nbformat")
 
 FOLDER = Path(__file__).parent.parent / "colab"
-NAMES = ("01_quickstart", "02_comparing_detectors", "03_few_shot_and_noisy", "04_adding_a_detector", "05_scaling")
+NAMES = (
+    "01_quickstart",
+    "02_comparing_detectors",
+    "03_few_shot_and_noisy",
+    "04_adding_a_detector",
+    "05_scaling",
+    "06_reproducing_a_published_row",
+    "07_your_own_maps",
+)
 
 
 def test_there_are_no_others():
@@ -21,10 +29,19 @@ def test_notebook_runs(name, tmp_path):
     notebook = nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
     text = json.dumps(notebook)
     assert f"colab.research.google.com/github/iadjax/iadjax/blob/main/colab/{name}.ipynb" in text
-    assert not any(cell.get("outputs") for cell in notebook.cells), "commit notebooks without outputs"
+    # readers see the pictures before they run anything
+    assert pictures(notebook), "run the notebook from top to bottom before it is committed"
+    for cell in notebook.cells:
+        cell.update({"outputs": []} if cell.cell_type == "code" else {})
     client = nbclient.NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}})
     client.execute()
+    assert pictures(notebook)
     outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
-    pictures = [output for output in outputs if "image/png" in output.get("data", {})]
-    assert pictures
     assert any(output.output_type == "stream" and output.name == "stdout" for output in outputs)
+
+
+def pictures(notebook):
+    """The pictures among the outputs."""
+    outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+    assert not any(output.output_type == "error" for output in outputs)
+    return [output for output in outputs if "image/png" in output.get("data", {})]

@@ -21,7 +21,10 @@ def trained(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("scripts") / "run"
     arguments = ["--config.data.resize=(64, 48)", "--config.detector.layers=('layer1',)", "--config.evaluate.save_maps=true"]
     done = call(
-        "train.py", *arguments, f"--config={ROOT}/configs/unsupervised/patchcore.py:synthetic:washer", f"--workdir={workdir}"
+        "train.py",
+        *arguments,
+        f"--config={ROOT}/configs/unsupervised/patchcore.py:synthetic,category=washer",
+        f"--workdir={workdir}",
     )
     assert done.returncode == 0, done.stderr
     return workdir, done

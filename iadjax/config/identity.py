@@ -10,7 +10,7 @@ __all__ = ["fingerprint", "fit_keys"]
 
 
 # keys that do not change what fitting computes; everything else is part of a checkpoint's identity
-_FREE = ("evaluate", "checkpoint_every", "parallel")
+_FREE = ("evaluate", "checkpoint_every", "parallel", "quick")
 
 # the location of files does not matter: `fit` compares the hash of the images, a restore that of the weights
 _PLACES = ("data.root", "data.normal", "data.abnormal", "data.masks", "backbone.weights")

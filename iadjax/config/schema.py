@@ -1,4 +1,4 @@
-"""Every config key with its default, and the check of a config against them."""
+"""Every config key with its default, and the check of a config against them; `keys.KEYS` says what each key is."""
 
 import ast
 import json
@@ -36,6 +36,9 @@ _AT_LEAST_0 = (
 READING = {"value_range": "auto", "channels": "auto", "max_pixels": MAX_PIXELS}
 """Keys under `data` of how an image file is read, with their defaults: of the `Transform` and of `data.load`."""
 
+FREE_TYPES = tuple(f"data.{name}" for name in (*SIZES, "mask_threshold", "value_range", "channels"))
+"""Keys that take values of several types."""
+
 OLD_KEYS = {
     "data.overlap": "data.tile_overlap",
     "protocol.k": "protocol.num_shots",
@@ -49,28 +52,22 @@ OLD_KEYS = {
 
 
 def base_config(detector: str = "patchcore", dataset: str = "synthetic") -> ConfigDict:
-    """Every config key with its default; `detector` gets the keywords of its factory."""
+    """Every config key with its default; `detector` gets the keywords of its factory. `KEYS` says what each is."""
     config = ConfigDict()
     config.seed = 0
-    # of the networks' matrix products: "float32" or "bfloat16"
+    config.quick = False
     config.precision = "float32"
-    # over several devices: "jit" splits batches and banks, "pmap" keeps replicas
     config.parallel = "jit"
     config.data = ConfigDict(
         {"name": dataset, "root": "", "category": "", "batch_size": 16, "workers": 2, "tile_overlap": 0.25}
         | {"resize_side": "auto", "interpolation": "bilinear", "crop_multiple": 0}
-        # features of training images that are kept; 0: none
         | {"feature_cache_bytes": 4 * 2**30}
-        # sizes: one integer or (height, width)
         | {key: FieldReference(size, field_type=object) for key, size in zip(SIZES, (256, 0, 0), strict=True)}
-        # the value that becomes 1.0 in files of more than 8 bits: a number, or "auto" by their type; the channels that become
-        # red, green and blue: (0, 1, 2), (0,) or "auto"; images with more pixels are refused, 0: none
         | {key: FieldReference(READING[key], field_type=object) for key in ("value_range", "channels")}
         | {"max_pixels": READING["max_pixels"]}
     )
     if dataset == "folder":
         config.data.update({"normal": "", "abnormal": "", "masks": "", "test_fraction": 0.2})
-        # a number or "auto"
         config.data.mask_threshold = FieldReference("auto", field_type=object)
     networks = detectors.networks(detector)
     if "backbone" in networks:
@@ -79,7 +76,6 @@ def base_config(detector: str = "patchcore", dataset: str = "synthetic") -> Conf
     if others:
         config.networks = ConfigDict({name: {"name": "", "weights": ""} for name in others})
     config.detector = ConfigDict({"name": detector, **detectors.options(detector)})
-    # `data.split` says which protocol takes which key
     config.protocol = ConfigDict(
         {"name": "unsupervised", "num_shots": 4, "shots_by_name": False, "rotations": 1, "num_anomalies": 10}
         | {"defect": "", "noise_ratio": 0.1, "keep_in_test": False, "test_batch": False, "source": ""}
@@ -182,7 +178,7 @@ def _check_names(section: str, given: dict, known: dict) -> None:
 
 
 def _check_type(key: str, value: Any, default: Any) -> None:
-    if key in [f"data.{name}" for name in (*SIZES, "mask_threshold", "value_range", "channels")]:
+    if key in FREE_TYPES:
         return
     kind = type(default)
     fits = {

@@ -1,4 +1,4 @@
-"""What the scripts share: flags, and errors that end with one sentence and status 2."""
+"""What the commands share: flags, and errors that end with one sentence and status 2."""
 
 import errno
 import functools
@@ -12,10 +12,10 @@ import jax
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from iadjax import files
-from iadjax.config import load_config, refuse_old_keys
+from iadjax.config import find_config, load_config, refuse_old_keys
 from iadjax.cpu import allocator as malloc
 from iadjax.errors import UserError, did_you_mean
+from iadjax.experiment import help as helping
 from iadjax.experiment.fit import Stopped
 from iadjax.parallel import distributed
 
@@ -70,15 +70,16 @@ def one_process(flag: str, default: Any) -> Any:
     return default
 
 
-def run(main: Callable[..., None], config: Path | None = None, arguments: Sequence[str] = ()) -> None:
-    """Runs a script's `main` after parsing the flags; a user's mistake ends with one sentence and status 2.
+def run(main: Callable[..., None], config: str | None = None, arguments: Sequence[str] = ()) -> None:
+    """Runs a command's `main` after parsing the flags; a user's mistake ends with one sentence and status 2.
 
     Args:
-      main: the script; called with the values of `arguments`.
-      config: the default of --config, where the script defines that flag.
-      arguments: names of the words that are given without a flag; a last one like "RUNS..." stands for one or more.
+      main: the command; called with the values of `arguments`.
+      config: the default of --config, where the command defines that flag.
+      arguments: names of the words that are given without a flag: "NAME", "[NAME]" if it may be left out, and as the last one
+        "NAMES..." for any number of them.
     """
-    parse = functools.partial(_parse, config, tuple(arguments))
+    parse = functools.partial(_parse, main, config, tuple(arguments))
     app.run(lambda words: _guard(functools.partial(main, *words[1:])), flags_parser=parse)
 
 
@@ -132,32 +133,37 @@ def _exit(status: int) -> None:
 
 
 def _fail(error: Exception) -> None:
-    print(f"error: {error}", file=sys.stderr)
+    print(f"error: {helping.as_called(str(error), sys.argv[0])}", file=sys.stderr)
     _exit(2)
 
 
-def _parse(config: Path | None, arguments: Sequence[str], argv: Sequence[str]) -> list[str]:
+def _parse(main: Callable, config: str | None, arguments: Sequence[str], argv: Sequence[str]) -> list[str]:
     try:
+        found = None
         if config is not None:
             # config_flags looks for --config in sys.argv, where it must come first
-            sys.argv = argv = _with_config(config, argv)
+            found, argv = _with_config(config, argv)
+            sys.argv = argv
+        if helping.asked(argv):
+            print(helping.text(main, argv[0], found, arguments))
+            sys.exit(0)
         rest = flags.FLAGS(argv)
     except UserError as error:
         _fail(error)
     except (flags.Error, TypeError, ValueError) as error:
         _fail(UserError(f"{error}; --help lists the flags"))
-    several = bool(arguments) and arguments[-1].endswith("...")
-    if len(rest) > 1 + len(arguments) and not several:
+    required = [name for name in arguments if not name.startswith("[")]
+    if len(rest) > 1 + len(arguments) and not (arguments and arguments[-1].rstrip("]").endswith("...")):
         _fail(UserError(f"unexpected argument {rest[1 + len(arguments)]!r}: every option is a flag like --workdir=DIR"))
-    if len(rest) < 1 + len(arguments):
-        _fail(UserError(f"{arguments[len(rest) - 1]} is missing; --help lists what to give"))
+    if len(rest) < 1 + len(required):
+        _fail(UserError(f"{required[len(rest) - 1]} is missing; --help lists what to give"))
     return rest
 
 
-def _with_config(default: Path, argv: Sequence[str]) -> list[str]:
-    """The arguments with --config in front of its overrides, after a check that every overridden key exists."""
+def _with_config(default: str, argv: Sequence[str]) -> tuple[ConfigDict, list[str]]:
+    """The config, and the arguments with --config in front of its overrides, after a check that every overridden key exists."""
     argv = list(argv)
-    path = str(default)
+    path = default
     for i, argument in enumerate(argv[1:], start=1):
         name, equals, value = argument.partition("=")
         if name in ("--config", "-config"):
@@ -165,13 +171,14 @@ def _with_config(default: Path, argv: Sequence[str]) -> list[str]:
             path = value if equals else "".join(argv[i + 1 : i + 2])
             del argv[i : i + (1 if equals else 2)]
             break
-    path = str(files.place(path))
+    file, given = find_config(path)
+    path = f"{file}:{given}" if given else str(file)
     config = load_config(path)
     for argument in argv[1:]:
         key = argument.lstrip("-").partition("=")[0]
         if argument.startswith("-") and key.startswith("config."):
             _check_key(config, key.split(".")[1:])
-    return [argv[0], f"--config={path}", *argv[1:]]
+    return config, [argv[0], f"--config={path}", *argv[1:]]
 
 
 def _check_key(config: ConfigDict, parts: Sequence[str]) -> None:

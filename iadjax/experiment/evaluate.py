@@ -126,6 +126,10 @@ def _category(run: Run, results: Sequence[Result], category: str) -> dict[str, A
             kinds = [row.item.defect for row in rows]
             pixel |= {f"image_auroc_{kind}": value for kind, value in metrics.loco_image_auroc(scores, kinds).items()}
             pixel |= loco_metrics_within(run.config["evaluate"]["byte_budget"], _with_defects(run, rows), pilot)
+        if run.data.dataset.name == "mvtec_ad_2" and "pixel_value" in (run.threshold or {}):
+            lights = ("regular" if Path(row.item.path).stem.endswith("_regular") else "shifted" for row in rows)
+            images = ((*pair, light) for pair, light in zip(_at_evaluation_size(run, rows, size), lights, strict=True))
+            pixel |= metrics.seg_and_class_f1(images, run.threshold["pixel_value"])
     found |= pixel | {"resolution": f"{size}x{size}" if size else "original", "images": len(rows)}
     if run.threshold is not None and rows:
         found["threshold"] = {"value": run.threshold["value"]} | metrics.threshold_report(

@@ -5,18 +5,18 @@ anomaly_images_thresholded/... .png, 0 and 255. MVTec's own checker, offered bes
 """
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import tifffile
 from PIL import Image
 
-from iadjax import data, files
+from iadjax import data, files, progress
+from iadjax.data.sources.published.mvtec_ad_2 import CATEGORIES, PRIVATE
 from iadjax.errors import UserError
 from iadjax.experiment.load import read_config
 from iadjax.metrics.mapfiles import read_map
 
-__all__ = ["write_submission"]
+__all__ = ["categories_missing", "write_submission"]
 
 NAME = "mvtec_ad_2_private"
 
@@ -29,8 +29,8 @@ def write_submission(
     Args:
       workdir: an evaluated run with data.name=mvtec_ad_2_private and evaluate.save_maps=True.
       output: the folder of the submission.
-      threshold: a pixel is anomalous if its score is at least this; None takes the run's decision threshold for images.
-
+      threshold: a pixel is anomalous if its score is at least this; None takes `pixel_value` of the run's threshold.json, which
+        comes from normal images, or the threshold of images where there is none.
       data_root: where the images are now, if not where they were when the run was fitted.
 
     Returns:
@@ -44,7 +44,7 @@ def write_submission(
     if config["name"] != NAME:
         raise UserError(f"{workdir} is a run on {config['name']}; fit one with --config.data.name={NAME}")
     if threshold is None:
-        threshold = _read(workdir / "threshold.json", "value")
+        threshold = _threshold(workdir / "threshold.json")
     if not np.isfinite(threshold):
         raise UserError(f"the threshold must be a finite number, got {threshold}")
     reading = {key: config[key] for key in ("value_range", "channels", "max_pixels") if key in config}
@@ -69,7 +69,7 @@ def write_submission(
         with files.replacing((output / "anomaly_images" / path).with_suffix(".tiff")) as temporary:
             tifffile.imwrite(temporary, scores.astype(np.float16))
         with files.replacing((output / "anomaly_images_thresholded" / path).with_suffix(".png")) as temporary:
-            Image.fromarray(((scores >= threshold) * 255).astype(np.uint8)).save(temporary, format="PNG")
+            Image.fromarray(((scores >= np.float64(threshold)) * 255).astype(np.uint8)).save(temporary, format="PNG")
     return len(dataset.test)
 
 
@@ -77,9 +77,17 @@ def _map_file(workdir: Path, item: data.Item) -> Path:
     return (workdir / "maps" / item.path).with_suffix(".tiff")
 
 
-def _read(file: Path, key: str) -> Any:
-    advice = "give --workdir=DIR of a fitted run"
-    value = files.read_json(file, advice)
-    if key not in value:
-        raise UserError(f"{file} has no {key!r}; {advice}")
-    return value[key]
+def _threshold(file: Path) -> float:
+    advice = "give --workdir=DIR of a fitted run, or --threshold"
+    found = files.read_json(file, advice)
+    for key, what in (("pixel_value", "pixels"), ("value", "images, because it has none of pixels")):
+        if isinstance(found.get(key), int | float):
+            progress.say(f"submission: a pixel is anomalous from {found[key]:.6g} on, the run's threshold of {what}")
+            return float(found[key])
+    raise UserError(f"{file} has no number 'pixel_value' or 'value'; {advice}")
+
+
+def categories_missing(output: str | Path) -> tuple[str, ...]:
+    """The categories of MVTec AD 2 that a submission does not hold yet; the server takes all eight together."""
+    folder = files.place(output) / "anomaly_images"
+    return tuple(name for name in CATEGORIES if not all((folder / name / part).is_dir() for part in PRIVATE))

@@ -15,6 +15,7 @@ from iadjax.metrics.binary import (
     roc_curve,
 )
 from iadjax.metrics.continual import Forgetting, MeanStd, average_accuracy, forgetting, mean_std
+from iadjax.metrics.decisions import seg_and_class_f1
 from iadjax.metrics.files import evaluate_files
 from iadjax.metrics.loco import au_spro, loco_au_spro, loco_image_auroc, spro
 from iadjax.metrics.pimo import PIMOCurve, aupimo, pimo
@@ -26,5 +27,5 @@ __all__ = [
     "au_spro", "aupimo", "aupro", "auroc", "average_accuracy", "average_precision", "check_threshold", "dice",
     "evaluate_files", "f1_max", "fit_threshold", "forgetting", "image_metrics", "iou_max", "loco_au_spro", "loco_defects",
     "loco_image_auroc", "mean_std", "pimo", "pixel_metrics", "pr_curve", "precision_recall_f1", "pro_curve",
-    "read_defects_config", "roc_curve", "spro", "streaming", "threshold_options", "threshold_report",
+    "read_defects_config", "roc_curve", "seg_and_class_f1", "spro", "streaming", "threshold_options", "threshold_report",
 ]  # fmt: skip

@@ -3,7 +3,7 @@
 import csv
 import math
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
@@ -74,7 +74,7 @@ def evaluate_files(
     map_files = Folder(maps, "map") if maps is not None else None
     mask_files = Folder(masks, "mask") if masks is not None else None
     read_mask = MaskReader(mask_threshold)
-    rows = _rows_of_maps(map_files) if scores is None else _read_scores(Path(scores))
+    rows = _rows_of_maps(cast(Folder, map_files)) if scores is None else _read_scores(Path(scores))
     table = {}
     for category in dict.fromkeys(row.category for row in rows):
         some = [row for row in rows if row.category == category]
@@ -82,7 +82,7 @@ def evaluate_files(
         if scores is not None:
             found |= image_metrics(np.array([row.score for row in some]), np.array([row.label for row in some]))
         if map_files is not None:
-            found |= pixel_metrics(*_pairs(some, map_files, mask_files, read_mask, eval_size))
+            found |= pixel_metrics(*_pairs(some, map_files, cast(Folder, mask_files), read_mask, eval_size))
         resolution = "none" if maps is None else f"{eval_size}x{eval_size}" if eval_size else "original"
         table[category] = found | {"resolution": resolution, "images": len(some)}
     table["mean"] = mean_over_categories(list(table.values()))

@@ -158,6 +158,7 @@ def _flat(maps: Any, masks: Any) -> tuple[Any, Any, np.ndarray]:
     """All scores, all labels on the host, and the PRO weight of each defect pixel."""
     marked = [as_binary(each, "masks") for each in masks]
     labels = np.concatenate([each.ravel() for each in marked] or [np.zeros(0, bool)])
+    scores: Any
     if all_on_accelerator(maps):
         scores = jnp.ravel(maps) if not isinstance(maps, list) else jnp.concatenate([jnp.ravel(each) for each in maps])
     else:

@@ -38,7 +38,7 @@ def pixel_metrics_within(byte_budget: int, pairs: Iterable[tuple[np.ndarray, np.
         if state is None and not more:
             return pixel_metrics(maps, masks) | {"pixel_exact": True}
         state = streaming.update(streaming.init(pilot) if state is None else state, maps, masks)
-    found, bounds = streaming.compute(state)
+    found, bounds = streaming.compute(streaming.init(pilot) if state is None else state)
     return found | {"pixel_exact": False, "pixel_error_bounds": bounds}
 
 
@@ -64,14 +64,15 @@ def loco_metrics_within(
         if state is None and not more:
             return named(loco_au_spro(maps, defects, kinds)) | {"au_spro_exact": True}
         state = streaming.update_spro(streaming.init_spro(pilot) if state is None else state, maps, defects, kinds)
-    found = streaming.au_spro(state)
+    found = streaming.au_spro(streaming.init_spro(pilot) if state is None else state)
     values, bounds = ({key: each[i] for key, each in found.items()} for i in range(2))
     return named(values) | {"au_spro_exact": False, "au_spro_error_bounds": named(bounds)}
 
 
 def _parts(byte_budget: int, rows: Iterable[tuple], width: int) -> Iterator[tuple[list[list], bool]]:
     """The columns of as many rows as go past the budget with their first, float32, and whether more may follow."""
-    columns, held = [[] for _ in range(width)], 0
+    columns: list[list] = [[] for _ in range(width)]
+    held = 0
     for row in rows:
         for column, each in zip(columns, row, strict=True):
             column.append(each)

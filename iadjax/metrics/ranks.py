@@ -5,6 +5,7 @@ negatives >= t. On the host, negatives are sorted alone, in parts, without indic
 argsort of everything. On an accelerator, one compiled function of fixed shapes makes the same counts, and they stay there.
 """
 
+import functools
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -88,7 +89,9 @@ def rank(positives: np.ndarray, negatives: np.ndarray, weights: np.ndarray | Non
     # counts add up over parts, each of which one core sorts
     parts = np.array_split(negatives, min(os.cpu_count() or 1, _MOST_PARTS, 1 + len(negatives) // _PART))
     with ThreadPoolExecutor(len(parts)) as pool:
-        below, upto = (sum(each) for each in zip(*pool.map(lambda part: _count(part, values), parts), strict=True))
+        below, upto = (
+            functools.reduce(np.add, each) for each in zip(*pool.map(lambda part: _count(part, values), parts), strict=True)
+        )
     size, rest = len(positives), len(negatives)
     count = np.diff(starts, append=size)[::-1]
     if weights is None:

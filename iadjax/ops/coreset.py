@@ -64,7 +64,8 @@ def k_center_greedy(
         bucket = next(size for size in _BUCKETS if size >= len(picks[-1]))
         group = np.pad(picks[-1], (0, bucket - len(picks[-1])))
         distances, *farthest = _update(points, squares, distances, group, len(picks[-1]), m)
-        picks.append(_pick(*jax.device_get(farthest), num_centers - done))
+        index, distance, among, bound = jax.device_get(farthest)
+        picks.append(_pick(index, distance, among, bound, num_centers - done))
         done += len(picks[-1])
         if progress is not None:
             progress(done, num_centers)
@@ -76,7 +77,8 @@ def _pick(index: np.ndarray, distance: np.ndarray, among: np.ndarray, bound: flo
 
     On the host: hundreds of dependent steps on a few hundred numbers.
     """
-    current, picked = distance.copy(), []
+    current = distance.copy()
+    picked: list[int] = []
     while len(picked) < min(limit, len(index)):
         best = int(current.argmax())
         value = current[best]

@@ -15,7 +15,8 @@ def concatenate_levels(levels: Sequence[jax.Array]) -> jax.Array:
 
     Deeper levels are enlarged bilinearly (half-pixel centres, as PyTorch's `align_corners=False`).
     """
-    grid = levels[0].shape[1:3]
+    height, width = levels[0].shape[1:3]
+    grid = (height, width)
     return jnp.concatenate([levels[0], *(resize(level, grid) for level in levels[1:])], axis=-1)
 
 

@@ -79,7 +79,8 @@ def patch_embedding(
     Returns:
       `[B, h, w, D]` on the first level's grid.
     """
-    grid = features[0].shape[1:3]
+    height, width = features[0].shape[1:3]
+    grid = (height, width)
     patches = [unfold(level, patch_size) for level in features]
     patches = [patches[0], *(resize(level, grid) for level in patches[1:])]
     levels = [adaptive_average_pool_1d(level, pretrain_dimension) for level in patches]

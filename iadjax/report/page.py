@@ -50,7 +50,7 @@ def write_report(directory: Path, run, results: Sequence, table: dict[str, dict]
             sections="\n".join(sections),
         )
         (temporary / "index.html").write_text(printable(page), encoding="utf-8")
-        os.chmod(temporary, 0o755)
+        os.chmod(temporary, 0o755)  # noqa: S103  (a page that others may open)
         shutil.rmtree(directory, ignore_errors=True)
         os.replace(temporary, directory)
     finally:

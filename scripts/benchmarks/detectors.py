@@ -1,4 +1,4 @@
-"""Fits and measures every detector under one protocol; writes the table that docs/detectors.md shows.
+"""Fits and measures every detector under one protocol; writes the table that docs/benchmarks.md shows.
 
     python scripts/benchmarks/detectors.py --hazelnut=DIR --mtd=DIR --weights=resnet18.safetensors --workdir=runs/detectors
     python scripts/benchmarks/detectors.py --only=padim,rd4ad --workdir=runs/detectors     # synthetic images, two detectors
@@ -26,7 +26,7 @@ _HAZELNUT = flags.DEFINE_string("hazelnut", "", "Folder in the MVTec AD layout: 
 _MTD = flags.DEFINE_string("mtd", "", "Folder of MTD.")
 _WEIGHTS = flags.DEFINE_string("weights", "", "ResNet-18 weights, safetensors; needed for --hazelnut and --mtd.")
 _JSON = flags.DEFINE_string("json", "results/detectors.json", "File for the figures; figures of other runs in it are kept.")
-_PAGE = flags.DEFINE_string("page", "docs/detectors.md", "The page made of them; empty for none.")
+_PAGE = flags.DEFINE_string("page", "docs/benchmarks.md", "The page made of them; empty for none.")
 _README = flags.DEFINE_string("readme", "README.md", "File whose table between the marks is replaced; empty for none.")
 
 _NOTE = flags.DEFINE_string("note", "", "A sentence for the page, such as what else the machine did meanwhile.")
@@ -42,7 +42,7 @@ class Benchmark(NamedTuple):
 
     Attributes:
       config: the config file, below configs/.
-      real: overrides on real images; the smoke variant of the config runs on synthetic ones as it is.
+      real: overrides on real images; the quick form of the config runs on synthetic ones as it is.
       hazelnut, mtd: further ones on each.
       pretrained: whether the backbone takes ResNet-18's weights.
     """
@@ -122,7 +122,7 @@ def fit(name: str, dataset: str, workdir: Path) -> None:
     """One run of `scripts/train.py`, unless it is there."""
     if (workdir / "metrics.json").is_file():
         return
-    synthetic = "synthetic" if name == "patchcore" else "smoke:all"
+    synthetic = "synthetic" if name == "patchcore" else "synthetic,quick"
     argument = {"synthetic": synthetic, "hazelnut_toy": "folder", "mtd_300": "mtd_300"}
     command = [sys.executable, str(ROOT / "scripts/train.py"), f"--workdir={workdir}"]
     command.append(f"--config={ROOT / 'configs' / BENCHMARKS[name].config}:{argument[dataset]}")
@@ -180,7 +180,7 @@ def markdown(results: dict[str, Any]) -> str:
 
 
 def page(results: dict[str, Any]) -> str:
-    """docs/detectors.md."""
+    """docs/benchmarks.md."""
     about = results["about"]
     lines = [
         "# Detectors",
@@ -190,7 +190,7 @@ def page(results: dict[str, Any]) -> str:
         + about["machine"]
         + ".",
         "",
-        "Synthetic images: the `smoke` variant of each config, one model over all six categories, means over categories.",
+        "Synthetic images: the `quick` form of each config, one model over all six categories, means over categories.",
         "hazelnut_toy and MTD-300: 256 x 256 without crop (UniAD 224, DRAEM and on MTD-300 EfficientAD 128), ResNet-18",
         "with torchvision's IMAGENET1K_V1 weights up to layer3. DRAEM starts from random weights, EfficientAD from a",
         "random teacher. The overrides below shorten schedules to minutes, so these figures do not compare papers.",

@@ -1,15 +1,21 @@
-"""Every config file: it opens with its run command and says what is published and measured, and all its variants hold."""
+"""Every config file: it opens with its run command, holds the protocol of the rows that it quotes, and `quick` shrinks it."""
 
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 
 from iadjax import data, detectors
-from iadjax.config import load_config, outline_model, resolve
+from iadjax.config import Row, differences, find_config, load_config, outline_model, published, resolve, shipped
+from iadjax.errors import UserError
 
 FOLDER = Path(__file__).parents[2] / "configs"
 FILES = sorted(FOLDER.glob("*/*.py"))
+NAMES = [f"{file.parent.name}/{file.name}" for file in FILES]
+# nothing is published for PaDiM on unlabelled test images, nor for the protocol of DevNet's authors
+WITHOUT_ROWS = {"zero_shot/padim.py", "supervised/devnet.py"}
+ROWS = [(name, number) for name in NAMES for number in range(len(published(name)))]
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: f"{file.parent.name}-{file.stem}")
@@ -19,120 +25,84 @@ def test_a_config_says_how_it_is_run_and_holds(file):
     name = file.relative_to(FOLDER.parent).as_posix()
     commands = re.findall(rf"python scripts/train.py --config={name}:(\S+)", head)
     assert commands and "ublished" in head and "Measured here" in head
-    for argument in (*commands, ""):
+    for argument in (*commands, "", "mvtec_ad,category=bottle,quick"):
         config = resolve(load_config(f"{file}:{argument}" if argument else str(file)))
         assert config["data"]["name"] in data.NAMES and config["detector"]["name"] == file.stem
         # the detector takes its options on its networks
         outline_model(config)
+        assert config["quick"] == ("quick" in argument)
+        if config["quick"]:
+            assert config["data"]["resize"] <= 128 and config.get("backbone", {}).get("name") in (
+                None,
+                "filter_bank",
+                "pdn_small",
+            )
 
 
 def test_every_detector_has_a_config():
     assert {file.stem for file in FILES} == set(detectors.MODULES)
-
-
-# what the header of each config quotes, for mvtec_ad: the keys of the published protocol; `threshold.holdout` is 0 elsewhere
-IM_IAD = {
-    "data.resize": 256,
-    "data.crop": 0,
-    "detector.embedding": "pool",
-    "detector.reweight": True,
-    "detector.num_neighbors": 9,
-}
-WIDE = {"backbone.name": "wide_resnet50_2"}
-QUOTED = {
-    "continual/patchcore": IM_IAD | WIDE | {"data.category": "all", "detector.coreset_ratio": 0.1},
-    "few_shot/anomalydino": {
-        "data.resize": 448,
-        "data.resize_side": "shorter",
-        "data.interpolation": "bicubic",
-        "data.crop_multiple": 14,
-        "backbone.name": "dinov2_vits14",
-        "protocol.num_shots": 1,
-        "protocol.shots_by_name": True,
-        "protocol.rotations": 8,
-        "detector.rotations": 1,
-        "detector.top": 0.01,
-    },
-    "few_shot/patchcore": IM_IAD | WIDE | {"protocol.rotations": 5},
-    "multi_class/uniad": {
-        "data.category": "all",
-        "data.resize": 224,
-        "data.crop": 0,
-        "data.batch_size": 64,
-        "backbone.name": "efficientnet_b4_static",
-        "protocol.name": "multi_class",
-        "detector.epochs": 1000,
-        "detector.learning_rate": 1e-4,
-        "detector.decay_at": 0.8,
-    },
-    "noisy/patchcore": IM_IAD | WIDE | {"detector.coreset_ratio": 0.1},
-    "supervised/devnet": {
-        "data.resize": 448,
-        "data.batch_size": 48,
-        "backbone.name": "resnet18",
-        "protocol.num_anomalies": 10,
-        "detector.steps": 1000,
-        "detector.anomaly_fraction": 0.5,
-        "detector.rotation": 180.0,
-    },
-    "unsupervised/draem": {"data.resize": 256, "data.crop": 0, "data.batch_size": 8, "detector.epochs": 700},
-    "unsupervised/efficientad": {
-        "data.resize": 256,
-        "data.crop": 0,
-        "data.batch_size": 1,
-        "backbone.name": "pdn_small",
-        "detector.steps": 70000,
-        # the authors' maps are calibrated on held-out images
-        "threshold.holdout": 0.1,
-    },
-    "unsupervised/fastflow": WIDE
-    | {
-        "data.resize": 256,
-        "data.crop": 0,
-        "data.batch_size": 32,
-        "backbone.weights": "timm/wide_resnet50_2.racm_in1k",
-        "detector.conv3x3_only": False,
-        "detector.epochs": 500,
-    },
-    "unsupervised/padim": WIDE | {"data.resize": 256, "data.crop": 224, "detector.num_channels": 550},
-    "unsupervised/patchcore": WIDE
-    | {
-        "data.resize": 256,
-        "data.crop": 224,
-        "detector.layers": ["layer2", "layer3"],
-        "detector.embedding": "unfold",
-        "detector.pretrain_dimension": 1024,
-        "detector.target_dimension": 1024,
-        "detector.coreset_ratio": 0.1,
-        "detector.reweight": False,
-    },
-    "unsupervised/rd4ad": WIDE | {"data.resize": 256, "data.crop": 0, "data.batch_size": 16, "detector.epochs": 200},
-    "unsupervised/simplenet": WIDE
-    | {
-        "data.resize": 329,
-        "data.crop": 288,
-        "data.batch_size": 8,
-        "detector.pretrain_dimension": 1536,
-        "detector.target_dimension": 1536,
-        "detector.epochs": 160,
-    },
-}
+    assert list(shipped()) == NAMES
 
 
 def test_every_config_that_quotes_figures_has_a_row():
-    names = {f"{file.parent.name}/{file.stem}" for file in FILES}
-    # nothing is published for PaDiM on unlabelled test images
-    assert set(QUOTED) == names - {"zero_shot/padim"}
+    assert {name for name in NAMES if not published(name)} == WITHOUT_ROWS
 
 
-@pytest.mark.parametrize("name", QUOTED)
-def test_a_config_holds_the_protocol_of_the_figures_that_it_quotes(name):
-    config = resolve(load_config(f"{FOLDER / name}.py:mvtec_ad"))
-    for key, value in ({"threshold.holdout": 0.0} | QUOTED[name]).items():
-        section, option = key.split(".")
-        assert config[section][option] == value, key
+@pytest.mark.parametrize(("name", "number"), ROWS)
+def test_a_config_holds_the_protocol_of_the_figures_that_it_quotes(name, number):
+    row = published(name)[number]
+    assert row.metrics and all(0 < value < 1 for value in row.metrics.values())
+    assert re.match(r"arXiv \d{4}\.\d{5}|github\.com/\w", row.source)
+    # what a protocol at least fixes
+    assert {"data.resize", "data.crop_multiple"} & set(row.protocol) and "threshold.holdout" in row.protocol
+    config = resolve(load_config(f"{name}:{row.arg or row.dataset}"))
+    assert differences(row, config) == {} and not config["quick"]
+    quick = differences(row, resolve(load_config(f"{name}:{row.arg or row.dataset},quick")))
+    assert "data.resize" in quick
 
 
-@pytest.mark.parametrize(("argument", "masking"), [("mvtec_ad:pill", True), ("mvtec_ad:bottle", False), ("visa:pcb1", True)])
+def test_differences_name_the_key_and_both_values():
+    row = Row("mvtec_ad", {"image_auroc": 0.9}, "arXiv 0000.00000", {"data.resize": 256, "detector.layers": ("layer1",)})
+    same = {"data": {"name": "mvtec_ad", "resize": 256}, "detector": {"layers": ["layer1"]}}
+    assert differences(row, same) == {}
+    other = {"data": {"name": "visa", "resize": 128}, "detector": {}}
+    assert differences(row, other) == {
+        "data.name": ("mvtec_ad", "visa"),
+        "data.resize": (256, 128),
+        "detector.layers": (("layer1",), None),
+    }
+
+
+@pytest.mark.parametrize(
+    ("argument", "masking"),
+    [("mvtec_ad,category=pill", True), ("mvtec_ad,category=bottle", False), ("visa,category=pcb1", True)],
+)
 def test_anomalydino_masks_where_the_authors_do(argument, masking):
     assert load_config(f"{FOLDER}/few_shot/anomalydino.py:{argument}").detector.masking == masking
+
+
+def test_shipped_configs_are_found_from_anywhere_and_copies_work(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for path in ("few_shot/patchcore.py", "configs/few_shot/patchcore.py"):
+        assert find_config(f"{path}:mvtec_ad") == (FOLDER / "few_shot/patchcore.py", "mvtec_ad")
+    # a copy that rests on another shipped config, in a folder of its own
+    shutil.copy(FOLDER / "few_shot/patchcore.py", tmp_path / "mine.py")
+    mine = load_config("mine.py:mvtec_ad,protocol.num_shots=1")
+    assert mine == load_config("few_shot/patchcore.py:mvtec_ad,protocol.num_shots=1") and mine.protocol.num_shots == 1
+    # a file of one's own at that path comes first
+    (tmp_path / "few_shot").mkdir()
+    (tmp_path / "few_shot/patchcore.py").write_text("PUBLISHED = [3]\n\ndef get_config():\n    return 'mine'\n")
+    assert load_config("few_shot/patchcore.py") == "mine"
+    with pytest.raises(UserError, match="must be a list of iadjax.config.Row"):
+        published("few_shot/patchcore.py")
+    with pytest.raises(UserError, match="there is no config file 'unsupervised/patchcor.py:x'.*did you mean"):
+        load_config("unsupervised/patchcor.py:x")
+
+
+@pytest.mark.parametrize("name", ["unsupervised/patchcore.py", "few_shot/anomalydino.py"])
+def test_mvtec_ad_2_is_full_size_tiles_and_thresholds_from_normal_images(name):
+    for dataset in ("mvtec_ad_2", "mvtec_ad_2_private"):
+        config = resolve(load_config(f"{name}:{dataset},category=can"))
+        assert config["data"]["category"] == "can" and config["data"]["resize"] == 0 and config["data"]["tile"] >= 448
+        assert config["evaluate"]["eval_size"] == 0 and config["evaluate"]["save_maps"] == (dataset == "mvtec_ad_2_private")
+        assert config["threshold"]["holdout"] > 0

@@ -29,7 +29,7 @@ def test_the_config_prepares_images_as_the_authors_do(tmp_path):
                 )
             else:
                 picture.save(root / part / f"{i:03d}.png")
-    config = resolve(load_config(f"{ROOT}/configs/few_shot/anomalydino.py:mvtec_ad:bottle"))
+    config = resolve(load_config(f"{ROOT}/configs/few_shot/anomalydino.py:mvtec_ad,category=bottle"))
     config["data"]["root"] = str(tmp_path / "mvtec")
     built, transform = build.build_data(config), build._transform(config)
     # the first file, in eight orientations

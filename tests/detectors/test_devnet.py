@@ -182,7 +182,7 @@ def test_without_labelled_anomalies_it_says_what_to_set(tmp_path):
 def test_bad_options_are_refused():
     with pytest.raises(UserError, match="top must be in"):
         built(top=0.0)
-    with pytest.raises(UserError, match="quantile in"):
+    with pytest.raises(UserError, match="quantile must be in"):
         built(quantile=0.0)
     backbone = backbones.backbone("tf_efficientnet_b0")
     _, frozen, detector, state = built()

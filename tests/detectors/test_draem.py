@@ -100,10 +100,8 @@ def test_rotation_and_distortions_keep_shape_and_range():
     assert len({each.tobytes() for each in made}) == 40
 
 
-def test_bad_options_are_refused(tmp_path):
-    with pytest.raises(UserError, match="pool_size odd"):
+def test_bad_options_are_refused():
+    with pytest.raises(UserError, match="pool_size must be a positive odd number"):
         built(pool_size=4)
     with pytest.raises(UserError, match="multiples of 32"):
         built(size=48)
-    with pytest.raises(UserError, match="no images in"):
-        built(textures=str(tmp_path))

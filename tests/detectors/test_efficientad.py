@@ -138,12 +138,10 @@ def test_penalty_image_is_a_crop_and_sometimes_grey():
     assert 4 <= grey <= 22
 
 
-def test_bad_options_are_refused(tmp_path):
+def test_bad_options_are_refused():
     with pytest.raises(UserError, match="pdn_small or pdn_medium, not filter_bank"):
         efficientad(backbones.backbone("filter_bank"))
     with pytest.raises(UserError, match="multiples of 64"):
         built(size=160)
-    with pytest.raises(UserError, match="no images in"):
-        built(penalty_images=str(tmp_path))
-    with pytest.raises(UserError, match="quantile_a < quantile_b"):
+    with pytest.raises(UserError, match="quantile_b must be in"):
         built(quantile_a=0.99, quantile_b=0.9)

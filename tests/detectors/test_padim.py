@@ -68,5 +68,5 @@ def test_bad_options_are_refused():
     images = np.zeros((1, 32, 32, 3), np.float32)
     with pytest.raises(UserError, match="more than the 54 channels"):
         fitted(images, 1, num_channels=100)
-    with pytest.raises(UserError, match="epsilon positive"):
+    with pytest.raises(UserError, match="epsilon must be above 0"):
         fitted(images, 1, epsilon=0.0)

@@ -53,5 +53,5 @@ def test_each_network_has_its_own_optimizer():
 def test_bad_options_are_refused():
     with pytest.raises(UserError, match="noise_std"):
         built(noise_std=0.0)
-    with pytest.raises(UserError, match="patch_size must be odd"):
+    with pytest.raises(UserError, match="patch_size must be a positive odd number"):
         built(patch_size=2)

@@ -84,5 +84,5 @@ def test_rate_drops_once_and_gradients_are_clipped():
 
 
 def test_bad_options_are_refused():
-    with pytest.raises(UserError, match="multiple of heads"):
+    with pytest.raises(UserError, match="even and a multiple of detector.heads"):
         built(hidden=9)

@@ -12,20 +12,27 @@ from pathlib import Path
 
 from absl import flags
 
-from iadjax.experiment import cli  # noqa: F401  (it defines a flag of all scripts once)
+from iadjax import commands
 
 ROOT = Path(__file__).parents[2]
 
 
 def call(script: str, arguments: list[str]) -> dict:
-    """Exit status and output of one call."""
+    """Exit status and output of one call: of a script, or of a console command where it does not end with .py."""
     before = set(flags.FLAGS)
-    sys.argv = [str(ROOT / "scripts" / script), *arguments]
+    for name in [name for name in sys.modules if name.startswith("iadjax.commands.")]:
+        # it defines its flags anew
+        del sys.modules[name]
+    own = script.endswith(".py")
+    sys.argv = [str(ROOT / "scripts" / script), *arguments] if own else ["iadjax", script, *arguments]
     out, err = io.StringIO(), io.StringIO()
     status = 0
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
-            runpy.run_path(sys.argv[0], run_name="__main__")
+            if own:
+                runpy.run_path(sys.argv[0], run_name="__main__")
+            else:
+                commands.main()
         except SystemExit as stop:
             status = stop.code or 0
         except BaseException as error:  # what a user would see as a traceback

@@ -7,11 +7,10 @@ from html.parser import HTMLParser
 import pytest
 
 from iadjax import config as configs
-from iadjax.config import base_config
+from iadjax.config import Row, base_config
 from iadjax.errors import UserError
 from iadjax.experiment import tables
 from iadjax.experiment.tables import published, write
-from iadjax.experiment.tables.published import PublishedRow
 
 
 def a_run(folder, category="bottle", seed=0, auroc=0.9, pixel=0.8, dataset="mvtec_ad", changes=None, **record):
@@ -37,7 +36,7 @@ def a_run(folder, category="bottle", seed=0, auroc=0.9, pixel=0.8, dataset="mvte
 def quoted(monkeypatch):
     """A published row of PatchCore on MVTec AD."""
     protocol = {"data.resize": 256, "data.crop": 224, "detector.layers": ("layer2", "layer3")}
-    row = PublishedRow("mvtec_ad", {"image_auroc": 0.99, "pixel_auroc": 0.98}, "Roth et al. <2022> & others", protocol)
+    row = Row("mvtec_ad", {"image_auroc": 0.99, "pixel_auroc": 0.98}, "Roth et al. <2022> & others", protocol)
     monkeypatch.setattr(published, "published_rows", lambda name: [row] if name == "unsupervised/patchcore.py" else [])
     return row
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from iadjax import data
 from iadjax.errors import UserError
-from iadjax.experiment.submission import write_submission
+from iadjax.experiment.submission import categories_missing, write_submission
 from iadjax.report.inspection import inspect, summary
 from tests.data.trees import SIZE, draw, marks
 
@@ -84,6 +84,12 @@ def test_submission_has_the_layout_of_the_server(private_run, tmp_path):
             assert scores.dtype == np.float16 and scores.shape == decisions.shape == SIZE
             assert decisions.dtype == np.uint8 and set(np.unique(decisions)) == {0, 255} and (decisions > 0).mean() == 0.5
     assert len([path for path in (tmp_path / "out").rglob("*") if path.is_file()]) == 8
+    assert "vial" not in categories_missing(tmp_path / "out") and len(categories_missing(tmp_path / "out")) == 7
+    # the threshold of pixels, where there is one
+    (private_run / "threshold.json").write_text(json.dumps({"value": 0.5, "pixel_value": 0.75}))
+    write_submission(private_run, tmp_path / "out")
+    decisions = np.asarray(Image.open(tmp_path / "out/anomaly_images_thresholded/vial/test_private/000_regular.png"))
+    assert (decisions > 0).mean() == 0.25
     write_submission(private_run, tmp_path / "out", threshold=2.0)
     assert not np.asarray(Image.open(tmp_path / "out/anomaly_images_thresholded/vial/test_private/000_regular.png")).any()
 

@@ -91,8 +91,8 @@ def simplenet(
     dimensions = {"pretrain_dimension": pretrain_dimension, "target_dimension": target_dimension, "hidden": hidden}
     check_options("[1, inf)", epochs=epochs, **dimensions)
     rates = {"adaptor_rate": adaptor_rate, "discriminator_rate": discriminator_rate}
-    check_options("(0, inf)", noise_std=noise_std, th=th, **rates)
-    check_options("[0, inf)", weight_decay=weight_decay, sigma=sigma)
+    check_options("(0, inf)", noise_std=noise_std, th=th)
+    check_options("[0, inf)", weight_decay=weight_decay, sigma=sigma, **rates)
     check_odd(patch_size=patch_size)
     check_schedule(schedule, warmup)
     adaptor, discriminator = Adaptor(), Discriminator(hidden)

@@ -44,7 +44,7 @@ def call(arguments: Sequence[str], log: Path, why: Path, claim: Claim, stale: fl
     log.parent.mkdir(parents=True, exist_ok=True)
     why.unlink(missing_ok=True)
     with open(log, "ab") as out:
-        child = subprocess.Popen(
+        child = subprocess.Popen(  # noqa: S603  (this package's own modules)
             [sys.executable, "-m", *arguments], stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=_environment()
         )
     with _passing_on(child) as stopped:

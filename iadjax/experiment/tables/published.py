@@ -2,44 +2,23 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from iadjax import config as configs
+from iadjax.config import Row
 from iadjax.data.sources import published as builders
 from iadjax.errors import UserError
 from iadjax.experiment.tables.collect import Figures
 
-__all__ = ["PublishedRow", "all_categories", "beside", "config_name", "differing", "published_rows"]
+__all__ = ["all_categories", "beside", "config_name", "differing", "published_rows"]
 
 
-class PublishedRow(NamedTuple):
-    """A quoted figure: `iadjax.config.Row` without the argument of its config.
-
-    Attributes:
-      dataset: `data.name`.
-      metrics: fractions by their key in `metrics.json`; means over all categories.
-      source: paper or repository.
-      protocol: config keys with dots, and their values.
-      notes: what no key says.
-    """
-
-    dataset: str
-    metrics: Mapping[str, float]
-    source: str
-    protocol: Mapping[str, Any]
-    notes: str = ""
-
-
-def published_rows(name: str) -> list[PublishedRow]:
+def published_rows(name: str) -> tuple[Row, ...]:
     """The rows that the config `setting/detector.py` quotes; none where it quotes none or there is no such config."""
-    read = getattr(configs, "published", None)
-    if read is None:
-        return []
     try:
-        rows = read(name)
+        return configs.published(name)
     except UserError:
-        return []
-    return [PublishedRow(row.dataset, row.metrics, row.source, row.protocol, row.notes) for row in rows]
+        return ()
 
 
 def config_name(run: Figures) -> str:
@@ -47,7 +26,7 @@ def config_name(run: Figures) -> str:
     return f"{run.config['protocol']['name']}/{run.config['detector']['name']}.py"
 
 
-def beside(run: Figures) -> PublishedRow | None:
+def beside(run: Figures) -> Row | None:
     """The published row for a run: of its data set, and the one whose protocol differs least; None for a `quick` run."""
     if run.config.get("quick"):
         return None
@@ -57,16 +36,10 @@ def beside(run: Figures) -> PublishedRow | None:
     return min(rows, key=lambda row: len(differing(row, run.config)), default=None)
 
 
-def differing(row: PublishedRow, config: Mapping[str, Any]) -> list[str]:
+def differing(row: Row, config: Mapping[str, Any]) -> list[str]:
     """ "key: the row's value, here another" for every key of the row's protocol that the config does not hold."""
-    found = []
-    for key, value in row.protocol.items():
-        here: Any = config
-        for part in key.split("."):
-            here = here.get(part) if isinstance(here, Mapping) else None
-        if _plain(here) != _plain(value):
-            found.append(f"{key} {_plain(value)!r}, here {_plain(here)!r}")
-    return found
+    found = configs.differences(row, config)
+    return [f"{key} {_plain(theirs)!r}, here {_plain(here)!r}" for key, (theirs, here) in found.items()]
 
 
 def _plain(value: Any) -> Any:

@@ -1,5 +1,6 @@
 """Metrics from binned curves, with bounds from the best and the worst order of scores inside the bins."""
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -64,15 +65,15 @@ def check(state: State) -> State:
 
 def range_of(state: State, names: tuple[str, ...], total: float = 1.0) -> Range:
     """The `Range` of summed weights, divided by `total`."""
-    low = high = 0
+    low = high = np.zeros(())
     for name in names:
         counts = state.counts
         field, slack = (np.asarray(each[name])[::-1].astype(np.float64) for each in (counts.sums, counts.slack))
         below = np.cumsum(field)
-        rounding = 0.0
+        rounding = np.zeros(())
         if counts.sums[name].dtype.kind == "f":
             # each addition to a bin rounds, and so does each step of the running sum
-            added = sum(each for each in counts.sums.values() if each.dtype.kind == "i")[::-1]
+            added = functools.reduce(np.add, (each for each in counts.sums.values() if each.dtype.kind == "i"))[::-1]
             rounding = np.cumsum(field * (added + 4.0)) * float(state.unit)
             rounding += below * np.finfo(np.float64).eps * 32
         low, high = low + np.maximum(below - rounding, 0), high + below + slack + rounding

@@ -4,6 +4,7 @@ Take the lower edge of a bin and the total weight of the pixels at or above it. 
 there up, and at most that sum plus the slack of the edge. A new edge has the slack of the bin that it cuts; others have none.
 """
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -84,7 +85,7 @@ def place(state: State, scores: Sequence[Any]) -> State:
     """The state with bins placed by a list of score arrays, if no earlier scores have placed them."""
     if float(state.planned) or not scores:
         return state
-    intervals = sum(_intervals(each) for each in scores)
+    intervals = functools.reduce(np.add, (_intervals(each) for each in scores))
     planned = np.float32(sum(each.size for each in scores))
     return _moved(state, allocate(_mass_of(intervals), _num_bins(state)), planned)
 
@@ -129,7 +130,7 @@ def merge(states: Sequence[State]) -> State:
     first = states[0].plan
     if any(not np.array_equal(first.shift, state.plan.shift) for state in states):
         sums = [_interval_sums(state) for state in states]
-        mass = _mass({name: sum(each[name] for each in sums) for name in sums[0]})
+        mass = _mass({name: functools.reduce(np.add, (each[name] for each in sums)) for name in sums[0]})
         pieces = allocate(mass, _num_bins(states[0]))
         states = [_moved(state, pieces, state.planned) for state in states]
     counts = jax.tree.map(lambda *each: sum(each), *[_wide(state.counts) for state in states])
@@ -240,7 +241,7 @@ def _mass(sums: Mapping[str, np.ndarray]) -> np.ndarray:
     mass = np.zeros(INTERVALS)
     for x_names, y_name in CURVES:
         if y_name in sums:
-            x, y = sum(sums[name] for name in x_names), sums[y_name]
+            x, y = functools.reduce(np.add, (sums[name] for name in x_names)), sums[y_name]
             x, y = x / max(x.sum(), 1e-300), y / max(y.sum(), 1e-300)
             rate = np.cumsum(x[::-1])[::-1] - x / 2
             mass += x * (y + _PRIOR * x) / (rate + _LEAST_RATE)

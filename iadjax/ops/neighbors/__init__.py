@@ -59,4 +59,5 @@ def nearest_neighbors(
         _, distances, indices = search(queries, bank, k, byte_budget)
     if k == 1:
         return distances, indices
-    return jax.lax.sort((distances, indices), dimension=1, num_keys=2)
+    distances, indices = jax.lax.sort((distances, indices), dimension=1, num_keys=2)
+    return distances, indices

@@ -58,10 +58,10 @@ def index(name: str, root: str | Path, category: str) -> Dataset:
 def _boxes(file: Path) -> list[tuple[int, int, int, int]]:
     """(left, top, right, bottom) of each object, from 0, right and bottom outside."""
     try:
-        # entities are expanded by no parser of ours: the files hold none
+        # Expat bounds what entities expand to, and loads no external ones
         found = [
             [int(float(box.findtext(key, ""))) for key in ("xmin", "ymin", "xmax", "ymax")]
-            for box in ET.fromstring(file.read_bytes()).iter("bndbox")
+            for box in ET.fromstring(file.read_bytes()).iter("bndbox")  # noqa: S314
         ]
     except (OSError, ValueError, ET.ParseError) as error:
         raise UserError(f"cannot read the boxes {file} ({error}); take the published file") from error

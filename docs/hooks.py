@@ -1,0 +1,162 @@
+"""Pages of the site that are made of the code: home of the README, detectors by family, the API, the gallery."""
+
+import re
+from pathlib import Path
+
+from mkdocs.structure.files import File
+
+import iadjax
+from iadjax import detectors
+
+ROOT = Path(__file__).parents[1]
+REPOSITORY = "https://github.com/iadjax/iadjax/blob/main"
+
+FAMILIES = {
+    "memory_bank": "memory bank",
+    "distribution": "distribution map: flows and Gaussians",
+    "teacher_student": "teacher-student",
+    "one_class": "one-class classification",
+    "autoencoder": "autoencoder",
+    "gan": "GAN",
+    "transformer": "transformer",
+    "diffusion": "diffusion",
+    "supervised": "supervised, with few anomalies",
+    "zero_shot": "zero-shot, by language or by the set itself",
+}
+
+# the leaves of the survey's tree (arXiv 2301.11514), and the folders of detectors that hang on them
+TREE = {
+    "Unsupervised, feature embedding": ("teacher_student", "one_class", "distribution", "memory_bank"),
+    "Unsupervised, reconstruction": ("autoencoder", "gan", "transformer", "diffusion"),
+    "Supervised": ("supervised",),
+    "Since the survey": ("zero_shot",),
+}
+
+API = {
+    "iadjax": (
+        "iadjax",
+        ("fit", "load", "evaluate", "predict_files", "merge", "fit_sequence", "from_torch", "Run", "UserError"),
+    ),
+    "detector": ("iadjax.detector", None),
+    "ops": ("iadjax.ops", None),
+    "metrics": ("iadjax.metrics", None),
+    "losses": ("iadjax.losses", None),
+    "backbones": ("iadjax.backbones", None),
+    "data": ("iadjax.data", None),
+    "config": ("iadjax.config", None),
+}
+SYNTHESIS = ("cutpaste", "nsa", "perlin", "perlin_texture", "feature_noise", "poisson", "source")
+
+
+def family_of(name: str) -> str:
+    """The folder of a detector."""
+    return detectors.MODULES[name].split(".")[-2]
+
+
+def head_of(name: str) -> str:
+    """The first line of a detector's file: its name, title, authors, venue and arXiv number."""
+    path = ROOT / (detectors.MODULES[name].replace(".", "/") + ".py")
+    return " ".join(path.read_text(encoding="utf-8").split('"""')[1].split("\n\n")[0].split())
+
+
+def map_of(name: str) -> str:
+    """What the docstring of a detector says of its map."""
+    sentence = " ".join(detectors.factory(name).__doc__.split("    Map: ")[1].split("\n\n")[0].split())
+    return sentence[0].upper() + sentence[1:].rstrip(".")
+
+
+def detectors_page() -> str:
+    """Detectors by family, on the survey's tree."""
+    lines = [
+        "# Detectors",
+        "",
+        "The tree is that of the survey [Deep Industrial Image Anomaly Detection](https://arxiv.org/abs/2301.11514). A "
+        "detector is one file; its name is that of the config key `detector.name`. The last column says what a value of its "
+        "map is.",
+        "",
+    ]
+    for branch, leaves in TREE.items():
+        lines += [f"## {branch}", ""]
+        for leaf in leaves:
+            names = sorted(name for name in detectors.MODULES if family_of(name) == leaf)
+            lines += [f"### {FAMILIES[leaf][0].upper()}{FAMILIES[leaf][1:]}", ""]
+            if not names:
+                lines += ["None yet.", ""]
+                continue
+            lines += ["| detector | paper | map |", "|---|---|---|"]
+            lines += [
+                f"| [{name}](api/detectors.md#{detectors.MODULES[name]}.{name}) | {head_of(name)} | {map_of(name)} |"
+                for name in names
+            ]
+            lines.append("")
+    return "\n".join(lines)
+
+
+def gallery_page(files) -> str:
+    """The reports that `scripts/pictures.py` has made, linked."""
+    found = sorted(file.src_uri for file in files if re.fullmatch(r"gallery/[^/]+/index\.html", file.src_uri))
+    lines = [(ROOT / "docs/gallery.md").read_text(encoding="utf-8")]
+    lines += [f"- [{uri.split('/')[1]}]({uri})" for uri in found] or ["There are none in this build."]
+    return "\n".join(lines) + "\n"
+
+
+def api_pages() -> dict[str, str]:
+    """One page for each room that users import from."""
+    pages = {}
+    for page, (module, names) in API.items():
+        names = names or [name for name in _import(module).__all__ if callable(getattr(_import(module), name, None))]
+        blocks = [f"::: {module}.{name}" for name in names]
+        pages[f"api/{page}.md"] = f"# {module}\n\n" + "\n\n".join(blocks) + "\n"
+    blocks = [f"::: {module}.{name}" for name, module in sorted(detectors.MODULES.items())]
+    pages["api/detectors.md"] = "# Detectors\n\n" + "\n\n".join(blocks) + "\n"
+    blocks = [f"::: iadjax.synthesis.{name}" for name in SYNTHESIS]
+    pages["api/synthesis.md"] = "# Synthesis\n\n" + "\n\n".join(blocks) + "\n"
+    return pages
+
+
+def _import(module: str):
+    found = iadjax
+    for part in module.split(".")[1:]:
+        found = getattr(found, part)
+    return found
+
+
+def on_files(files, config):
+    """Adds the pages that are made of the code."""
+    home = (ROOT / "README.md").read_text(encoding="utf-8")
+    pages = {"index.md": home, "detectors.md": detectors_page(), **api_pages()}
+    pages["gallery.md"] = gallery_page(files)
+    for name, text in pages.items():
+        if files.get_file_from_path(name) is not None:
+            files.remove(files.get_file_from_path(name))
+        files.append(File.generated(config, name, content=text))
+    return files
+
+
+def on_page_markdown(markdown, page, config, files):
+    """Links to files outside docs/ lead to the repository; those of the README into the site."""
+    del config, files
+
+    def target(match):
+        link, rest = match[1], match[2]
+        if "://" in link or link.startswith(("#", "mailto:")):
+            return match[0]
+        base = ROOT if page.file.src_uri == "index.md" else (ROOT / "docs" / page.file.src_uri).parent
+        path = (base / link).resolve()
+        if page.file.src_uri == "index.md" and path.is_relative_to(ROOT / "docs") and path.suffix in (".md", ".png"):
+            return f"]({path.relative_to(ROOT / 'docs').as_posix()}{rest})"
+        if path.exists() and not path.is_relative_to(ROOT / "docs"):
+            return f"]({REPOSITORY}/{path.relative_to(ROOT).as_posix()}{rest})"
+        return match[0]
+
+    return re.sub(r"\]\(([^)#\s]+)(#[^)]*)?\)", lambda match: target(_Whole(match)), markdown)
+
+
+class _Whole:
+    """A match whose missing groups are empty."""
+
+    def __init__(self, match):
+        self.match = match
+
+    def __getitem__(self, number):
+        return self.match[number] or ""

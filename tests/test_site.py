@@ -1,0 +1,43 @@
+"""The site is built without a warning: links, anchors and the pages that are made of the code."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from iadjax import detectors
+
+pytest.importorskip("mkdocs")
+pytest.importorskip("mkdocstrings")
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    output = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(output)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return output
+
+
+def test_the_home_page_is_the_readme(site):
+    text = (site / "index.html").read_text(encoding="utf-8")
+    assert "python scripts/train.py" in text and (site / "images/strip.jpg").is_file()
+
+
+def test_every_detector_is_on_the_tree_and_in_the_reference(site):
+    tree = (site / "detectors/index.html").read_text(encoding="utf-8")
+    reference = (site / "api/detectors/index.html").read_text(encoding="utf-8")
+    for name, module in detectors.MODULES.items():
+        assert f"api/detectors/#{module}.{name}" in tree and f'id="{module}.{name}"' in reference
+
+
+def test_every_page_is_linked(site):
+    """A page that no other links to does not exist for readers."""
+    home = (site / "index.html").read_text(encoding="utf-8")
+    pages = [page.parent.relative_to(site).as_posix() for page in site.rglob("index.html") if "gallery/" not in str(page)]
+    assert len(pages) > 20
+    for page in pages:
+        assert page == "." or f'href="{page}/"' in home, page
