@@ -5,9 +5,7 @@ import threading
 
 import pytest
 
-from iadjax.config import base_config, resolve
 from iadjax.errors import UserError
-from iadjax.experiment.sweep.overrides import override
 from iadjax.experiment.sweep.plan import Job, config_of, jobs, make_plan, once, parse_seeds, read_plan, store_plan
 
 
@@ -49,6 +47,27 @@ def test_all_categories_and_those_of_the_config(patchcore):
     assert make_plan([patchcore], "washer,wood", "1", together).configs["mine-patchcore"]["categories"] == ["washer,wood"]
 
 
+def test_settings_by_category_of_a_config_file_are_kept(tmp_path):
+    file = tmp_path / "own.py"
+    file.write_text(
+        "from iadjax.config import base_config, finish, parse_arg\n"
+        "def get_config(arg=''):\n"
+        "    wanted = parse_arg(arg)\n"
+        "    config = base_config('patchcore', wanted.dataset)\n"
+        "    config.detector.coreset_ratio = 0.5 if wanted.category == 'wood' else 0.25\n"
+        "    return finish(config, wanted)\n"
+    )
+    for name in (str(file), f"{file}:synthetic"):
+        plan = make_plan([name], "washer,wood", "1", {"detector.num_neighbors": "3"})
+        (label,) = plan.configs
+        washer, wood = (config_of(plan, job)["detector"] for job in jobs(plan))
+        assert (washer["coreset_ratio"], wood["coreset_ratio"]) == (0.25, 0.5)
+        assert washer["num_neighbors"] == wood["num_neighbors"] == 3
+        assert plan.configs[label]["by_category"] == {"wood": {"detector.coreset_ratio": 0.5}}
+    given = make_plan([str(file)], "washer,wood", "1", {"detector.coreset_ratio": "0.1"})
+    assert [config_of(given, job)["detector"]["coreset_ratio"] for job in jobs(given)] == [0.1, 0.1]
+
+
 def test_a_folder_of_one_category_is_swept(patchcore, tree):
     name, root = f"{patchcore}:folder", {"data.root": str(tree), "data.resize": "32"}
     for asked in ("all", "", "bolt"):
@@ -66,7 +85,7 @@ def test_a_folder_of_one_category_is_swept(patchcore, tree):
         ("", "all", "0", {}, "--seeds takes a number"),
         ("", "all", "x", {}, "--seeds takes a number"),
         ("", "all", "1,1", {}, "names a seed twice"),
-        ("", "all", "1", {"detector.coreset": "1"}, "no key 'coreset'.*did you mean 'coreset_ratio'"),
+        ("", "all", "1", {"detector.coreset": "1"}, "no key 'detector.coreset'.*did you mean 'coreset_ratio'"),
         ("", "all", "1", {"detector.coreset_ratio": "much"}, "must be float, like"),
         ("", "all", "1", {"detector.coreset_ratio": "7.0"}, "coreset_ratio"),
         ("", "all", "1", {"protocol.name": "continual"}, "sequence of fits"),
@@ -89,19 +108,6 @@ def test_a_config_that_is_missing_or_twice(patchcore):
 def test_seeds():
     assert parse_seeds("3") == (0, 1, 2)
     assert parse_seeds("4, 7") == (4, 7) and parse_seeds("4,") == (4,)
-
-
-def test_overrides_take_the_type_of_their_key():
-    given = {"data.resize": "(64, 48)", "detector.layers": "('layer1',)", "detector.reweight": "false", "seed": "3"}
-    given |= {"backbone.name": "resnet18", "data.channels": "(0,)", "evaluate.map_sigma": "2", "data.value_range": "1023"}
-    config = override(base_config("patchcore", "synthetic"), given)
-    assert config.data.resize == (64, 48) and config.detector.layers == ("layer1",) and config.detector.reweight is False
-    assert config.seed == 3 and config.backbone.name == "resnet18" and config.evaluate.map_sigma == 2.0
-    # keys that may also be "auto" stay text until they are checked
-    assert resolve(config)["data"]["channels"] == [0] and resolve(config)["data"]["value_range"] == 1023.0
-    for key in ("detector", "nothing.here", "seed.deeper"):
-        with pytest.raises(UserError, match=f"config.{key}"):
-            override(config, {key: "1"})
 
 
 def test_a_second_call_has_to_agree(patchcore, tmp_path):

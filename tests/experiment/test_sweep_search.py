@@ -145,6 +145,7 @@ def test_synthetic_anomalies_lie_where_their_masks_say():
 
 def test_the_objective_reads_held_out_images_alone(tmp_path, tree_config):
     tree_config.threshold.holdout = 0.4
+    tree_config.detector.layers = ("layer1",)
     run = iadjax.fit(tree_config, tmp_path / "run")
     held, read = run.data.split.validation, run.data.dataset.read
     seen = []

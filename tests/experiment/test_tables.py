@@ -107,6 +107,14 @@ def test_a_seed_that_lacks_a_category_is_no_part_of_the_mean(tmp_path, quoted):
     assert "missing: cable seed 2" in row["notes"][0]
 
 
+def test_a_config_with_settings_by_category_is_one_row_of_a_sweep(tmp_path, quoted):
+    sweep = {"config": "mine.py", "by_category": ["detector.coreset_ratio"]}
+    a_run(tmp_path / "runs/a", "bottle", sweep=sweep)
+    a_run(tmp_path / "runs/b", "cable", sweep=sweep, changes={"detector.coreset_ratio": 0.5})
+    (row,) = tables.write_tables([tmp_path / "runs"], tmp_path / "out", print)
+    assert row["categories"] == ["bottle", "cable"] and row["keys"]["detector.coreset_ratio"] == "by category"
+
+
 def test_the_same_seed_twice_counts_once(tmp_path, quoted):
     a_run(tmp_path / "runs/a", auroc=0.1, started="2024")
     a_run(tmp_path / "runs/b", auroc=0.7, started="2025")

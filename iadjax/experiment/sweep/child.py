@@ -36,7 +36,9 @@ def run_job(directory: Path, job: Job) -> None:
         raise UserError("there are no images to evaluate it on: the test part is empty and none are held out")
     evaluate(run, output=workdir)
     record = files.read_json(workdir / "run.json", "remove the run")
-    record["sweep"] = {"config": plan.configs[job.label]["name"], "search": found.get("about")}
+    entry = plan.configs[job.label]
+    by_category = sorted({key for each in entry["by_category"].values() for key in each})
+    record["sweep"] = {"config": entry["name"], "search": found.get("about"), "by_category": by_category}
     files.write_json(workdir / "run.json", record)
 
 

@@ -4,16 +4,15 @@ import contextlib
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from iadjax import config as configs
 from iadjax import data, files
-from iadjax.config import load_config
+from iadjax.config import load_config, override
 from iadjax.errors import UserError
 from iadjax.experiment import places
-from iadjax.experiment.sweep.overrides import override
 
 __all__ = ["FILE", "Job", "Plan", "config_of", "jobs", "make_plan", "once", "parse_seeds", "read_plan", "store_plan"]
 
@@ -41,7 +40,8 @@ class Plan(NamedTuple):
     """What a sweep does.
 
     Attributes:
-      configs: by label: {"name": as given, "config": resolved, "categories": names}.
+      configs: by label: {"name": as given, "config": resolved, "categories": names, "by_category": {category: {key: value}}};
+        the last are the keys with dots that the config file sets otherwise for a category.
       seeds: of every config and category.
       search: None, or what `sweep.search` does first.
     """
@@ -77,13 +77,15 @@ def make_plan(
             if config["protocol"]["name"] in data.SEQUENCES:
                 raise UserError("it is a sequence of fits, which scripts/train.py runs; leave it out")
             chosen = _categories(config, categories)
+            own = {category: _settings(name, overrides, config, category) for category in chosen}
+            entry = {"name": name, "config": config, "categories": chosen, "by_category": {k: v for k, v in own.items() if v}}
             for category in chosen:
-                each = _with(config, category, numbers[0])
+                each = config_of(Plan({"": entry}, numbers), Job("", category, numbers[0]))
                 configs.outline_model(each)
                 configs.build_data(each)
         except UserError as error:
             raise UserError(f"--config={name}: {error}") from error
-        found[_label(name, found)] = {"name": name, "config": config, "categories": chosen}
+        found[_label(name, found)] = entry
     return Plan(found, numbers, search)
 
 
@@ -117,6 +119,29 @@ def _categories(config: dict[str, Any], asked: str) -> list[str]:
     return [own or "all"] if known == (asked,) else [asked]
 
 
+def _settings(name: str, overrides: Mapping[str, str], config: dict[str, Any], category: str) -> dict[str, Any]:
+    """The keys with dots that a config file sets otherwise when its argument names the category."""
+    if config["data"]["category"] == category or config["protocol"]["name"] == "multi_class":
+        return {}
+    try:
+        loaded = load_config(f"{name},category={category}" if ".py:" in name else f"{name}:category={category}")
+        found = places.absolute(configs.resolve(override(loaded, overrides)))
+    except Exception:  # a file of one's own may take other arguments, or none
+        return {}
+    if (found["data"]["name"], found["data"]["category"]) != (config["data"]["name"], category):
+        return {}
+    now, flat = dict(_leaves("", config)), dict(_leaves("", found))
+    return {key: value for key, value in flat.items() if now.get(key) != value and key != "data.category"}
+
+
+def _leaves(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+    if not isinstance(value, dict):
+        yield name, value
+        return
+    for key, each in value.items():
+        yield from _leaves(f"{name}.{key}".lstrip("."), each)
+
+
 def _with(config: dict[str, Any], category: str, seed: int) -> dict[str, Any]:
     return {**config, "seed": seed, "data": {**config["data"], "category": category}}
 
@@ -142,8 +167,9 @@ def jobs(plan: Plan) -> list[Job]:
 
 def config_of(plan: Plan, job: Job, options: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """The resolved config of a run; `options`: other values by dotted key, of a search."""
-    config = _with(plan.configs[job.label]["config"], job.category, job.seed)
-    for key, value in (options or {}).items():
+    entry = plan.configs[job.label]
+    config = _with(entry["config"], job.category, job.seed)
+    for key, value in {**entry["by_category"].get(job.category, {}), **(options or {})}.items():
         *groups, last = key.split(".")
         node = config = {**config}
         for group in groups:

@@ -51,11 +51,15 @@ def make_rows(runs: Sequence[Figures], say: Callable[[str], None]) -> list[dict[
 
 def _identity(run: Figures) -> dict[str, Any]:
     keys = {key: value for key, value in configs.fit_keys(run.config).items() if key not in ("seed", "data.category")}
-    judged = {key: run.config["evaluate"][key] for key in ("eval_size", "map_sigma", "pixel")}
+    sweep = run.record.get("sweep") or {}
+    # of one sweep of a config, which sets them by category
+    keys |= {key: "by category" for key in sweep.get("by_category", ()) if key in keys}
+    judged = {key: run.config["evaluate"][key] for key in ("eval_size", "map_sigma", "pixel")} | {
+        "quick": run.config.get("quick")
+    }
     own = {key: run.config["data"].get(key) for key in ("root", "normal", "abnormal")} if _is_folder(run) else {}
     weights = {name: each["hash"] for name, each in run.record.get("weights", {}).items()}
-    search = (run.record.get("sweep") or {}).get("search")
-    return {"fit": keys, "judged": judged, "own": own, "weights": weights, "split": _split(run), "search": search}
+    return {"fit": keys, "judged": judged, "own": own, "weights": weights, "split": _split(run), "search": sweep.get("search")}
 
 
 def _is_folder(run: Figures) -> bool:
