@@ -108,6 +108,13 @@ def test_the_best_is_chosen_once(tmp_path, planned):
     assert len(lines) == 1 and "synthetic anomalies (CutPaste" in lines[0] and "6 trials" in lines[0]
 
 
+def test_a_search_on_the_test_set_says_so(tmp_path, planned):
+    plan, lines = planned(trials=1, on_test=True), []
+    drawn(tmp_path, plan)
+    search.choose(tmp_path, plan, lines.append)
+    assert "image_auroc ON THE TEST SET (--search_on_test)" in lines[0] and "synthetic" not in lines[0]
+
+
 def test_a_database_of_another_space_is_refused(tmp_path, planned):
     storage = f"sqlite:///{tmp_path / 'shared.db'}"
     drawn(tmp_path, planned(trials=1, storage=storage))
