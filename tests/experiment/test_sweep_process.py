@@ -56,7 +56,8 @@ def test_a_process_ends_with_its_worker(tmp_path):
         "import time; from iadjax.experiment.sweep.process import end_with_parent; end_with_parent();"
         f"open({str(tmp_path / 'alive')!r}, 'w').close(); time.sleep(60)"
     )
-    worker = f"import os, subprocess, sys, time; print(subprocess.Popen([sys.executable, '-c', {child!r}]).pid, flush=True); time.sleep(60)"
+    begin = f"subprocess.Popen([sys.executable, '-c', {child!r}])"
+    worker = f"import subprocess, sys, time; print({begin}.pid, flush=True); time.sleep(60)"
     process_of_worker = subprocess.Popen([sys.executable, "-c", worker], stdout=subprocess.PIPE, text=True)
     pid = int(process_of_worker.stdout.readline())
     end = time.monotonic() + 60
