@@ -42,9 +42,8 @@ def measure(run: Run, metric: str, seed: int) -> float:
     pixel = not metric.startswith("image")
     rows = list(_predicted(run, _images(run, items, seed), pixel))
     if not pixel:
-        return float(
-            metrics.image_metrics(np.array([row.score for row in rows]), np.array([row.label for row in rows]))[metric]
-        )
+        scores, labels = np.array([row.score for row in rows]), np.array([row.label for row in rows])
+        return float(metrics.image_metrics(scores, labels)[metric])
     if rows[0].map is None:
         raise UserError(f"--search_metric={metric} needs maps, and this detector has none; take image_auroc")
     pairs = ((run.transform.map_back(row.map, *row.mask.shape), run.transform.visible(row.mask)) for row in rows)
