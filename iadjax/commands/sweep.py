@@ -16,9 +16,10 @@ from iadjax import files, progress
 from iadjax.errors import UserError
 from iadjax.experiment.sweep import search as searches
 from iadjax.experiment.sweep import submit
-from iadjax.experiment.sweep.plan import FILE, make_plan, read_plan, store_plan
+from iadjax.experiment.sweep.plan import make_plan
 from iadjax.experiment.sweep.run import sweep
 from iadjax.experiment.sweep.space import read_space
+from iadjax.experiment.sweep.store import FILE, read_plan, store_plan
 from iadjax.experiment.sweep.worker import STALE
 
 FAILED = 1

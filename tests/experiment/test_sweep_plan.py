@@ -1,12 +1,14 @@
 """What a sweep consists of, and what is refused before any work."""
 
 import json
+import shutil
 import threading
 
 import pytest
 
 from iadjax.errors import UserError
-from iadjax.experiment.sweep.plan import Job, config_of, jobs, make_plan, once, parse_seeds, read_plan, store_plan
+from iadjax.experiment.sweep.plan import Job, config_of, jobs, make_plan, parse_seeds
+from iadjax.experiment.sweep.store import once, read_plan, store_plan
 
 
 @pytest.fixture
@@ -45,6 +47,18 @@ def test_all_categories_and_those_of_the_config(patchcore):
     assert make_plan([patchcore], "", "1", own).configs["mine-patchcore"]["categories"] == ["wood", "washer"]
     together = {"protocol.name": "multi_class"}
     assert make_plan([patchcore], "washer,wood", "1", together).configs["mine-patchcore"]["categories"] == ["washer,wood"]
+
+
+def test_one_category_of_a_published_data_set(patchcore, tree):
+    shutil.copytree(tree, tree.parent / "bottle")
+    root = {"data.root": str(tree.parent)}
+    for asked in ("bottle", "all"):
+        if asked == "all":
+            with pytest.raises(UserError, match="cable"):
+                make_plan([f"{patchcore}:mvtec_ad"], asked, "1", root)
+        else:
+            plan = make_plan([f"{patchcore}:mvtec_ad"], asked, "1", root)
+            assert [job.category for job in jobs(plan)] == ["bottle"]
 
 
 def test_settings_by_category_of_a_config_file_are_kept(tmp_path):

@@ -9,8 +9,9 @@ import iadjax
 from iadjax import metrics
 from iadjax.errors import UserError
 from iadjax.experiment.sweep import objective, search, submit
-from iadjax.experiment.sweep.plan import make_plan, store_plan
+from iadjax.experiment.sweep.plan import make_plan
 from iadjax.experiment.sweep.space import check_space, read_space
+from iadjax.experiment.sweep.store import store_plan
 
 SPACE = {
     "detector.coreset_ratio": {"low": 0.1, "high": 0.9, "log": True},
@@ -107,6 +108,13 @@ def test_the_best_is_chosen_once(tmp_path, planned):
     assert len(lines) == 1 and "synthetic anomalies (CutPaste" in lines[0] and "6 trials" in lines[0]
 
 
+def test_a_search_on_the_test_set_says_so(tmp_path, planned):
+    plan, lines = planned(trials=1, on_test=True), []
+    drawn(tmp_path, plan)
+    search.choose(tmp_path, plan, lines.append)
+    assert "image_auroc ON THE TEST SET (--search_on_test)" in lines[0] and "synthetic" not in lines[0]
+
+
 def test_a_database_of_another_space_is_refused(tmp_path, planned):
     storage = f"sqlite:///{tmp_path / 'shared.db'}"
     drawn(tmp_path, planned(trials=1, storage=storage))
@@ -190,7 +198,13 @@ def test_a_submitted_worker_searches_and_runs(tmp_path, planned):
     assert row["search"] == best["about"] and "synthetic anomalies" in (place / "table.md").read_text()
 
 
-def test_what_cannot_be_submitted(monkeypatch):
+def test_what_cannot_be_submitted(monkeypatch, tmp_path):
+    pytest.importorskip("submitit")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UserError, match="there is no srun here"):
+        submit.check("slurm", 1)
+    with pytest.raises(UserError, match="could not be submitted"):
+        submit.submit(tmp_path, "slurm", 1, 60.0, timeout_min=10)
     with pytest.raises(UserError, match="--submit must be one of slurm, local"):
         submit.check("cloud", 1)
     with pytest.raises(UserError, match="--workers"):

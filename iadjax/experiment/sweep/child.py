@@ -12,8 +12,9 @@ from iadjax.cpu import allocator as malloc
 from iadjax.errors import UserError
 from iadjax.experiment.evaluate import evaluate
 from iadjax.experiment.fit import Stopped, fit
-from iadjax.experiment.sweep.plan import Job, config_of, read_plan
+from iadjax.experiment.sweep.plan import Job, config_of
 from iadjax.experiment.sweep.process import FAILED, end_with_parent
+from iadjax.experiment.sweep.store import read_plan
 
 __all__ = ["guarded", "run_job", "why_file"]
 

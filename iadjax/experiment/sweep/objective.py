@@ -1,7 +1,8 @@
 """What a search measures: held-out normal images against synthetic anomalies in the same images. No test image is read."""
 
-from collections.abc import Iterator
-from typing import Any
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -38,39 +39,52 @@ def measure(run: Run, metric: str, seed: int) -> float:
     if not items:
         raise UserError("a search needs held-out normal images; set --config.threshold.holdout above 0, like 0.2")
     items = items[:: -(-len(items) // _MOST)]
-    normal = [data.read(run.data.dataset, item)[0] for item in items]
-    made = [each for number, image in enumerate(normal) for each in synthetic_anomalies(image, (seed, number))]
-    points = {name: [run.resample(name, run.data.dataset.points(item)) for item in items] for name in run.detector.inputs}
-    extra = {name: [*values, *(each for each in values for _ in range(2))] for name, values in points.items()}
-    shapes = {image.shape for image in normal}
-    # images of several sizes have maps of several sizes where nothing resizes them
-    prediction = _predict(run, [*normal, *(image for image, _ in made)], extra, one_size=len(shapes) == 1)
-    scores = np.array([score for score, _ in prediction])
-    labels = np.array([0] * len(normal) + [1] * len(made))
-    if metric.startswith("image"):
+    pixel = not metric.startswith("image")
+    rows = list(_predicted(run, _images(run, items, seed), pixel))
+    if not pixel:
+        scores, labels = np.array([row.score for row in rows]), np.array([row.label for row in rows])
         return float(metrics.image_metrics(scores, labels)[metric])
-    if prediction[0][1] is None:
+    if rows[0].map is None:
         raise UserError(f"--search_metric={metric} needs maps, and this detector has none; take image_auroc")
-    masks = [np.zeros(image.shape[:2], np.uint8) for image in normal] + [mask for _, mask in made]
-
-    def pairs() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        for (_, found), mask in zip(prediction, masks, strict=True):
-            yield run.transform.map_back(found, *mask.shape), run.transform.visible(mask)
-
-    return float(pixel_metrics_within(run.config["evaluate"]["byte_budget"], pairs())[metric])
+    pairs = ((run.transform.map_back(row.map, *row.mask.shape), run.transform.visible(row.mask)) for row in rows)
+    return float(pixel_metrics_within(run.config["evaluate"]["byte_budget"], pairs)[metric])
 
 
-def _predict(run: Run, images: list[np.ndarray], extra: dict[str, list], one_size: bool) -> list[tuple[float, Any]]:
-    """Score and map of every image."""
-    if one_size:
-        found = run.predict(images, extra)
-        maps = [None] * len(images) if found.map is None else list(found.map)
-        return list(zip(map(float, found.score), maps, strict=True))
-    rows = []
-    for number, image in enumerate(images):
-        found = run.predict([image], {name: [values[number]] for name, values in extra.items()})
-        rows.append((float(found.score[0]), None if found.map is None else found.map[0]))
-    return rows
+class _Image(NamedTuple):
+    """An image with its mask, what else the detector needs, and whether it is anomalous."""
+
+    image: np.ndarray
+    mask: np.ndarray
+    extra: dict[str, np.ndarray]
+    label: int
+
+
+class _Row(NamedTuple):
+    score: float
+    map: np.ndarray | None
+    mask: np.ndarray | None
+    label: int
+
+
+def _images(run: Run, items: Sequence[data.Item], seed: int) -> Iterator[_Image]:
+    """Every held-out image, and its two anomalies."""
+    for number, item in enumerate(items):
+        image = data.read(run.data.dataset, item)[0]
+        extra = {name: run.data.dataset.points(item) for name in run.detector.inputs}
+        yield _Image(image, np.zeros(image.shape[:2], np.uint8), extra, 0)
+        for made, mask in synthetic_anomalies(image, (seed, number)):
+            yield _Image(made, mask, extra, 1)
+
+
+def _predicted(run: Run, images: Iterator[_Image], pixel: bool) -> Iterator[_Row]:
+    """Scores of all images, and maps and masks for pixel metrics; a batch of one size at a time is held."""
+    for _, group in itertools.groupby(images, lambda each: each.image.shape):
+        while part := list(itertools.islice(group, run.config["data"]["batch_size"])):
+            extra = {name: [each.extra[name] for each in part] for name in run.detector.inputs}
+            found = run.predict([each.image for each in part], extra)
+            for i, each in enumerate(part):
+                kept = found.map is not None and pixel
+                yield _Row(float(found.score[i]), found.map[i] if kept else None, each.mask if pixel else None, each.label)
 
 
 def synthetic_anomalies(image: np.ndarray, seed: tuple[int, ...]) -> list[tuple[np.ndarray, np.ndarray]]:

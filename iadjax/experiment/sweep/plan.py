@@ -1,7 +1,6 @@
-"""What a sweep consists of: `sweep.json` holds its configs, categories and seeds, and a second call has to agree with it."""
+"""What a sweep consists of: its configs, categories and seeds, checked before any work."""
 
 import contextlib
-import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,15 +8,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from iadjax import config as configs
-from iadjax import data, files
+from iadjax import data
 from iadjax.config import load_config, override
 from iadjax.errors import UserError
 from iadjax.experiment import places
 
-__all__ = ["FILE", "Job", "Plan", "config_of", "jobs", "make_plan", "once", "parse_seeds", "read_plan", "store_plan"]
-
-FILE = "sweep.json"
-ADVICE = "give another --workdir"
+__all__ = ["Job", "Plan", "config_of", "jobs", "make_plan", "parse_seeds"]
 
 
 class Job(NamedTuple):
@@ -78,7 +74,13 @@ def make_plan(
                 raise UserError("it is a sequence of fits, which scripts/train.py runs; leave it out")
             chosen = _categories(config, categories)
             own = {category: _settings(name, overrides, config, category) for category in chosen}
-            entry = {"name": name, "config": config, "categories": chosen, "by_category": {k: v for k, v in own.items() if v}}
+            # the same from a checkout and from anywhere
+            entry = {
+                "name": name.removeprefix("configs/"),
+                "config": config,
+                "categories": chosen,
+                "by_category": {k: v for k, v in own.items() if v},
+            }
             for category in chosen:
                 each = config_of(Plan({"": entry}, numbers), Job("", category, numbers[0]))
                 configs.outline_model(each)
@@ -111,12 +113,22 @@ def _categories(config: dict[str, Any], asked: str) -> list[str]:
             raise UserError(f"--categories={asked} names a category twice")
         if together or len(names) > 1 or own == names[0]:
             return [",".join(names)] if together else names
-    with_all = {**config, "data": {**config["data"], "category": "all" if asked == "all" else own}}
-    known = configs.build_data({**with_all, "protocol": {**config["protocol"], "name": "unsupervised"}}).dataset.categories
+
+    def known(category: str) -> tuple[str, ...]:
+        return data.load(**configs.source_options(_with(config, category, 0)), seed=0).categories
+
     if asked == "all":
-        return ["all"] if together else list(known) if len(known) > 1 else [own or "all"]
-    # images of one category without a folder for it know its name, but not as a choice
-    return [own or "all"] if known == (asked,) else [asked]
+        names = known("all")
+        return ["all"] if together else list(names) if len(names) > 1 else [own or "all"]
+    try:
+        known(asked)
+    except UserError:
+        # images of one category without a folder for it know its name, but not as a choice
+        with contextlib.suppress(UserError):
+            if known("all") == (asked,):
+                return ["all"]
+        raise
+    return [asked]
 
 
 def _settings(name: str, overrides: Mapping[str, str], config: dict[str, Any], category: str) -> dict[str, Any]:
@@ -177,71 +189,3 @@ def config_of(plan: Plan, job: Job, options: Mapping[str, Any] | None = None) ->
             node = node[group]
         node[last] = value
     return configs.resolve(config)
-
-
-def store_plan(directory: Path, plan: Plan) -> None:
-    """Writes `sweep.json`, or compares the plan with the one that is there.
-
-    Raises:
-      UserError: the directory holds another sweep, or other files.
-    """
-    file = directory / FILE
-    others = [] if file.exists() or not directory.is_dir() else [each for each in os.listdir(directory) if not _of_us(each)]
-    if others and not file.exists():
-        raise UserError(f"{directory} holds other files ({sorted(others)[0]}) and no sweep; {ADVICE}")
-    value = json.loads(json.dumps(plan._asdict()))
-    once(file, value)
-    stored = files.read_json(file, ADVICE)
-    differing = _differences(stored, value)
-    if differing:
-        raise UserError(f"{directory} holds another sweep ({'; '.join(differing[:3])}); {ADVICE}, or leave the other flags out")
-
-
-def _of_us(name: str) -> bool:
-    return name.startswith(f".{FILE}") or name == FILE
-
-
-def once(file: Path, value: Mapping[str, Any]) -> bool:
-    """Writes a JSON file if there is none, and says whether; of several processes one succeeds, and none sees a part."""
-    if file.exists():
-        return False
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.{os.urandom(4).hex()}")
-    try:
-        files.write_json(temporary, value)
-        # a link is made only where there is no file of the name
-        os.link(temporary, file)
-    except FileExistsError:
-        return False
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-    return True
-
-
-def _differences(stored: Any, now: Any, name: str = "") -> list[str]:
-    """ "key was A, now B" of two JSON values."""
-    if isinstance(stored, dict) and isinstance(now, dict):
-        found = []
-        for key in dict.fromkeys([*stored, *now]):
-            path = f"{name}.{key}".lstrip(".")
-            if key not in now or key not in stored:
-                found.append(f"{path} is {'missing now' if key in stored else 'new'}")
-            else:
-                found += _differences(stored[key], now[key], path)
-        return found
-    return [] if stored == now else [f"{name} was {stored!r}, now {now!r}"]
-
-
-def read_plan(directory: Path) -> Plan:
-    """The plan of a directory.
-
-    Raises:
-      UserError: it holds no sweep, or the file is damaged.
-    """
-    file = directory / FILE
-    if not file.is_file():
-        raise UserError(f"{directory} holds no sweep yet; begin one with --config=FILE.py[:ARGUMENT]")
-    value = files.read_json(file, ADVICE)
-    if not isinstance(value.get("configs"), dict) or not isinstance(value.get("seeds"), list):
-        raise UserError(f"{file} holds no plan of a sweep; {ADVICE}")
-    return Plan(value["configs"], tuple(value["seeds"]), value.get("search"))

@@ -10,7 +10,8 @@ from iadjax.experiment import tables
 from iadjax.experiment.sweep import process, search
 from iadjax.experiment.sweep.child import why_file
 from iadjax.experiment.sweep.claims import Claim
-from iadjax.experiment.sweep.plan import Job, Plan, jobs, read_plan
+from iadjax.experiment.sweep.plan import Job, Plan, jobs
+from iadjax.experiment.sweep.store import read_plan
 from iadjax.experiment.sweep.worker import STALE, Outcome, Task, failures, finished, work
 
 __all__ = ["sweep", "tasks_of"]

@@ -15,8 +15,9 @@ from typing import Any
 from iadjax import config as configs
 from iadjax.errors import UserError
 from iadjax.experiment.sweep.objective import METRICS, WAYS
-from iadjax.experiment.sweep.plan import Plan, once
+from iadjax.experiment.sweep.plan import Plan
 from iadjax.experiment.sweep.space import check_space
+from iadjax.experiment.sweep.store import once
 from iadjax.experiment.sweep.worker import Task
 
 __all__ = ["check", "choose", "make_search", "open_study", "options_of", "tasks_of"]

@@ -1,6 +1,7 @@
 """Workers of a sweep as jobs of SLURM, or as processes of this machine, by submitit."""
 
 import importlib.util
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ def check(where: str, workers: int) -> None:
         raise UserError(f"--submit must be one of {', '.join(WHERE)}, got {where!r}")
     if importlib.util.find_spec("submitit") is None:
         raise UserError('--submit needs submitit, which is not installed: python -m pip install "iadjax[slurm]"')
+    if where == "slurm" and shutil.which("srun") is None:
+        raise UserError("--submit=slurm needs SLURM, and there is no srun here; call on a machine of the cluster")
     if workers < 1:
         raise UserError(f"--workers must be at least 1, got {workers}")
 

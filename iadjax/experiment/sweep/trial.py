@@ -12,7 +12,8 @@ from iadjax.experiment.fit import fit
 from iadjax.experiment.load import read_config
 from iadjax.experiment.sweep import objective, search
 from iadjax.experiment.sweep.child import guarded, why_file
-from iadjax.experiment.sweep.plan import Job, config_of, read_plan
+from iadjax.experiment.sweep.plan import Job, config_of
+from iadjax.experiment.sweep.store import read_plan
 
 __all__ = ["run_trial"]
 
