@@ -84,7 +84,7 @@ def _notebook(name: str) -> str:
 def table() -> str:
     """One row for each detector."""
     lines = [
-        "| detector | paper | config | published, MVTec AD | measured here, MTD-300 | notebook |",
+        "| detector | paper | config | published, MVTec AD | measured here, MTD-300, ResNet-18 | notebook |",
         "|---|---|---|---|---|---|",
     ]
     for name in sorted(detectors.MODULES):

@@ -1,6 +1,9 @@
 """The pages name files and links that exist."""
 
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +13,7 @@ from iadjax.config import KEYS, base_config, load_config
 from iadjax.experiment.cli import _check_key
 from iadjax.experiment.inputs import KINDS, LEGEND, MARKER
 from iadjax.experiment.outputs import SKIPPED
+from tests.conftest import draw_tree
 
 ROOT = Path(__file__).parents[1]
 PAGES = [*sorted((ROOT / "docs").rglob("*.md")), ROOT / "README.md"]
@@ -109,3 +113,22 @@ def test_the_page_of_configs_has_every_key_and_its_code_runs():
     for code in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
         exec(compile(code, "docs/configs.md", "exec"), space)
     assert space["get_config"]("folder,large").data.resize == 512 and space["get_config"]("visa,quick").data.resize == 128
+
+
+def test_the_front_page_holds_what_its_script_makes():
+    command = [sys.executable, str(ROOT / "scripts/front_page.py"), "--check", f"--file={ROOT / 'README.md'}"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=ROOT)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_python_of_the_front_page_runs(tmp_path, monkeypatch):
+    """As it stands, but for the folder, and without pretrained weights."""
+    code = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)[1]
+    root = draw_tree(tmp_path)
+    here = "backbone.name=filter_bank,data.resize=48,data.crop=0,detector.layers=('layer1',)"
+    monkeypatch.chdir(tmp_path)
+    for name, source in (("a", "good"), ("b", "dent")):
+        shutil.copy(root / f"test/{source}/000.png", tmp_path / f"{name}.png")
+    space = {}
+    exec(code.replace("data.root=DIR", f"data.root={root},{here}"), space)
+    assert space["prediction"].score.shape == (2,) and (tmp_path / "runs/mine/report/index.html").is_file()
