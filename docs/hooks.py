@@ -143,7 +143,7 @@ def on_page_markdown(markdown, page, config, files):
             return match[0]
         base = ROOT if page.file.src_uri == "index.md" else (ROOT / "docs" / page.file.src_uri).parent
         path = (base / link).resolve()
-        if page.file.src_uri == "index.md" and path.is_relative_to(ROOT / "docs") and path.suffix in (".md", ".png"):
+        if page.file.src_uri == "index.md" and path.is_relative_to(ROOT / "docs") and path.suffix:
             return f"]({path.relative_to(ROOT / 'docs').as_posix()}{rest})"
         if path.exists() and not path.is_relative_to(ROOT / "docs"):
             return f"]({REPOSITORY}/{path.relative_to(ROOT).as_posix()}{rest})"

@@ -1,5 +1,6 @@
 """The site is built without a warning: links, anchors and the pages that are made of the code."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -24,7 +25,9 @@ def site(tmp_path_factory):
 
 def test_the_home_page_is_the_readme(site):
     text = (site / "index.html").read_text(encoding="utf-8")
-    assert "python scripts/train.py" in text and (site / "images/strip.jpg").is_file()
+    assert "python scripts/train.py" in text
+    shown = [source for source in re.findall(r'<img [^>]*src="([^"]+)"', text) if not source.startswith("http")]
+    assert "images/strip.jpg" in shown and all((site / source).is_file() for source in shown)
 
 
 def test_every_detector_is_on_the_tree_and_in_the_reference(site):
