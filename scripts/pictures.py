@@ -1,7 +1,7 @@
 """Pictures of real runs on the built-in images: the strip of the README, and the reports of the site's gallery.
 
 python scripts/pictures.py                                     # docs/images/strip.jpg and docs/gallery/
-python scripts/pictures.py --configs=configs/unsupervised/patchcore.py:synthetic --workdir=runs/pictures
+python scripts/pictures.py --config=configs/unsupervised/patchcore.py:synthetic --workdir=runs/pictures
 
 The strip shows one defect of each category: the image, the truth, and the map of the first config. Fitted runs in --workdir are
 not fitted again.
@@ -20,10 +20,10 @@ from iadjax.config import load_config
 from iadjax.experiment import cli
 from iadjax.report.pictures import map_range, overlay, picture
 
-_CONFIGS = flags.DEFINE_list(
-    "configs",
+_CONFIGS = flags.DEFINE_multi_string(
+    "config",
     ["configs/unsupervised/patchcore.py:synthetic", "configs/unsupervised/padim.py:synthetic,category=all"],
-    "Configs of the gallery; the first one gives the strip.",
+    "A config of the gallery, repeated for several; the first one gives the strip.",
 )
 _WORKDIR = flags.DEFINE_string("workdir", "runs/pictures", "Directory of the runs.")
 _STRIP = flags.DEFINE_string("strip", "docs/images/strip.jpg", "File of the strip; empty for none.")
