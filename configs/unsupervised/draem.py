@@ -43,6 +43,7 @@ def get_config(arg: str = "synthetic"):
         # the authors hold out no training images
         config.threshold.holdout = 0.0
     if wanted.quick:
-        small = {"width": 16, "segment_width": 16, "epochs": 2, "learning_rate": 2e-3, "pool_size": 5}
-        quick(config, small, resize=64, batch_size=8)
+        small = {"width": 16, "segment_width": 16, "learning_rate": 2e-3, "pool_size": 5}
+        # one category has few images
+        quick(config, small | {"epochs": 20 if wanted.category else 2}, resize=64, batch_size=8)
     return finish(config, wanted)

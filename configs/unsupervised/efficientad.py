@@ -51,7 +51,7 @@ def get_config(arg: str = "synthetic"):
     # calibrates the maps, and the threshold too
     config.threshold.holdout = 0.1
     if wanted.quick:
-        quick(config, {"steps": 8, "learning_rate": 5e-4}, batch_size=1)
+        quick(config, {"steps": 40, "learning_rate": 5e-4}, batch_size=1)
         # only a PDN can be its teacher
         config.backbone.update({"name": "pdn_small", "weights": "random"})
     return finish(config, wanted)

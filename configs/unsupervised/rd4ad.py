@@ -47,5 +47,6 @@ def get_config(arg: str = "synthetic"):
         config.backbone.name = "resnet18"
         config.data.batch_size = 8
     if wanted.quick:
-        quick(config, {"epochs": 10}, batch_size=8)
+        # one category has few images
+        quick(config, {"epochs": 250 if wanted.category else 10}, batch_size=8)
     return finish(config, wanted)

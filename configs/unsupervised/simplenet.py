@@ -50,5 +50,7 @@ def get_config(arg: str = "synthetic"):
         config.detector.update({"pretrain_dimension": 384, "target_dimension": 384})
     if wanted.quick:
         small = {"layers": ("layer1", "layer2"), "pretrain_dimension": 96, "target_dimension": 96, "hidden": 256}
-        quick(config, small | {"epochs": 9, "adaptor_rate": 1e-3, "discriminator_rate": 1e-3, "noise_std": 0.1}, batch_size=8)
+        # one category has few images
+        small["epochs"] = 20 if wanted.category else 9
+        quick(config, small | {"adaptor_rate": 1e-3, "discriminator_rate": 1e-3, "noise_std": 0.1}, batch_size=8)
     return finish(config, wanted)
