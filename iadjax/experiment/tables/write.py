@@ -146,6 +146,7 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size
 th, td { padding: 0.35rem 0.5rem; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--line); }
 thead th { vertical-align: bottom; white-space: normal; background: var(--soft); }
 thead th:first-child, thead th:nth-child(2), td[data-title=data] { text-align: left; }
+tbody th { white-space: normal; overflow-wrap: anywhere; min-width: 9rem; max-width: 18rem; }
 td[data-title=device] { white-space: normal; font-size: 0.8rem; }
 td small { display: block; opacity: 0.75; }
 tbody th { text-align: left; font-weight: 600; position: sticky; left: 0; background: var(--page); }
