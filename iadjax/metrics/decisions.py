@@ -40,7 +40,7 @@ def seg_and_class_f1(images: Iterable[tuple[Any, Any, str]], threshold: float) -
             raise UserError("a map holds NaN, so nothing can be decided; compute it again")
         # a float32 threshold would be rounded
         flagged = scores >= np.float64(threshold)
-        pair = [_count(flagged, marked), _count(flagged.any(keepdims=True), marked.any(keepdims=True))]
+        pair = [_count(flagged, marked), _count(flagged.any(), marked.any())]
         counts[part] = counts.get(part, np.zeros((2, 3), np.int64)) + np.array(pair, np.int64)
     total = sum(counts.values(), np.zeros((2, 3), np.int64))
     found = dict(zip(("seg_f1", "class_f1"), map(_f1, total), strict=True))
@@ -49,7 +49,7 @@ def seg_and_class_f1(images: Iterable[tuple[Any, Any, str]], threshold: float) -
     return found
 
 
-def _count(flagged: np.ndarray, marked: np.ndarray) -> tuple[int, int, int]:
+def _count(flagged: Any, marked: Any) -> tuple[int, int, int]:
     return int((flagged & marked).sum()), int((flagged & ~marked).sum()), int((~flagged & marked).sum())
 
 
