@@ -46,7 +46,9 @@ def load(workdir: str | Path, data_root: str | None = None, weights: str | None 
     spec = configs.with_features(stored["spec"], model)
     if stored["position"].phase < len(model.detector.phases(spec)):
         raise UserError(f"the run in {workdir} has not finished fitting; continue it with scripts/train.py --resume")
-    identity = {"config": configs.fit_keys(config), "weights": model.weights}
+    # a key that came after the run has its default, which is what the run did
+    known = {key: value for key, value in configs.fit_keys(config).items() if key in stored["config"]}
+    identity = {"config": known, "weights": model.weights}
     place = functools.partial(placement.state_shardings, devices, model.detector)
     like = nested_state(model, spec, stored["position"].phase, stored["carried"])
     state = checkpoint.restore(path, like, identity, place)

@@ -163,6 +163,15 @@ def test_a_checkpoint_of_an_earlier_version_is_refused(toy_config, tmp_path):
         iadjax.load(tmp_path / "run")
 
 
+def test_a_run_from_before_a_key_existed_still_loads(toy_config, tmp_path):
+    run = iadjax.fit(toy_config, tmp_path / "run")
+    keys = {key: value for key, value in iadjax.config.fit_keys(run.config).items() if key != "data.channels"}
+    identity = {"config": keys, "weights": run.weights, "carried": False}
+    checkpoint.save(tmp_path / "run/checkpoints", run.state, checkpoint.Position(2, 0, 0, 99), identity, run.spec)
+    loaded = iadjax.load(tmp_path / "run")
+    assert loaded.threshold == run.threshold and loaded.config["data"]["channels"] == "auto"
+
+
 def test_a_phase_on_held_out_images_needs_some(toy_config, tmp_path):
     toy_config.threshold.holdout = 0.0
     with pytest.raises(UserError, match="'calibrate' needs held-out normal images.*threshold.holdout"):
