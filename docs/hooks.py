@@ -53,18 +53,6 @@ def family_of(name: str) -> str:
     return detectors.MODULES[name].split(".")[-2]
 
 
-def head_of(name: str) -> str:
-    """The first line of a detector's file: its name, title, authors, venue and arXiv number."""
-    path = ROOT / (detectors.MODULES[name].replace(".", "/") + ".py")
-    return " ".join(path.read_text(encoding="utf-8").split('"""')[1].split("\n\n")[0].split())
-
-
-def map_of(name: str) -> str:
-    """What the docstring of a detector says of its map."""
-    sentence = " ".join(detectors.factory(name).__doc__.split("    Map: ")[1].split("\n\n")[0].split())
-    return sentence[0].upper() + sentence[1:].rstrip(".")
-
-
 def detectors_page() -> str:
     """Detectors by family, on the survey's tree."""
     lines = [
@@ -84,10 +72,9 @@ def detectors_page() -> str:
                 lines += ["None yet.", ""]
                 continue
             lines += ["| detector | paper | map |", "|---|---|---|"]
-            lines += [
-                f"| [{name}](api/detectors.md#{detectors.MODULES[name]}.{name}) | {head_of(name)} | {map_of(name)} |"
-                for name in names
-            ]
+            for name in names:
+                link = f"api/detectors.md#{detectors.MODULES[name]}.{name}"
+                lines.append(f"| [{name}]({link}) | {detectors.heading(name)} | {detectors.map_unit(name)} |")
             lines.append("")
     return "\n".join(lines)
 

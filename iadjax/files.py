@@ -1,16 +1,18 @@
 """Writing files so that none is ever half-written: to a temporary name, then renamed. Reading what was written."""
 
 import contextlib
+import csv
 import hashlib
+import io
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from iadjax.errors import UserError
 
-__all__ = ["place", "printable", "read_json", "replacing", "write_json", "write_text"]
+__all__ = ["csv_line", "place", "printable", "read_json", "replacing", "write_json", "write_text"]
 
 
 def place(path: str | Path) -> Path:
@@ -56,6 +58,13 @@ def printable(text: str) -> str:
 def write_json(path: Path, value: Any) -> None:
     """Writes a JSON file; NaN becomes null."""
     write_text(path, json.dumps(_null(value), indent=2) + "\n")
+
+
+def csv_line(row: Sequence[Any]) -> str:
+    """One line of a CSV table; a float has the nine digits that tell every float32 apart."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerow(format(each, ".9g") if isinstance(each, float) else each for each in row)
+    return text.getvalue()
 
 
 def read_json(path: Path, advice: str) -> dict[str, Any]:

@@ -47,9 +47,7 @@ def ratios() -> str:
 
 def _paper(name: str) -> tuple[str, str]:
     """The name of a detector as its paper has it, and its arXiv number or venue."""
-    path = ROOT / (detectors.MODULES[name].replace(".", "/") + ".py")
-    head = " ".join(path.read_text(encoding="utf-8").split('"""')[1].split("\n\n")[0].split())
-    title, rest = head.split(":", 1)
+    title, rest = detectors.heading(name).split(":", 1)
     where = rest.rsplit("(", 1)[1].rstrip(").")
     number = where.rsplit(" ", 1)[1]
     link = f"[{where}](https://arxiv.org/abs/{number})" if number[:4].isdigit() and number[4:5] == "." else where

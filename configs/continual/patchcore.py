@@ -12,17 +12,8 @@ tasks; here the next coreset is one of the old rows and the new ones.
 Measured here: docs/settings.md, made by scripts/benchmarks/settings.py.
 """
 
-from iadjax.config import Row, finish, load_config, parse_arg
+from iadjax.config import IM_IAD, Row, finish, load_config, parse_arg
 
-IM_IAD = {
-    "data.resize": 256,
-    "data.crop": 0,
-    "backbone.name": "wide_resnet50_2",
-    "detector.embedding": "pool",
-    "detector.reweight": True,
-    "detector.num_neighbors": 9,
-    "threshold.holdout": 0.0,
-}
 PUBLISHED = [
     Row(
         "mvtec_ad",

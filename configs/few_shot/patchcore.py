@@ -11,17 +11,7 @@ which it took; here all patches are kept.
 Measured here: docs/settings.md, made by scripts/benchmarks/settings.py.
 """
 
-from iadjax.config import Row, finish, load_config, parse_arg
-
-IM_IAD = {
-    "data.resize": 256,
-    "data.crop": 0,
-    "backbone.name": "wide_resnet50_2",
-    "detector.embedding": "pool",
-    "detector.reweight": True,
-    "detector.num_neighbors": 9,
-    "threshold.holdout": 0.0,
-}
+from iadjax.config import IM_IAD, Row, finish, load_config, parse_arg
 
 
 def _row(rotations, shots, image_auroc, pixel_auroc, aupro):

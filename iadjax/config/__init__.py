@@ -18,10 +18,11 @@ from iadjax.config.build import (
 from iadjax.config.files import find_config, load_config, shipped
 from iadjax.config.identity import fingerprint, fit_keys
 from iadjax.config.keys import KEYS, describe, listing
-from iadjax.config.published import Row, differences, published
+from iadjax.config.published import IM_IAD, Row, differences, published
 from iadjax.config.schema import base_config, refuse_old_keys, resolve
 
 __all__ = [
+    "IM_IAD",
     "KEYS",
     "Arguments",
     "Data",

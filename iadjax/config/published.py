@@ -6,7 +6,19 @@ from typing import Any, NamedTuple
 from iadjax.config.files import load_module
 from iadjax.errors import UserError
 
-__all__ = ["Row", "differences", "published"]
+__all__ = ["IM_IAD", "Row", "differences", "published"]
+
+
+IM_IAD = {
+    "data.resize": 256,
+    "data.crop": 0,
+    "backbone.name": "wide_resnet50_2",
+    "detector.embedding": "pool",
+    "detector.reweight": True,
+    "detector.num_neighbors": 9,
+    "threshold.holdout": 0.0,
+}
+"""What all rows of PatchCore in IM-IAD (arXiv 2301.13359) fix."""
 
 
 class Row(NamedTuple):

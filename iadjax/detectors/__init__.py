@@ -2,11 +2,12 @@
 
 import importlib
 import inspect
+import sys
 from collections.abc import Callable
 
 from iadjax.errors import UserError, did_you_mean
 
-__all__ = ["MODULES", "factory", "networks", "options"]
+__all__ = ["MODULES", "factory", "heading", "map_unit", "networks", "options"]
 
 MODULES = {
     "anomalydino": "iadjax.detectors.memory_bank.anomalydino",
@@ -27,6 +28,18 @@ def factory(name: str) -> Callable:
     if name not in MODULES:
         raise UserError(f"there is no detector {name!r}; {did_you_mean(name, MODULES)}")
     return getattr(importlib.import_module(MODULES[name]), name)
+
+
+def heading(name: str) -> str:
+    """The first paragraph of a detector's file: its name, then title, authors, venue and arXiv number."""
+    factory(name)
+    return " ".join((sys.modules[MODULES[name]].__doc__ or "").split("\n\n")[0].split())
+
+
+def map_unit(name: str) -> str:
+    """What the docstring of a detector says of its map."""
+    sentence = " ".join(factory(name).__doc__.split("    Map: ")[1].split("\n\n")[0].split())
+    return sentence[0].upper() + sentence[1:].rstrip(".")
 
 
 def options(name: str) -> dict[str, object]:

@@ -1,6 +1,5 @@
 """The folder that `predict_files` writes to: a new one, or the one of an earlier call that is continued."""
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -85,12 +84,13 @@ def _holds_rows(table: Path, marker: Path) -> bool:
 
 
 def _read_marker(marker: Path) -> dict[str, Any]:
+    advice = "give another --output"
+    stored = files.read_json(marker, advice)
     try:
-        stored = json.loads(marker.read_text(encoding="utf-8"))
         colours = stored["colours"]
         return stored | {"colours": None if colours is None else (float(colours[0]), float(colours[1]))}
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise UserError(f"cannot read {marker} ({error}); give another --output") from error
+    except (ValueError, LookupError, TypeError) as error:
+        raise UserError(f"cannot read {marker} ({error}); {advice}") from error
 
 
 def _fingerprint(run: Run | Exported) -> str:
@@ -99,8 +99,8 @@ def _fingerprint(run: Run | Exported) -> str:
         return run.fingerprint
     record = run.workdir / "run.json"
     try:
-        data = json.loads(record.read_text(encoding="utf-8"))["fingerprint"]
-    except (OSError, ValueError, KeyError, TypeError):
+        data = files.read_json(record, "")["fingerprint"]
+    except (UserError, KeyError):
         # a run is known without its record as well, because its threshold holds statistics of its scores
         data = ""
     return configs.fingerprint([configs.fit_keys(run.config), run.weights, run.threshold, data])

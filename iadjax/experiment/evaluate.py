@@ -1,11 +1,9 @@
 """Predictions over a split to metrics, files and the report."""
 
 import contextlib
-import csv
-import io
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,7 +21,7 @@ from iadjax.experiment.run import Run
 from iadjax.metrics.protocol import loco_metrics_within, mean_over_categories, pixel_metrics_within, resize_mask
 from iadjax.parallel import distributed
 
-__all__ = ["Result", "evaluate", "write_scores"]
+__all__ = ["Result", "check_maps", "evaluate"]
 
 _READ_AHEAD = 32
 
@@ -73,7 +71,9 @@ def evaluate(run: Run, split: str = "test", output: str | Path | None = None, sp
     if output is not None and distributed.is_main():
         output = files.place(output)
         with clock.stage("report"):
-            write_scores(output / "scores.csv", [(r.item.path, r.item.category, r.item.label, r.score) for r in results])
+            rows = [("path", "category", "label", "score")]
+            rows += [(r.item.path, r.item.category, r.item.label, r.score) for r in results]
+            files.write_text(output / "scores.csv", "".join(map(files.csv_line, rows)))
             if run.config["evaluate"]["save_maps"]:
                 _save_maps(run, results, output / "maps")
             files.write_json(output / "metrics.json", table)
@@ -200,20 +200,15 @@ def _speed(run: Run, item: Item) -> dict[str, float]:
     return {"latency_ms": round(1000 * one, 3), "throughput_ips": round(1 / many, 3)}
 
 
-def write_scores(path: Path, rows: Sequence[tuple], header: Sequence[str] = ("path", "category", "label", "score")) -> None:
-    """`scores.csv`; a score is written with the nine digits that tell every float32 apart."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    for row in rows:
-        writer.writerow([format(each, ".9g") if isinstance(each, float) else each for each in row])
-    files.write_text(path, text.getvalue())
+def check_maps(config: Mapping[str, Any]) -> None:
+    """A UserError where maps are to be saved and a config gives them for a part of each image alone."""
+    if config["evaluate"]["save_maps"] and config["data"]["crop"]:
+        raise UserError("evaluate.save_maps needs data.crop=0: outside a crop there is no map")
 
 
 def _save_maps(run: Run, results: Sequence[Result], directory: Path) -> None:
     """Every map as a float32 TIFF of the original's size, named as the image."""
-    if run.config["data"]["crop"]:
-        raise UserError("evaluate.save_maps needs data.crop=0: outside a crop there is no map")
+    check_maps(run.config)
     if any(row.map is None for row in results):
         raise UserError("evaluate.save_maps needs maps, and this detector does not localise")
     for row in results:

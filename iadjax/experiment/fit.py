@@ -16,6 +16,7 @@ from iadjax.detector import DataSpec, State
 from iadjax.errors import UserError
 from iadjax.experiment import checkpoint, places, record
 from iadjax.experiment.checkpoint import Position
+from iadjax.experiment.evaluate import check_maps
 from iadjax.experiment.job import Job, fold
 from iadjax.experiment.load import nested_state, read_config
 from iadjax.experiment.loop import INIT, Stopped, run_phases
@@ -118,18 +119,19 @@ def _check_images(workdir: Path, hashes: Mapping[str, str]) -> None:
 def _check_augment(model: configs.Model, spec: DataSpec, built: configs.Data) -> None:
     """Augments one image, so that what is wrong with it (a folder without textures) is said before the work begins."""
     augment = [phase.augment for phase in model.detector.phases(spec) if phase.augment is not None]
+    if not augment:
+        return
+    first = data.in_tiles(built.dataset, model.transform, built.split.train[:1])[0]
+    image = to_float(data.read_transformed(built.dataset, model.transform, first)[0])
     for each in augment:
-        first = data.in_tiles(built.dataset, model.transform, built.split.train[:1])[0]
-        image = to_float(data.read_transformed(built.dataset, model.transform, first)[0])
-        each(np.random.default_rng(0), image, lambda image=image: image)
+        each(np.random.default_rng(0), image, lambda: image)
 
 
 def _check_outputs(config: Mapping[str, Any], built: configs.Data) -> None:
     """What would fail after the fit alone: a rule that asks for more images, maps that cannot be saved."""
     if built.split.validation:
         metrics.check_threshold(number=len(built.split.validation), **config["threshold"])
-    if config["evaluate"]["save_maps"] and config["data"]["crop"]:
-        raise UserError("evaluate.save_maps needs data.crop=0: outside a crop there is no map")
+    check_maps(config)
 
 
 def _check_phases(detector, spec, built, batch_size: int) -> None:

@@ -137,7 +137,6 @@ def score_images(
         left is scored in the smallest size where it is at most a quarter of the largest, else filled with zeros.
       score: `(image [B, h, w, 3], extra {name: [B, ...]}) -> Prediction`.
       extra: further inputs by name, one array for each image.
-      read: reads a file, `Transform.read` of the run.
 
     Raises:
       UserError: no images, images of different sizes after the transform, another number of inputs than of images, or a score

@@ -37,7 +37,7 @@ class Table:
         self._file = None
 
     def write(self, *rows: Sequence[Any]) -> None:
-        """Appends rows; a float is written with the nine digits that tell every float32 apart."""
+        """Appends rows, see `files.csv_line`."""
         if self._file is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._file = self.path.open("r+b" if self._kept else "wb")
@@ -45,10 +45,7 @@ class Table:
             self._file.truncate()
             rows = rows if self._kept else (self.header, *rows)
         for row in rows:
-            text = io.StringIO()
-            plain = [format(each, ".9g") if isinstance(each, float) else each for each in row]
-            csv.writer(text, lineterminator="\n").writerow(plain)
-            self._file.write(text.getvalue().encode())
+            self._file.write(files.csv_line(row).encode())
             self._file.flush()
 
     def __enter__(self) -> "Table":

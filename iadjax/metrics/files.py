@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, cast
 
 import numpy as np
 
+from iadjax.data.listing import is_normal
 from iadjax.data.masks import MaskReader
 from iadjax.data.transform import resize_map
 from iadjax.errors import UserError
@@ -20,7 +21,6 @@ __all__ = ["evaluate_files"]
 _COLUMNS = ("path", "category", "label", "score")
 _IMAGE_KEYS = ("image_auroc", "image_ap", "image_f1max")
 _PIXEL_KEYS = ("pixel_auroc", "pixel_ap", "pixel_f1max", *LIMITS)
-_GOOD = frozenset({"good", "ok", "normal"})
 
 
 class _Row(NamedTuple):
@@ -50,7 +50,7 @@ def evaluate_files(
         path ends with the image's or is the end of it. Folders named `test`, `ground_truth`, `masks`, `maps` or
         `anomaly_maps` and the suffix `_mask` do not count in that comparison: the layout of MVTec submissions fits.
       masks: a folder of masks, found likewise and read as `iadjax.data.MaskReader` says. A normal image may lack one, then
-        nothing is marked (in a table: label 0; without a table: it lies in a folder `good`, `ok` or `normal`) and its size is
+        nothing is marked (in a table: label 0; without a table: it lies in a folder of `data.listing.NORMAL`) and its size is
         that of the category's masks, if they share one.
       eval_size: None or 0: metrics at each mask's own resolution, the map resized to it (bilinear in float32, PIL mode F;
         antialiased where it shrinks). An integer S: both at S x S, masks by nearest neighbour.
@@ -122,7 +122,7 @@ def _rows_of_maps(folder: Folder) -> list[_Row]:
     for key, file in folder.files.items():
         category = key[0] if len(key) > 2 else folder.root.name
         # a folder of good images is the only sign that a missing mask is meant
-        good = len(key) > 1 and key[-2].lower() in _GOOD
+        good = len(key) > 1 and is_normal(key[-2])
         rows.append(_Row(str(file.relative_to(folder.root)), category, 0 if good else None, float("nan")))
     return rows
 

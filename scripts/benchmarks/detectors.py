@@ -205,7 +205,7 @@ def page(results: dict[str, Any]) -> str:
         "",
         "| detector | map |",
         "|---|---|",
-        *(f"| {name} | {_map_of(name)} |" for name in sorted(detectors.MODULES)),
+        *(f"| {name} | {detectors.map_unit(name)} |" for name in sorted(detectors.MODULES)),
         "",
         "## Overrides",
         "",
@@ -218,12 +218,6 @@ def page(results: dict[str, Any]) -> str:
                 text = " ".join(f"`{key}={value}`" for key, value in each[dataset]["overrides"].items())
                 lines.append(f"| {name} | {each[dataset]['command']} | {dataset} | {text} |")
     return "\n".join(lines) + "\n"
-
-
-def _map_of(name: str) -> str:
-    """What the docstring of a detector says of its map."""
-    sentence = " ".join(detectors.factory(name).__doc__.split("    Map: ")[1].split("\n\n")[0].split())
-    return sentence[0].upper() + sentence[1:].rstrip(".")
 
 
 def replace_table(file: Path, table: str) -> None:

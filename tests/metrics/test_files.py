@@ -96,6 +96,16 @@ def test_constant_halves_survive_the_resize(tmp_path):
     assert row["pixel_auroc"] == row["pixel_ap"] == row["aupro"] == 1
 
 
+def test_folders_of_normal_images_have_the_names_that_all_readers_know(tmp_path):
+    save(tmp_path / "maps/No-Defect/0.npy", np.zeros((4, 4), np.float32))
+    save(tmp_path / "maps/bad/1.npy", np.repeat(np.float32([0, 0, 1, 1]), 4).reshape(4, 4))
+    save(tmp_path / "masks/bad/1.png", np.repeat(np.uint8([0, 0, 255, 255]), 4).reshape(4, 4))
+    assert metrics.evaluate_files(maps=tmp_path / "maps", masks=tmp_path / "masks")["maps"]["pixel_auroc"] == 1
+    (tmp_path / "maps/No-Defect").rename(tmp_path / "maps/scratch")
+    with pytest.raises(UserError, match="there is no mask of scratch"):
+        metrics.evaluate_files(maps=tmp_path / "maps", masks=tmp_path / "masks")
+
+
 @pytest.mark.parametrize("suffix, kind", [(".npy", np.float64), (".png", np.uint8), (".tif", np.float32), (".png", np.uint16)])
 def test_formats_give_the_same(tmp_path, suffix, kind):
     rng = np.random.default_rng(1)

@@ -60,15 +60,17 @@ def tasks_of(directory: Path, plan: Plan) -> dict[Task, Job]:
 
 
 def _run(directory: Path, stale: float, job: Job, task: Task, claim: Claim) -> Outcome:
-    words = ["iadjax.experiment.sweep.child", str(directory), job.label, job.category, str(job.seed)]
-    log = task.mark.with_name(f"{task.mark.name}.log")
-    return process.call(words, log, why_file(task.mark), claim, stale)
+    return _call(task, claim, stale, "child", str(directory), job.label, job.category, str(job.seed))
 
 
 def _trial(directory: Path, stale: float, task: Task, claim: Claim) -> Outcome:
-    words = ["iadjax.experiment.sweep.trial", str(directory), task.mark.parent.name, task.mark.name]
+    return _call(task, claim, stale, "trial", str(directory), task.mark.parent.name, task.mark.name)
+
+
+def _call(task: Task, claim: Claim, stale: float, module: str, *words: str) -> Outcome:
+    """The process of a run or trial; its log lies beside the mark of the task."""
     log = task.mark.with_name(f"{task.mark.name}.log")
-    return process.call(words, log, why_file(task.mark), claim, stale)
+    return process.call([f"iadjax.experiment.sweep.{module}", *words], log, why_file(task.mark), claim, stale)
 
 
 def _write(directory: Path, tasks: dict[Task, Job]) -> None:
