@@ -82,7 +82,7 @@ def read_json(path: Path, advice: str) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError, ValueError) as error:
         raise UserError(f"cannot read {path} ({error}); {advice}") from error
     if not isinstance(value, dict):
-        raise UserError(f"{path} holds no JSON object; {advice}")
+        raise UserError(f"cannot read {path.parent}: {path.name} holds no JSON object; {advice}")
     return value
 
 
