@@ -1,6 +1,7 @@
 """Vision transformers (Dosovitskiy et al., ICLR 2021); `vit_specs.py` has the networks, `taps.py` the names of their layers."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -33,11 +34,13 @@ class Attention(nn.Module):
       heads: number of heads.
       positions: sine and cosine of rotary positions, or None.
       value: whether the output of value-value attention comes second, with the same weights (CLIP Surgery, Li et al., 2023).
+      causal: whether a token sees only itself and those before it.
     """
 
     heads: int
     positions: tuple[jax.Array, jax.Array] | None = None
     value: bool = False
+    causal: bool = False
 
     @nn.compact
     def __call__(self, x):
@@ -47,7 +50,8 @@ class Attention(nn.Module):
         if self.positions:
             q, k = (rotate_pairs(each, *self.positions) for each in (q, k))
         project = nn.Dense(dim, name="proj")
-        usual = project(attend(q, k, v).reshape(x.shape))
+        mask = jnp.tri(tokens, dtype=bool) if self.causal else None
+        usual = project(attend(q, k, v, mask).reshape(x.shape))
         return (usual, project(attend(v, v, v).reshape(x.shape))) if self.value else usual
 
 
@@ -77,19 +81,20 @@ class Mlp(nn.Module):
 class Block(nn.Module):
     """Attention and a feed-forward network, each normalised before and added to its input.
 
-    It returns the tokens, and the output of value-value attention or None.
+    It returns the tokens, and the output of value-value attention or None. `spec` is that of an image or a text tower.
     """
 
-    spec: Spec
+    spec: Any
     positions: tuple[jax.Array, jax.Array] | None = None
     value: bool = False
+    causal: bool = False
 
     @nn.compact
     def __call__(self, x):
         spec = self.spec
         scale = (lambda name: LayerScale(name=name)) if spec.layer_scale else (lambda name: lambda y: y)
         norms = (nn.LayerNorm(spec.eps, name=f"norm{i}") for i in (1, 2))
-        found = Attention(spec.heads, self.positions, self.value, name="attn")(next(norms)(x))
+        found = Attention(spec.heads, self.positions, self.value, self.causal, name="attn")(next(norms)(x))
         y, others = found if self.value else (found, None)
         x = x + scale("ls1")(y)
         return x + scale("ls2")(Mlp(spec.mlp, spec.hidden, name="mlp")(next(norms)(x))), others
