@@ -10,6 +10,7 @@ from iadjax.errors import UserError, did_you_mean
 __all__ = ["MODULES", "factory", "heading", "map_unit", "networks", "options"]
 
 MODULES = {
+    "anomalyclip": "iadjax.detectors.zero_shot.anomalyclip",
     "anomalydino": "iadjax.detectors.memory_bank.anomalydino",
     "devnet": "iadjax.detectors.supervised.devnet",
     "draem": "iadjax.detectors.autoencoder.draem",

@@ -34,6 +34,16 @@ TINY_CLIP = {
 
 # the smallest setting that goes through every branch of a detector, on 5 + 1 images in batches of 2
 CASES = {
+    "anomalyclip": {
+        **TINY_CLIP,
+        "protocol.name": "zero_shot",
+        "protocol.source": "synthetic:wood",
+        "detector.blocks": (2,),
+        "detector.prompt_length": 2,
+        "detector.depth": 2,
+        "detector.deep_length": 1,
+        "detector.epochs": 1,
+    },
     "anomalydino": {
         "protocol.name": "few_shot",
         "protocol.num_shots": 3,
