@@ -12,6 +12,7 @@ __all__ = ["MODULES", "factory", "heading", "map_unit", "networks", "options"]
 MODULES = {
     "anomalydino": "iadjax.detectors.memory_bank.anomalydino",
     "devnet": "iadjax.detectors.supervised.devnet",
+    "dinomaly": "iadjax.detectors.transformer.dinomaly",
     "draem": "iadjax.detectors.autoencoder.draem",
     "efficientad": "iadjax.detectors.teacher_student.efficientad",
     "fastflow": "iadjax.detectors.distribution.fastflow",

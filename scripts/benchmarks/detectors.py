@@ -63,6 +63,12 @@ BENCHMARKS = {
         {"detector.layers": ("layer3",), "detector.steps": 60, "detector.decay_every": 40, "data.batch_size": 12},
         {"protocol.num_anomalies": 5},
     ),
+    "dinomaly": Benchmark(
+        "unsupervised/dinomaly.py",
+        {"detector.layers": ("layer2",), "detector.groups": 1, "detector.dropout": 0.4, "data.crop": 0, "data.batch_size": 8},
+        {"detector.steps": 300},
+        {"detector.steps": 300},
+    ),
     "draem": Benchmark(
         "unsupervised/draem.py",
         {"detector.width": 16, "detector.segment_width": 16, "detector.learning_rate": 2e-3, "data.batch_size": 8},

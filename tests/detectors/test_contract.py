@@ -28,6 +28,7 @@ CASES = {
         "detector.rotations": 4,
     },
     "devnet": {"protocol.name": "supervised", "protocol.num_anomalies": 1, "detector.layers": ("layer1",), "detector.steps": 5},
+    "dinomaly": {"detector.layers": ("layer2", "layer3"), "detector.depth": 2, "detector.steps": 5, "detector.warmup": 2},
     "draem": {"detector.width": 4, "detector.segment_width": 4, "detector.epochs": 2},
     "efficientad": {
         "backbone.name": "pdn_small",

@@ -1,0 +1,67 @@
+"""Parts of transformer decoders: the feed-forward network and attentions without a softmax over all tokens."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from iadjax.nn.layers import Dropout
+
+__all__ = ["LinearAttention", "Mlp", "dense", "norm"]
+
+# the weights of decoders on frozen features begin near zero (Guo et al., CVPR 2025)
+_init = nn.initializers.truncated_normal(0.01, lower=-3.0, upper=3.0)
+
+
+def dense(features: int, name: str) -> nn.Dense:
+    """A linear layer whose weights are drawn from a normal distribution of 0.01, cut off at 0.03; biases are zero."""
+    return nn.Dense(features, kernel_init=_init, name=name)
+
+
+def norm(name: str, epsilon: float = 1e-8) -> nn.LayerNorm:
+    """Layer normalisation with the small epsilon of these decoders."""
+    return nn.LayerNorm(epsilon=epsilon, name=name)
+
+
+class Mlp(nn.Module):
+    """Two layers with a GELU between, four times as wide inside.
+
+    Attributes:
+      dropout: its rate, after the GELU and after the second layer.
+      noisy: whether dropout comes before the first layer too.
+    """
+
+    dropout: float = 0.0
+    noisy: bool = False
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
+        """`[B, N, C]` of the same shape; `train`: with dropout."""
+
+        def drop(y):
+            return Dropout(self.dropout, deterministic=not train)(y)
+
+        depth = x.shape[-1]
+        y = drop(x) if self.noisy else x
+        y = drop(nn.gelu(dense(4 * depth, "fc1")(y), approximate=False))
+        return drop(dense(depth, "fc2")(y))
+
+
+class LinearAttention(nn.Module):
+    """Attention with elu(x) + 1 in place of the softmax (Katharopoulos et al., ICML 2020); its cost is linear in the tokens.
+
+    Attributes:
+      heads: divides the channels.
+    """
+
+    heads: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """`[B, N, C]` of the same shape."""
+        batch, tokens, depth = x.shape
+        qkv = dense(3 * depth, "qkv")(x).reshape(batch, tokens, 3, self.heads, -1)
+        q, k, v = nn.elu(qkv[:, :, 0]) + 1, nn.elu(qkv[:, :, 1]) + 1, qkv[:, :, 2]
+        weighted = jnp.einsum("bnhd,bnhe->bhde", k, v)
+        total = jnp.einsum("bnhd,bhd->bnh", q, k.sum(axis=1))
+        y = jnp.einsum("bnhd,bhde->bnhe", q, weighted) / total[..., None]
+        return dense(depth, "proj")(y.reshape(x.shape))
