@@ -6,7 +6,7 @@ import jax.numpy as jnp
 
 from iadjax.nn.layers import Dropout
 
-__all__ = ["LinearAttention", "Mlp", "dense", "norm"]
+__all__ = ["CrossAttention", "LinearAttention", "Mlp", "dense", "norm"]
 
 # the weights of decoders on frozen features begin near zero (Guo et al., CVPR 2025)
 _init = nn.initializers.truncated_normal(0.01, lower=-3.0, upper=3.0)
@@ -65,3 +65,34 @@ class LinearAttention(nn.Module):
         total = jnp.einsum("bnhd,bhd->bnh", q, k.sum(axis=1))
         y = jnp.einsum("bnhd,bhde->bnhe", q, weighted) / total[..., None]
         return dense(depth, "proj")(y.reshape(x.shape))
+
+
+class CrossAttention(nn.Module):
+    """Attention of tokens to other ones.
+
+    Attributes:
+      heads: divides the channels.
+      cosine: weights are cosines times a learned scale of each head, and negative ones become zero; no softmax (INP-Former,
+        Luo et al., CVPR 2025). False: the usual softmax of scaled products.
+    """
+
+    heads: int
+    cosine: bool = False
+
+    @nn.compact
+    def __call__(self, x: jax.Array, source: jax.Array) -> jax.Array:
+        """`x [B, N, C]` and `source [B, M, C]` to `[B, N, C]`."""
+        depth = x.shape[-1]
+        q = dense(depth, "q")(x).reshape(*x.shape[:2], self.heads, -1)
+        kv = dense(2 * depth, "kv")(source).reshape(*source.shape[:2], 2, self.heads, -1)
+        k, v = kv[:, :, 0], kv[:, :, 1]
+        if self.cosine:
+            scale = self.param("learn_scale", nn.initializers.ones, (self.heads, 1, 1))
+            weights = nn.relu(jnp.einsum("bnhd,bmhd->bhnm", _unit(q), _unit(k)) * scale[None])
+        else:
+            weights = jax.nn.softmax(jnp.einsum("bnhd,bmhd->bhnm", q, k) * q.shape[-1] ** -0.5)
+        return dense(depth, "proj")(jnp.einsum("bhnm,bmhd->bnhd", weights, v).reshape(x.shape))
+
+
+def _unit(x: jax.Array) -> jax.Array:
+    return x * jax.lax.rsqrt(jnp.maximum(jnp.sum(x**2, axis=-1, keepdims=True), 1e-24))

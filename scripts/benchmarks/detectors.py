@@ -88,6 +88,12 @@ BENCHMARKS = {
         {"detector.epochs": 12},
         {"detector.epochs": 2},
     ),
+    "inpformer": Benchmark(
+        "unsupervised/inpformer.py",
+        {"detector.layers": ("layer2",), "detector.groups": 1, "data.crop": 0, "data.batch_size": 8, "detector.warmup": 20},
+        {"detector.epochs": 20},
+        {"detector.epochs": 4},
+    ),
     "padim": Benchmark("unsupervised/padim.py", {"detector.num_channels": 100, "data.crop": 0}),
     "patchcore": Benchmark("unsupervised/patchcore.py", {}, {"detector.coreset_ratio": 0.1}, {"detector.coreset_ratio": 0.01}),
     "rd4ad": Benchmark(

@@ -37,6 +37,13 @@ CASES = {
         "detector.steps": 3,
     },
     "fastflow": {"detector.epochs": 2, "detector.flow_steps": 2},
+    "inpformer": {
+        "detector.layers": ("layer2", "layer3"),
+        "detector.depth": 2,
+        "detector.num_prototypes": 2,
+        "detector.epochs": 2,
+        "detector.warmup": 2,
+    },
     "padim": {"detector.num_channels": 20},
     "patchcore": {"detector.layers": ("layer1", "layer2"), "detector.coreset_ratio": 0.2},
     "rd4ad": {"detector.epochs": 2},
