@@ -73,7 +73,7 @@ class TextTower(nn.Module):
         for i in range(spec.depth):
             if 1 <= i <= len(deep):
                 x = _placed(x, deep[i - 1])
-            x, _ = Block(spec, causal=True, name=f"blocks_{i}")(x)
+            x = Block(spec, causal=True, name=f"blocks_{i}")(x)
         projection = self.param("proj", nn.initializers.normal(spec.dim**-0.5), (spec.dim, spec.embedding))
         # the end token has the largest id
         end = jnp.take_along_axis(x, jnp.argmax(ids, axis=1)[:, None, None], axis=1)[:, 0]
