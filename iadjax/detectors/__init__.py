@@ -16,6 +16,7 @@ MODULES = {
     "draem": "iadjax.detectors.autoencoder.draem",
     "efficientad": "iadjax.detectors.teacher_student.efficientad",
     "fastflow": "iadjax.detectors.distribution.fastflow",
+    "foundad": "iadjax.detectors.transformer.foundad",
     "inpformer": "iadjax.detectors.transformer.inpformer",
     "padim": "iadjax.detectors.distribution.padim",
     "patchcore": "iadjax.detectors.memory_bank.patchcore",

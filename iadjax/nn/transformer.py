@@ -1,20 +1,23 @@
-"""Parts of transformer decoders: the feed-forward network and attentions without a softmax over all tokens."""
+"""Parts of transformers that are trained on frozen features: the feed-forward network and several attentions."""
+
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from iadjax.nn.attention import attend
 from iadjax.nn.layers import Dropout
 
-__all__ = ["CrossAttention", "LinearAttention", "Mlp", "dense", "norm"]
+__all__ = ["CrossAttention", "LinearAttention", "Mlp", "SelfAttention", "dense", "norm"]
 
 # the weights of decoders on frozen features begin near zero (Guo et al., CVPR 2025)
-_init = nn.initializers.truncated_normal(0.01, lower=-3.0, upper=3.0)
+_small = nn.initializers.truncated_normal(0.01, lower=-3.0, upper=3.0)
 
 
-def dense(features: int, name: str) -> nn.Dense:
+def dense(features: int, name: str, init: Callable = _small) -> nn.Dense:
     """A linear layer whose weights are drawn from a normal distribution of 0.01, cut off at 0.03; biases are zero."""
-    return nn.Dense(features, kernel_init=_init, name=name)
+    return nn.Dense(features, kernel_init=init, name=name)
 
 
 def norm(name: str, epsilon: float = 1e-8) -> nn.LayerNorm:
@@ -28,10 +31,12 @@ class Mlp(nn.Module):
     Attributes:
       dropout: its rate, after the GELU and after the second layer.
       noisy: whether dropout comes before the first layer too.
+      kernel_init: draws the weights.
     """
 
     dropout: float = 0.0
     noisy: bool = False
+    kernel_init: Callable = _small
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
@@ -42,8 +47,8 @@ class Mlp(nn.Module):
 
         depth = x.shape[-1]
         y = drop(x) if self.noisy else x
-        y = drop(nn.gelu(dense(4 * depth, "fc1")(y), approximate=False))
-        return drop(dense(depth, "fc2")(y))
+        y = drop(nn.gelu(dense(4 * depth, "fc1", self.kernel_init)(y), approximate=False))
+        return drop(dense(depth, "fc2", self.kernel_init)(y))
 
 
 class LinearAttention(nn.Module):
@@ -65,6 +70,24 @@ class LinearAttention(nn.Module):
         total = jnp.einsum("bnhd,bhd->bnh", q, k.sum(axis=1))
         y = jnp.einsum("bnhd,bhde->bnhe", q, weighted) / total[..., None]
         return dense(depth, "proj")(y.reshape(x.shape))
+
+
+class SelfAttention(nn.Module):
+    """Scaled dot-product attention of tokens to each other.
+
+    Attributes:
+      heads: divides the channels.
+      kernel_init: draws the weights.
+    """
+
+    heads: int
+    kernel_init: Callable = _small
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """`[B, N, C]` of the same shape."""
+        qkv = dense(3 * x.shape[-1], "qkv", self.kernel_init)(x).reshape(*x.shape[:2], 3, self.heads, -1)
+        return dense(x.shape[-1], "proj", self.kernel_init)(attend(*(qkv[:, :, i] for i in range(3))).reshape(x.shape))
 
 
 class CrossAttention(nn.Module):

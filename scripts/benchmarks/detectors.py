@@ -88,6 +88,11 @@ BENCHMARKS = {
         {"detector.epochs": 12},
         {"detector.epochs": 2},
     ),
+    "foundad": Benchmark(
+        "few_shot/foundad.py",
+        {"protocol.num_shots": 4, "detector.layers": ("layer2", "layer3"), "detector.epochs": 200, "data.batch_size": 4},
+        {"data.category": ""},
+    ),
     "inpformer": Benchmark(
         "unsupervised/inpformer.py",
         {"detector.layers": ("layer2",), "detector.groups": 1, "data.crop": 0, "data.batch_size": 8, "detector.warmup": 20},

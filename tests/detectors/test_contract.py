@@ -37,6 +37,13 @@ CASES = {
         "detector.steps": 3,
     },
     "fastflow": {"detector.epochs": 2, "detector.flow_steps": 2},
+    "foundad": {
+        "detector.layers": ("layer2",),
+        "detector.width": 8,
+        "detector.depth": 1,
+        "detector.heads": 2,
+        "detector.epochs": 2,
+    },
     "inpformer": {
         "detector.layers": ("layer2", "layer3"),
         "detector.depth": 2,
