@@ -17,6 +17,7 @@ MODULES = {
     "efficientad": "iadjax.detectors.teacher_student.efficientad",
     "fastflow": "iadjax.detectors.distribution.fastflow",
     "foundad": "iadjax.detectors.transformer.foundad",
+    "generalad": "iadjax.detectors.one_class.generalad",
     "inpformer": "iadjax.detectors.transformer.inpformer",
     "padim": "iadjax.detectors.distribution.padim",
     "patchcore": "iadjax.detectors.memory_bank.patchcore",

@@ -93,6 +93,12 @@ BENCHMARKS = {
         {"protocol.num_shots": 4, "detector.layers": ("layer2", "layer3"), "detector.epochs": 200, "data.batch_size": 4},
         {"data.category": ""},
     ),
+    "generalad": Benchmark(
+        "unsupervised/generalad.py",
+        {"detector.layers": ("layer2", "layer3"), "detector.hidden": 512, "data.batch_size": 8},
+        {"detector.epochs": 20},
+        {"detector.epochs": 4},
+    ),
     "inpformer": Benchmark(
         "unsupervised/inpformer.py",
         {"detector.layers": ("layer2",), "detector.groups": 1, "data.crop": 0, "data.batch_size": 8, "detector.warmup": 20},

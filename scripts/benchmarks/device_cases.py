@@ -13,7 +13,7 @@ from iadjax import backbones, detectors, metrics, ops
 from iadjax.backbones import weights
 from iadjax.backbones.vit import SPECS as VITS
 from iadjax.cpu.prepared import precompute
-from iadjax.detector import Batch, DataSpec, Detector, embed_shapes
+from iadjax.detector import Batch, DataSpec, embed_shapes
 from iadjax.detectors.families.memory_bank import Memory
 from iadjax.nn.precision import PRECISIONS, mixed_precision
 

@@ -44,6 +44,13 @@ CASES = {
         "detector.heads": 2,
         "detector.epochs": 2,
     },
+    "generalad": {
+        "detector.layers": ("layer2",),
+        "detector.heads": 2,
+        "detector.hidden": 8,
+        "detector.epochs": 2,
+        "detector.shuffle": True,
+    },
     "inpformer": {
         "detector.layers": ("layer2", "layer3"),
         "detector.depth": 2,
