@@ -194,8 +194,11 @@ def vit(name: str) -> Backbone:
         return ViT(spec, check_layers(backbone, layers))
 
     def init(key, layers):
-        # the smallest image that has every window
-        return module(layers).init(key, jnp.zeros((1, *(max(WINDOWS.values()) * spec.patch,) * 2, 3)))
+        # one layer that has the variables of all that are asked for
+        taps = [tap("embedding" if layer in WINDOWS else layer, spec.depth) for layer in check_layers(backbone, layers)]
+        norm, projected = (any(getattr(each, what) for each in taps) for what in ("norm", "projected"))
+        name = f"block{max(each.block for each in taps)}" + ".norm" * norm + ".projected" * projected
+        return module((name,)).init(key, jnp.zeros((1, spec.patch, spec.patch, 3)))
 
     def features(variables, image, layers):
         height, width = image.shape[1:3]

@@ -24,6 +24,7 @@ MODULES = {
     "rd4ad": "iadjax.detectors.teacher_student.rd4ad",
     "simplenet": "iadjax.detectors.one_class.simplenet",
     "uniad": "iadjax.detectors.transformer.uniad",
+    "winclip": "iadjax.detectors.zero_shot.winclip",
 }
 
 
