@@ -26,6 +26,7 @@ __all__ = [
     "normalized_l2",
     "ssim",
     "truncated_l1",
+    "weigh_gradient",
 ]
 
 
@@ -185,3 +186,13 @@ def normal_nll(z: Sequence[jax.Array], log_det: Sequence[jax.Array]) -> jax.Arra
       log_det: `[B]` per scale.
     """
     return sum(0.5 * jnp.sum(each**2, axis=tuple(range(1, each.ndim))) - log for each, log in zip(z, log_det, strict=True))
+
+
+@jax.custom_vjp
+def weigh_gradient(x: jax.Array, weight: jax.Array) -> jax.Array:
+    """`x` itself, whose gradient is multiplied by `weight`, an array that broadcasts against it and gets no gradient."""
+    del weight
+    return x
+
+
+weigh_gradient.defvjp(lambda x, weight: (x, weight), lambda weight, gradient: (gradient * weight, jnp.zeros_like(weight)))

@@ -58,31 +58,35 @@ def _bilinear(source: int, target: int, antialias: bool, align_corners: bool) ->
     return weights
 
 
-def gaussian_blur(maps: jax.Array, sigma: float = 4.0, truncate: float = 4.0) -> jax.Array:
+def gaussian_blur(maps: jax.Array, sigma: float = 4.0, truncate: float = 4.0, *, zeros: bool = False) -> jax.Array:
     """Gaussian filter over the last two axes, as `scipy.ndimage.gaussian_filter` (mode "reflect": the edge pixel repeats).
 
     Args:
       maps: `[..., H, W]`.
       sigma: standard deviation in pixels.
       truncate: radius of the kernel in standard deviations.
+      zeros: zeros outside, as a convolution with padding has them, so that the border darkens.
 
     Returns:
       An array of the same shape.
     """
-    rows = jnp.asarray(_gaussian(maps.shape[-2], sigma, truncate), maps.dtype)
-    columns = jnp.asarray(_gaussian(maps.shape[-1], sigma, truncate), maps.dtype)
+    rows = jnp.asarray(_gaussian(maps.shape[-2], sigma, truncate, zeros), maps.dtype)
+    columns = jnp.asarray(_gaussian(maps.shape[-1], sigma, truncate, zeros), maps.dtype)
     return jnp.einsum("oh,...hw,pw->...op", rows, maps, columns, precision="highest")
 
 
 @lru_cache
-def _gaussian(size: int, sigma: float, truncate: float) -> np.ndarray:
-    """`[size, size]` banded matrix of the filter with its borders reflected."""
+def _gaussian(size: int, sigma: float, truncate: float, zeros: bool) -> np.ndarray:
+    """`[size, size]` banded matrix of the filter, with its borders reflected or cut off."""
     radius = int(truncate * sigma + 0.5)
     offsets = np.arange(-radius, radius + 1)
     kernel = np.exp(-0.5 * (offsets / sigma) ** 2)
     kernel /= kernel.sum()
     weights = np.zeros((size, size))
     for offset, tap in zip(offsets, kernel, strict=True):
+        if zeros:
+            weights += tap * np.eye(size, k=offset)
+            continue
         position = (np.arange(size) + offset) % (2 * size)
         np.add.at(weights, (np.arange(size), np.minimum(position, 2 * size - 1 - position)), tap)
     return weights

@@ -179,6 +179,8 @@ class TestResample:
         maps = rng().standard_normal((2, *shape))
         truth = np.stack([ndimage.gaussian_filter(each, sigma, mode="reflect", truncate=4.0) for each in maps])
         np.testing.assert_allclose(ops.gaussian_blur(jnp.asarray(maps, jnp.float32), sigma), truth, atol=1e-5)
+        short = ndimage.gaussian_filter(maps, (0, sigma, sigma), mode="constant", truncate=0.5)
+        np.testing.assert_allclose(ops.gaussian_blur(jnp.asarray(maps, jnp.float32), sigma, 0.5, zeros=True), short, atol=1e-5)
 
     @pytest.mark.parametrize("size", [(7, 9), (32, 20), (5, 31), (1, 1)])
     @pytest.mark.parametrize("antialias", [False, True])
