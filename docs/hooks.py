@@ -45,7 +45,7 @@ API = {
     "data": ("iadjax.data", None),
     "config": ("iadjax.config", None),
 }
-SYNTHESIS = ("cutpaste", "nsa", "perlin", "perlin_texture", "feature_noise", "poisson", "source")
+SYNTHESIS = ("cutpaste", "nsa", "perlin", "perlin_texture", "feature_noise", "poisson", "rotation", "source")
 
 
 def family_of(name: str) -> str:

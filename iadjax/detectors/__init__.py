@@ -19,6 +19,7 @@ MODULES = {
     "patchcore": "iadjax.detectors.memory_bank.patchcore",
     "rd4ad": "iadjax.detectors.teacher_student.rd4ad",
     "simplenet": "iadjax.detectors.one_class.simplenet",
+    "subspacead": "iadjax.detectors.distribution.subspacead",
     "uniad": "iadjax.detectors.transformer.uniad",
 }
 

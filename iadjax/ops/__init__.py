@@ -2,10 +2,10 @@
 
 from iadjax.ops.channels import per_channel
 from iadjax.ops.coreset import johnson_lindenstrauss_dimension, k_center_greedy, sparse_random_projection
-from iadjax.ops.maps import anomaly_map, concatenate_levels
+from iadjax.ops.maps import anomaly_map, concatenate_levels, top_mean
 from iadjax.ops.neighbors import BYTE_BUDGET, nearest_neighbors
 from iadjax.ops.patches import adaptive_average_pool_1d, average_pool, patch_embedding, unfold
-from iadjax.ops.resample import box_mean, gaussian_blur, resize
+from iadjax.ops.resample import box_mean, gaussian_blur, kernel_blur, resize
 from iadjax.ops.rows import FAR, padded_rows, rows_at, take_rows, write_rows
 from iadjax.ops.similarity import ssim
 
@@ -20,6 +20,7 @@ __all__ = [
     "gaussian_blur",
     "johnson_lindenstrauss_dimension",
     "k_center_greedy",
+    "kernel_blur",
     "nearest_neighbors",
     "padded_rows",
     "patch_embedding",
@@ -29,6 +30,7 @@ __all__ = [
     "sparse_random_projection",
     "ssim",
     "take_rows",
+    "top_mean",
     "unfold",
     "write_rows",
 ]

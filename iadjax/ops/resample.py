@@ -8,7 +8,7 @@ import numpy as np
 
 from iadjax.errors import UserError
 
-__all__ = ["box_mean", "gaussian_blur", "resize"]
+__all__ = ["box_mean", "gaussian_blur", "kernel_blur", "resize"]
 
 
 def resize(image: jax.Array, size: tuple[int, int], *, antialias: bool = False, align_corners: bool = False) -> jax.Array:
@@ -69,22 +69,40 @@ def gaussian_blur(maps: jax.Array, sigma: float = 4.0, truncate: float = 4.0) ->
     Returns:
       An array of the same shape.
     """
-    rows = jnp.asarray(_gaussian(maps.shape[-2], sigma, truncate), maps.dtype)
-    columns = jnp.asarray(_gaussian(maps.shape[-1], sigma, truncate), maps.dtype)
+    radius = int(truncate * sigma + 0.5)
+    return _filtered(maps, *(_gaussian(size, sigma, radius, True) for size in maps.shape[-2:]))
+
+
+def kernel_blur(maps: jax.Array, sigma: float, taps: int) -> jax.Array:
+    """Gaussian filter of a few taps, as OpenCV's and anomalib's: the border is mirrored and the edge pixel does not repeat.
+
+    Args:
+      maps: `[..., H, W]`.
+      sigma: standard deviation in pixels.
+      taps: side of the kernel, odd.
+
+    Returns:
+      An array of the same shape.
+    """
+    return _filtered(maps, *(_gaussian(size, sigma, taps // 2, False) for size in maps.shape[-2:]))
+
+
+def _filtered(maps: jax.Array, rows: np.ndarray, columns: np.ndarray) -> jax.Array:
+    rows, columns = jnp.asarray(rows, maps.dtype), jnp.asarray(columns, maps.dtype)
     return jnp.einsum("oh,...hw,pw->...op", rows, maps, columns, precision="highest")
 
 
 @lru_cache
-def _gaussian(size: int, sigma: float, truncate: float) -> np.ndarray:
-    """`[size, size]` banded matrix of the filter with its borders reflected."""
-    radius = int(truncate * sigma + 0.5)
+def _gaussian(size: int, sigma: float, radius: int, repeat: bool) -> np.ndarray:
+    """`[size, size]` banded matrix of the filter with its borders mirrored, `repeat`: with the edge pixel twice."""
     offsets = np.arange(-radius, radius + 1)
     kernel = np.exp(-0.5 * (offsets / sigma) ** 2)
     kernel /= kernel.sum()
+    period = 2 * size if repeat else max(1, 2 * size - 2)
     weights = np.zeros((size, size))
     for offset, tap in zip(offsets, kernel, strict=True):
-        position = (np.arange(size) + offset) % (2 * size)
-        np.add.at(weights, (np.arange(size), np.minimum(position, 2 * size - 1 - position)), tap)
+        position = (np.arange(size) + offset) % period
+        np.add.at(weights, (np.arange(size), np.minimum(position, period - repeat - position)), tap)
     return weights
 
 
@@ -99,9 +117,7 @@ def box_mean(maps: jax.Array, size: int, padding: int = 0) -> jax.Array:
     Returns:
       `[..., H + 2 padding - size + 1, W + 2 padding - size + 1]`.
     """
-    rows = jnp.asarray(_box(maps.shape[-2], size, padding), maps.dtype)
-    columns = jnp.asarray(_box(maps.shape[-1], size, padding), maps.dtype)
-    return jnp.einsum("oh,...hw,pw->...op", rows, maps, columns, precision="highest")
+    return _filtered(maps, *(_box(source, size, padding) for source in maps.shape[-2:]))
 
 
 @lru_cache

@@ -93,6 +93,10 @@ BENCHMARKS = {
         {"detector.epochs": 20},
         {"detector.epochs": 4},
     ),
+    "subspacead": Benchmark(
+        "few_shot/subspacead.py",
+        {"protocol.num_shots": 4, "detector.layers": ("layer2", "layer3"), "detector.aggregation": "concatenate"},
+    ),
     "uniad": Benchmark(
         "multi_class/uniad.py",
         {
@@ -194,7 +198,8 @@ def page(results: dict[str, Any]) -> str:
         "hazelnut_toy and MTD-300: 256 x 256 without crop (UniAD 224, DRAEM and on MTD-300 EfficientAD 128), ResNet-18",
         "with torchvision's IMAGENET1K_V1 weights up to layer3. DRAEM starts from random weights, EfficientAD from a",
         "random teacher. The overrides below shorten schedules to minutes, so these figures do not compare papers.",
-        "AnomalyDINO is fitted on 4 normal images, DevNet also on labelled anomalies, which leave the test set. Pixel",
+        "AnomalyDINO and SubspaceAD are fitted on 4 normal images, DevNet also on labelled anomalies, which leave the",
+        "test set. Pixel",
         "metrics are at the resolution of the masks. Latency is that of one image, host to host, after a warm-up, right",
         "after the fit. Peak memory is that of the whole process.",
         "",

@@ -45,6 +45,12 @@ CASES = {
         "detector.target_dimension": 16,
         "detector.hidden": 16,
     },
+    "subspacead": {
+        "protocol.name": "few_shot",
+        "protocol.num_shots": 3,
+        "detector.layers": ("layer2",),
+        "detector.rotations": 2,
+    },
     "uniad": {
         "detector.stride": 8,
         "detector.hidden": 16,

@@ -180,6 +180,16 @@ class TestResample:
         truth = np.stack([ndimage.gaussian_filter(each, sigma, mode="reflect", truncate=4.0) for each in maps])
         np.testing.assert_allclose(ops.gaussian_blur(jnp.asarray(maps, jnp.float32), sigma), truth, atol=1e-5)
 
+    @pytest.mark.parametrize("shape", [(40, 50), (12, 5), (2, 9), (1, 9)])
+    @pytest.mark.parametrize(("sigma", "taps"), [(4.0, 3), (1.0, 5), (4.0, 33)])
+    def test_kernel_blur_is_scipys_with_the_edge_once(self, shape, sigma, taps):
+        maps = rng().standard_normal((2, *shape))
+        kernel = np.exp(-0.5 * ((np.arange(taps) - taps // 2) / sigma) ** 2)
+        truth = maps
+        for axis in (1, 2):
+            truth = ndimage.correlate1d(truth, kernel / kernel.sum(), axis, mode="mirror")
+        np.testing.assert_allclose(ops.kernel_blur(jnp.asarray(maps, jnp.float32), sigma, taps), truth, atol=1e-5)
+
     @pytest.mark.parametrize("size", [(7, 9), (32, 20), (5, 31), (1, 1)])
     @pytest.mark.parametrize("antialias", [False, True])
     def test_resize_is_pytorchs(self, size, antialias):

@@ -103,8 +103,7 @@ def anomalydino(
         if masking:
             distance = jnp.where(foreground(x, mask_threshold), distance, 0)
         # eq. 3: the mean of the largest hundredth (the tail value at risk)
-        count = max(1, int(top * height * width))
-        score = jnp.mean(jax.lax.top_k(distance.reshape(rows, -1), count)[0], axis=1)
+        score = ops.top_mean(distance.reshape(rows, -1), top)
         return Prediction(score, ops.anomaly_map(distance, batch.image.shape[1:3], sigma))
 
     return memory_bank(describe, choose, predict, bank_bytes, embed=embed, needs_image=rotations > 1)
