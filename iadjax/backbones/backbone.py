@@ -10,10 +10,17 @@ import numpy as np
 from iadjax.errors import UserError, did_you_mean
 from iadjax.ops import per_channel
 
-__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "Backbone", "check_layers", "normalize", "plain_features"]
+__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "PIXELS", "Backbone", "check_layers", "normalize", "plain_features"]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+
+PIXELS = {
+    "imagenet": (IMAGENET_MEAN, IMAGENET_STD),
+    "clip": ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
+    "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+}
+"""Mean and standard deviation of the channels, by the data that a network was trained on."""
 
 
 class Backbone(NamedTuple):
@@ -24,9 +31,10 @@ class Backbone(NamedTuple):
       layers: the names that can be asked for, in the order in which they are computed.
       init: `(key, layers) -> variables`; random variables for everything up to the last of `layers`.
       features: `(variables, image [B, H, W, 3] in [0, 1], layers, train=False, valid=None) -> tuple of [B, h, w, C]`, one for
-        each of `layers`; normalises the image as its weights need it; computes no layer above the last one asked for. With
-        `train` it returns `(levels, batch_stats)`: levels normalised by the statistics of the rows where `valid [B]` is true
-        (None: of all), and the running ones moved a tenth of the way; {} in networks without BatchNorm.
+        each of `layers` ([B, C] for class tokens, [B, R, C] for registers); normalises the image as its weights need it;
+        computes no layer above the last one asked for. With `train` it returns `(levels, batch_stats)`: levels normalised by
+        the statistics of the rows where `valid [B]` is true (None: of all), and the running ones moved a tenth of the way; {}
+        in networks without BatchNorm.
       weight_name: `(path in the variables) -> name in a PyTorch state dict`, or None if there are no weights.
       head: pattern of the names in a state dict that belong to no layer (the classifier).
       hub: the weights used when a config names none (a Hugging Face Hub tag), or None.
@@ -50,13 +58,16 @@ def check_layers(backbone: Backbone, layers: Sequence[str]) -> tuple[str, ...]:
         raise UserError(f"no layer of {backbone.name} was asked for; valid names: {', '.join(backbone.layers)}")
     for layer in layers:
         if layer not in backbone.layers:
-            raise UserError(f"{backbone.name} has no layer {layer!r}; {did_you_mean(layer, backbone.layers)}")
+            short = len(backbone.layers) > 40
+            known = [name for name in backbone.layers if "." not in name] if short else backbone.layers
+            more = ", and those with .norm, .class and the like (docs/backbones.md)" if short else ""
+            raise UserError(f"{backbone.name} has no layer {layer!r}; {did_you_mean(layer, known)}{more}")
     return layers
 
 
-def normalize(image: jax.Array) -> jax.Array:
-    """`[B, H, W, 3]` in [0, 1] to zero mean and unit variance by ImageNet's channel statistics."""
-    mean, std = (per_channel(jnp.asarray(each, image.dtype), image) for each in (IMAGENET_MEAN, IMAGENET_STD))
+def normalize(image: jax.Array, pixels: str = "imagenet") -> jax.Array:
+    """`[B, H, W, 3]` in [0, 1] to zero mean and unit variance by the channel statistics of `PIXELS`."""
+    mean, std = (per_channel(jnp.asarray(each, image.dtype), image) for each in PIXELS[pixels])
     return (image - mean) / std
 
 

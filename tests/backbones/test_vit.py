@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from iadjax import backbones
-from iadjax.backbones.vit import SPECS, Spec, position_matrix, vit
+from iadjax.backbones.positions import position_matrix
+from iadjax.backbones.vit import SPECS, Spec, vit
 from iadjax.errors import UserError
 from tests import torch_parity as parity
 
@@ -144,11 +145,13 @@ def test_positions_equal_pytorch_at_dinov2_sizes():
     table = torch.randn(1, 3, 37, 37, generator=torch.Generator().manual_seed(0))
     for target in (16, 32, 40):
         options = {"scale_factor": ((target + 0.1) / 37,) * 2, "mode": "bicubic"}
-        for antialias, theirs in (
-            (False, torch.nn.functional.interpolate(table, **options)),
-            (True, torch.nn.functional.interpolate(table, (target, target), mode="bicubic", antialias=True)),
+        for rule, theirs in (
+            ("offset", torch.nn.functional.interpolate(table, **options)),
+            ("antialias", torch.nn.functional.interpolate(table, (target, target), mode="bicubic", antialias=True)),
+            ("exact", torch.nn.functional.interpolate(table, (target, target), mode="bicubic")),
+            ("bilinear", torch.nn.functional.interpolate(table, (target, target), mode="bilinear")),
         ):
-            matrix = position_matrix(37, target, antialias)
+            matrix = position_matrix(37, target, rule)
             ours = np.einsum("ia,jb,cab->cij", matrix, matrix, table[0].numpy())
             np.testing.assert_allclose(ours, theirs[0].numpy(), atol=2e-4)
 

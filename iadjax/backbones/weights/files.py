@@ -51,22 +51,27 @@ def load_weights(backbone: Backbone, weights: str, layers: Sequence[str], key: j
 
 
 def fetch(weights: str) -> Path:
-    """A local file as it is, or the file behind a Hub tag, cached by the Hub's own client."""
+    """A local file as it is, or the file behind a Hub tag, cached by the Hub's own client.
+
+    A tag is "OWNER/REPOSITORY", whose file is model.safetensors, or "OWNER/REPOSITORY:FILE".
+    """
     path = Path(weights).expanduser()
     if path.is_file():
         return path
-    if path.suffix == ".safetensors" or not re.fullmatch(r"[\w.-]+/[\w.-]+", weights) or path.is_dir():
+    tag = re.fullmatch(r"([\w.-]+/[\w.-]+)(?::([\w.-]+\.safetensors))?", weights)
+    if tag is None or (tag[2] is None and path.suffix == ".safetensors") or path.is_dir():
         raise UserError(
             f"there is no weights file {weights!r}; give a safetensors file or a Hub tag like 'timm/resnet18.tv_in1k'"
         )
     from huggingface_hub import hf_hub_download
 
+    repository, name = tag[1], tag[2] or "model.safetensors"
     try:
-        return Path(hf_hub_download(weights, "model.safetensors"))
+        return Path(hf_hub_download(repository, name))
     except Exception as error:  # the client's errors have many types: offline, unknown tag, gated
         raise UserError(
             f"the weights {weights!r} are not cached and could not be fetched ({type(error).__name__}); download "
-            f"https://huggingface.co/{weights}/resolve/main/model.safetensors and give it with --config.backbone.weights=FILE"
+            f"https://huggingface.co/{repository}/resolve/main/{name} and give it with --config.backbone.weights=FILE"
         ) from error
 
 
