@@ -6,7 +6,7 @@
     python scripts/train.py --config=configs/few_shot/subspacead.py:folder --config.data.root=DIR
 
 Reference: github.com/CLendering/SubspaceAD (Apache-2.0). Published for mvtec_ad and visa: PUBLISHED below, of the README in
-June 2026 (the first version of the paper had 0.980 and 0.933 for one shot). The authors' protocol, here for both: DINOv2 ViT-g/14
+June 2026 (the first version of the paper had 0.980 and 0.933 for one shot). The authors' protocol, here for both: DINOv2 giant
 with registers, 672 x 672 bicubic, 30 rotated copies of each shot (none for transistor), 99 % of the variance, and a blur of
 3 x 3 pixels. Their shots are drawn with the seed 42 of another generator.
 

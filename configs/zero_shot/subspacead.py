@@ -5,7 +5,7 @@
     python scripts/train.py --config=configs/zero_shot/subspacead.py:visa,category=pcb1 --config.data.root=DIR
 
 Reference: github.com/CLendering/SubspaceAD (Apache-2.0). Published for mvtec_ad and visa ("batched zero-shot"): PUBLISHED
-below. The settings are those of few_shot/subspacead.py without rotations. An image is not left out of the subspace that scores it.
+below. The settings are those of few_shot/subspacead.py without rotations. No image is left out of the subspace that scores it.
 
 Measured here: nothing yet on real images.
 """
