@@ -7,6 +7,7 @@ from iadjax.ops.neighbors import BYTE_BUDGET, nearest_neighbors
 from iadjax.ops.patches import adaptive_average_pool_1d, average_pool, patch_embedding, unfold
 from iadjax.ops.resample import box_mean, gaussian_blur, kernel_blur, resize
 from iadjax.ops.rows import FAR, padded_rows, rows_at, take_rows, write_rows
+from iadjax.ops.sets import largest_cosines, mutual_distances, unit_distance
 from iadjax.ops.similarity import ssim
 
 __all__ = [
@@ -21,6 +22,8 @@ __all__ = [
     "johnson_lindenstrauss_dimension",
     "k_center_greedy",
     "kernel_blur",
+    "largest_cosines",
+    "mutual_distances",
     "nearest_neighbors",
     "padded_rows",
     "patch_embedding",
@@ -32,5 +35,6 @@ __all__ = [
     "take_rows",
     "top_mean",
     "unfold",
+    "unit_distance",
     "write_rows",
 ]

@@ -82,6 +82,10 @@ BENCHMARKS = {
         {"detector.epochs": 12},
         {"detector.epochs": 2},
     ),
+    "musc": Benchmark(
+        "zero_shot/musc.py",
+        {"detector.layers": ("layer2", "layer3"), "detector.class_layer": "layer3", "detector.normalize_class": True},
+    ),
     "padim": Benchmark("unsupervised/padim.py", {"detector.num_channels": 100, "data.crop": 0}),
     "patchcore": Benchmark("unsupervised/patchcore.py", {}, {"detector.coreset_ratio": 0.1}, {"detector.coreset_ratio": 0.01}),
     "rd4ad": Benchmark(
@@ -198,8 +202,8 @@ def page(results: dict[str, Any]) -> str:
         "hazelnut_toy and MTD-300: 256 x 256 without crop (UniAD 224, DRAEM and on MTD-300 EfficientAD 128), ResNet-18",
         "with torchvision's IMAGENET1K_V1 weights up to layer3. DRAEM starts from random weights, EfficientAD from a",
         "random teacher. The overrides below shorten schedules to minutes, so these figures do not compare papers.",
-        "AnomalyDINO and SubspaceAD are fitted on 4 normal images, DevNet also on labelled anomalies, which leave the",
-        "test set. Pixel",
+        "AnomalyDINO and SubspaceAD are fitted on 4 normal images, MuSc on the test images, DevNet also on labelled",
+        "anomalies, which leave the test set. Pixel",
         "metrics are at the resolution of the masks. Latency is that of one image, host to host, after a warm-up, right",
         "after the fit. Peak memory is that of the whole process.",
         "",
