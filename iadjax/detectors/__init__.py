@@ -18,8 +18,10 @@ MODULES = {
     "musc": "iadjax.detectors.zero_shot.musc",
     "padim": "iadjax.detectors.distribution.padim",
     "patchcore": "iadjax.detectors.memory_bank.patchcore",
+    "rad": "iadjax.detectors.memory_bank.rad",
     "rd4ad": "iadjax.detectors.teacher_student.rd4ad",
     "simplenet": "iadjax.detectors.one_class.simplenet",
+    "spade": "iadjax.detectors.memory_bank.spade",
     "subspacead": "iadjax.detectors.distribution.subspacead",
     "uniad": "iadjax.detectors.transformer.uniad",
 }

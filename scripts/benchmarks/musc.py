@@ -20,7 +20,8 @@ from absl import flags
 
 from iadjax import backbones, files
 from iadjax.detector import DataSpec, embed_shapes
-from iadjax.detectors.zero_shot.musc import Seen, musc
+from iadjax.detectors.families.gallery import Gallery
+from iadjax.detectors.zero_shot.musc import musc
 from iadjax.experiment import cli, record
 
 _IMAGES = flags.DEFINE_integer("images", 83, "Images of the set; 83 are those of MVTec AD's bottle.")
@@ -49,7 +50,7 @@ def measure(images: int, layers: int, degrees: tuple[int, ...]) -> dict[str, flo
     draw = jax.jit(lambda key, shape: jax.random.normal(key, shape), static_argnums=1)
     levels, descriptor = jax.tree.map(lambda leaf: draw(next(keys), (images, *leaf.shape[1:])), shapes)
     descriptor = descriptor / jnp.linalg.norm(descriptor, axis=1, keepdims=True)
-    state = jax.block_until_ready(Seen(levels, descriptor, jnp.int32(images)))
+    state = jax.block_until_ready(Gallery(levels, descriptor, jnp.int32(images)))
     (phase,) = detector.phases(DataSpec(images, (SIDE, SIDE, 3), ("a",), features=shapes))
     before, start = peak_bytes(), time.perf_counter()
     jax.block_until_ready(phase.finalize(None, state, None))

@@ -46,6 +46,12 @@ CASES = {
     },
     "padim": {"detector.num_channels": 20},
     "patchcore": {"detector.layers": ("layer1", "layer2"), "detector.coreset_ratio": 0.2},
+    "rad": {
+        "detector.layers": ("layer2",),
+        "detector.class_layer": "layer3",
+        "detector.num_images": 2,
+        "detector.map_size": 32,
+    },
     "rd4ad": {"detector.epochs": 2},
     "simplenet": {
         "detector.epochs": 2,
@@ -53,6 +59,7 @@ CASES = {
         "detector.target_dimension": 16,
         "detector.hidden": 16,
     },
+    "spade": {"detector.layers": ("layer2", "layer3"), "detector.class_layer": "layer3", "detector.num_images": 2},
     "subspacead": {
         "protocol.name": "few_shot",
         "protocol.num_shots": 3,

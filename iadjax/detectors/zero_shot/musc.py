@@ -14,32 +14,19 @@ import numpy as np
 from iadjax import ops, progress
 from iadjax.backbones import Backbone, check_layers
 from iadjax.detector import Detector, Phase, Prediction
+from iadjax.detectors.families.gallery import add_to_gallery, described, init_gallery, unit
 from iadjax.detectors.families.options import check_odd, check_options
 from iadjax.errors import UserError
-from iadjax.parallel.axis import all_rows
 
-__all__ = ["Mutual", "Seen", "musc", "rescore"]
-
-
-class Seen(NamedTuple):
-    """The images while they come.
-
-    Attributes:
-      levels: tokens of each layer, normalised over the whole image, `[N, h, w, C]`, at the images' positions in their split.
-      descriptors: of whole images, `[N, E]`.
-      count: int32 scalar; images so far.
-    """
-
-    levels: tuple[jax.Array, ...]
-    descriptors: jax.Array
-    count: jax.Array
+__all__ = ["Mutual", "musc", "rescore"]
 
 
 class Mutual(NamedTuple):
     """What predicts.
 
     Attributes:
-      levels, descriptors: as in `Seen`.
+      levels: tokens of each layer, normalised over the whole image, `[N, h, w, C]`.
+      descriptors: of whole images, `[N, E]`.
       distances: what the images found of each other, `[N, h, w]`.
       largest: of each image's map, `[N]`.
       score: of each image, `[N]`.
@@ -93,32 +80,19 @@ def musc(
         raise UserError(f"detector.degrees must not be empty and detector.neighbors at least 1, got {degrees}, {neighbors}")
 
     def embed(frozen, image):
-        *levels, descriptor = backbone.features(frozen["backbone"], image, (*layers, class_layer))
-        if descriptor.ndim == 4:
-            descriptor = descriptor.mean(axis=(1, 2))
-        levels = tuple(_standardized(level) for level in levels)
-        return levels, _unit(descriptor) if normalize_class else descriptor
+        levels, descriptor = described(backbone, frozen, image, layers, class_layer)
+        return tuple(_standardized(level) for level in levels), unit(descriptor) if normalize_class else descriptor
 
     def init(key, frozen, spec):
         del key, frozen
         if spec.num_images < 2:
             raise UserError("musc compares images with each other and got one; give more, or take another detector")
-        levels, descriptor = jax.tree.map(lambda x: jnp.zeros((spec.num_images, *x.shape[1:]), x.dtype), spec.features)
-        return Seen(levels, descriptor, jnp.int32(0))
-
-    def update(key, state, frozen, batch):
-        del key, frozen
-        features, index, valid = all_rows((batch.features, batch.index, batch.valid))
-        slots = jnp.where(valid, index, len(state.descriptors))
-        kept = (state.levels, state.descriptors)
-        levels, descriptors = jax.tree.map(lambda rows, new: rows.at[slots].set(new, mode="drop"), kept, features)
-        state = Seen(levels, descriptors, state.count + jnp.sum(valid, dtype=jnp.int32))
-        return state, {"images": state.count}
+        return init_gallery(spec)
 
     def aggregated(level, degree, grid):
         """LNAMD: the mean over the neighbourhood, on the first level's grid, as unit vectors `[N, P, C]`."""
         pooled = ops.resize(ops.average_pool(level, degree), grid)
-        return _unit(pooled.reshape(len(level), -1, level.shape[-1]))
+        return unit(pooled.reshape(len(level), -1, level.shape[-1]))
 
     def finalize(state, size):
         number, grid = len(state.descriptors), state.levels[0].shape[1:3]
@@ -191,7 +165,7 @@ def musc(
         def finalized(state):
             return Mutual(state.levels, state.descriptors, *(state.count,) * 3)
 
-        return (Phase("tokens", update, end, finalized=finalized),)
+        return (Phase("tokens", add_to_gallery, end, finalized=finalized),)
 
     return Detector(init, phases, predict, embed)
 
@@ -218,10 +192,6 @@ def _standardized(level: jax.Array) -> jax.Array:
     """Zero mean and unit variance over the whole map of each image (LNAMD's LayerNorm, without weights)."""
     mean = level.mean(axis=(1, 2, 3), keepdims=True)
     return (level - mean) / jnp.sqrt(level.var(axis=(1, 2, 3), keepdims=True) + 1e-5)
-
-
-def _unit(x: jax.Array) -> jax.Array:
-    return x / jnp.maximum(jnp.linalg.norm(x, axis=-1, keepdims=True), 1e-12)
 
 
 def _scaled(values: jax.Array, largest: jax.Array) -> jax.Array:
