@@ -15,6 +15,7 @@ MODULES = {
     "draem": "iadjax.detectors.autoencoder.draem",
     "efficientad": "iadjax.detectors.teacher_student.efficientad",
     "fastflow": "iadjax.detectors.distribution.fastflow",
+    "mh_patchcore": "iadjax.detectors.memory_bank.mh_patchcore",
     "musc": "iadjax.detectors.zero_shot.musc",
     "padim": "iadjax.detectors.distribution.padim",
     "patchcore": "iadjax.detectors.memory_bank.patchcore",

@@ -82,6 +82,7 @@ BENCHMARKS = {
         {"detector.epochs": 12},
         {"detector.epochs": 2},
     ),
+    "mh_patchcore": Benchmark("unsupervised/mh_patchcore.py", {"data.crop": 0}),
     "musc": Benchmark(
         "zero_shot/musc.py",
         {"detector.layers": ("layer2", "layer3"), "detector.class_layer": "layer3", "detector.normalize_class": True},

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from absl import flags
 
 from iadjax import backbones, files
@@ -46,9 +47,17 @@ def measure(images: int, layers: int, degrees: tuple[int, ...]) -> dict[str, flo
     detector = musc(backbone, layers=names, degrees=degrees)
     variables = jax.eval_shape(lambda: backbone.init(jax.random.key(0), (*names, "embedding")))
     shapes = embed_shapes(detector, {"backbone": variables}, (SIDE, SIDE, 3))
-    keys = iter(jax.random.split(jax.random.key(0), layers + 1))
-    draw = jax.jit(lambda key, shape: jax.random.normal(key, shape), static_argnums=1)
-    levels, descriptor = jax.tree.map(lambda leaf: draw(next(keys), (images, *leaf.shape[1:])), shapes)
+    rng = np.random.default_rng(0)
+
+    def draw(leaf):
+        # image by image, so that drawing takes no memory of its own
+        rows = jnp.zeros((images, *leaf.shape[1:]))
+        for i in range(images):
+            rows = put(rows, rng.standard_normal(leaf.shape[1:], np.float32), i)
+        return rows
+
+    put = jax.jit(lambda rows, row, i: rows.at[i].set(row), donate_argnums=0)
+    levels, descriptor = jax.tree.map(draw, shapes)
     descriptor = descriptor / jnp.linalg.norm(descriptor, axis=1, keepdims=True)
     state = jax.block_until_ready(Gallery(levels, descriptor, jnp.int32(images)))
     (phase,) = detector.phases(DataSpec(images, (SIDE, SIDE, 3), ("a",), features=shapes))

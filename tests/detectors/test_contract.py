@@ -36,6 +36,13 @@ CASES = {
         "detector.steps": 3,
     },
     "fastflow": {"detector.epochs": 2, "detector.flow_steps": 2},
+    "mh_patchcore": {
+        "detector.pretrain_dimension": 16,
+        "detector.target_dimension": 16,
+        "detector.block_images": 2,
+        "detector.local_size": 8,
+        "detector.bank_size": 12,
+    },
     "musc": {
         "protocol.name": "zero_shot",
         "protocol.test_batch": True,
