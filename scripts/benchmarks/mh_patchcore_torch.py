@@ -1,8 +1,8 @@
-"""MH-PatchCore's fit in plain PyTorch: the other side of scripts/benchmarks/mh_patchcore.py. Needs torch, torchvision, sklearn.
+"""MH-PatchCore's fit in plain PyTorch: the other side of scripts/benchmarks/mh_patchcore.py. Needs torch and sklearn.
 
-Three passes over the images in batches of 32: incremental PCA that keeps 99 % of the variance, the covariance of the projections
-in float64, and a bank by merge and reduce with single greedy picks. Features are those of Wide ResNet-50-2, layer2 + layer3,
-unfolded over 3 x 3 and pooled to 1024.
+Three passes over the images in batches of 32: incremental PCA that keeps 99 % of the variance, the covariance of the
+projections in float64, and a bank by merge and reduce with single greedy picks. Features are those of Wide ResNet-50-2: layer2
+and layer3, unfolded over 3 x 3 and pooled to 1024.
 
     python scripts/benchmarks/mh_patchcore_torch.py FOLDER WEIGHTS.safetensors
 """
@@ -17,13 +17,10 @@ from PIL import Image
 from safetensors.torch import load_file
 from sklearn.decomposition import IncrementalPCA
 from torch.nn import functional
-from torchvision.models import wide_resnet50_2
 
 folder, weights = Path(sys.argv[1]), load_file(sys.argv[2])
 torch.set_grad_enabled(False)
-network = wide_resnet50_2(weights=None)
-network.load_state_dict(weights)
-network.eval().to(memory_format=torch.channels_last)
+weights = {k: v.to(memory_format=torch.channels_last) if v.ndim == 4 else v for k, v in weights.items()}
 files = sorted(folder.glob("*.png"))
 mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
 
@@ -32,12 +29,27 @@ def pooled(x, size):
     return functional.adaptive_avg_pool1d(x.reshape(len(x), 1, -1), size)[:, 0]
 
 
+def normed(x, conv, norm, stride=1, padding=0):
+    stats = [weights[f"{norm}.{key}"] for key in ("running_mean", "running_var", "weight", "bias")]
+    return functional.batch_norm(functional.conv2d(x, weights[f"{conv}.weight"], None, stride, padding), *stats)
+
+
+def stage(x, number, blocks):
+    for i in range(blocks):
+        name, stride = f"layer{number}.{i}", 2 if number > 1 and i == 0 else 1
+        y = torch.relu(normed(x, f"{name}.conv1", f"{name}.bn1"))
+        y = torch.relu(normed(y, f"{name}.conv2", f"{name}.bn2", stride, 1))
+        y = normed(y, f"{name}.conv3", f"{name}.bn3")
+        x = normed(x, f"{name}.downsample.0", f"{name}.downsample.1", stride) if i == 0 else x
+        x = torch.relu(x + y)
+    return x
+
+
 def embed(x):
-    x = network.maxpool(network.relu(network.bn1(network.conv1(x))))
-    second = network.layer2(network.layer1(x))
-    third = network.layer3(second)
+    x = functional.max_pool2d(torch.relu(normed(x, "conv1", "bn1", 2, 3)), 3, 2, 1)
+    second = stage(stage(x, 1, 3), 2, 4)
     grid, levels = second.shape[-2:], []
-    for level in (second, third):
+    for level in (second, stage(second, 3, 6)):
         patches = functional.unfold(level, 3, padding=1).reshape(len(level), -1, *level.shape[-2:])
         if level.shape[-2:] != grid:
             patches = functional.interpolate(patches, grid, mode="bilinear")
