@@ -24,6 +24,8 @@ MODULES = {
     "simplenet": "iadjax.detectors.one_class.simplenet",
     "spade": "iadjax.detectors.memory_bank.spade",
     "subspacead": "iadjax.detectors.distribution.subspacead",
+    "superad": "iadjax.detectors.memory_bank.superad",
+    "superadd": "iadjax.detectors.memory_bank.superadd",
     "uniad": "iadjax.detectors.transformer.uniad",
 }
 

@@ -9,6 +9,7 @@ from iadjax.ops.resample import box_mean, gaussian_blur, kernel_blur, resize
 from iadjax.ops.rows import FAR, padded_rows, rows_at, take_rows, write_rows
 from iadjax.ops.sets import largest_cosines, mutual_distances, unit_distance
 from iadjax.ops.similarity import ssim
+from iadjax.ops.tiles import stitched_levels, tile_layout
 
 __all__ = [
     "BYTE_BUDGET",
@@ -32,7 +33,9 @@ __all__ = [
     "rows_at",
     "sparse_random_projection",
     "ssim",
+    "stitched_levels",
     "take_rows",
+    "tile_layout",
     "top_mean",
     "unfold",
     "unit_distance",

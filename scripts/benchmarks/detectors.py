@@ -106,6 +106,13 @@ BENCHMARKS = {
         "few_shot/subspacead.py",
         {"protocol.num_shots": 4, "detector.layers": ("layer2", "layer3"), "detector.aggregation": "concatenate"},
     ),
+    "superad": Benchmark(
+        "unsupervised/superad.py", {"detector.layers": ("layer2", "layer3"), "detector.class_layer": "layer3"}
+    ),
+    "superadd": Benchmark(
+        "unsupervised/superadd.py",
+        {"detector.layers": ("layer2", "layer3"), "detector.tile": 128, "detector.overlap": 32, "detector.bank_size": 10_000},
+    ),
     "uniad": Benchmark(
         "multi_class/uniad.py",
         {

@@ -73,6 +73,14 @@ CASES = {
         "detector.layers": ("layer2",),
         "detector.rotations": 2,
     },
+    "superad": {"detector.layers": ("layer2", "layer3"), "detector.class_layer": "layer3", "detector.num_references": 2},
+    "superadd": {
+        "detector.layers": ("layer2",),
+        "detector.tile": 48,
+        "detector.overlap": 8,
+        "detector.bank_size": 100,
+        "detector.subsets": 2,
+    },
     "uniad": {
         "detector.stride": 8,
         "detector.hidden": 16,

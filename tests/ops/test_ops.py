@@ -248,3 +248,23 @@ class TestPatches:
         np.testing.assert_allclose(ops.adaptive_average_pool_1d(jnp.asarray(features, jnp.float32), size), truth, atol=1e-5)
         torch = pytest.importorskip("torch")
         np.testing.assert_allclose(truth, torch.nn.functional.adaptive_avg_pool1d(torch.tensor(features), size), atol=1e-12)
+
+
+class TestTiles:
+    @pytest.mark.parametrize(("length", "tile", "overlap"), [(6, 4, 1), (20, 7, 2), (7, 7, 2), (31, 9, 1)])
+    def test_every_token_comes_from_the_tile_whose_middle_is_nearest(self, length, tile, overlap):
+        layout = ops.tile_layout(length, tile, overlap)
+        kept = np.concatenate([start + np.arange(first, last) for start, first, last in layout])
+        np.testing.assert_array_equal(kept, np.arange(length))
+        starts = np.array([start for start, _, _ in layout])
+        assert starts[0] == 0 and starts[-1] == length - tile and np.all(np.diff(starts) <= tile - 2 * overlap)
+        for start, first, last in layout:
+            middle = np.abs(start + np.arange(first, last)[:, None] - starts - (tile - 1) / 2)
+            own = np.abs(np.arange(first, last) - (tile - 1) / 2)
+            assert np.all(own <= middle.min(axis=1) + 1)
+
+    def test_levels_without_context_are_those_of_the_whole_image(self):
+        image = rng().random((2, 48, 64, 3)).astype(np.float32)
+        levels = lambda x: (x[:, ::4, ::4], x[:, ::8, ::8] ** 2)  # noqa: E731
+        for found, whole in zip(ops.stitched_levels(levels, image, 32, 8), levels(image), strict=True):
+            np.testing.assert_array_equal(found, whole)

@@ -11,7 +11,17 @@ from iadjax.backbones import Backbone
 from iadjax.detector import Batch, DataSpec
 from iadjax.parallel.axis import all_rows
 
-__all__ = ["Gallery", "add_to_gallery", "described", "init_gallery", "per_image", "retrieve", "unit"]
+__all__ = [
+    "Banks",
+    "Gallery",
+    "add_to_gallery",
+    "bank_distances",
+    "described",
+    "init_gallery",
+    "per_image",
+    "retrieve",
+    "unit",
+]
 
 
 class Gallery(NamedTuple):
@@ -26,6 +36,16 @@ class Gallery(NamedTuple):
     levels: tuple[jax.Array, ...]
     descriptors: jax.Array
     count: jax.Array
+
+
+class Banks(NamedTuple):
+    """One bank for each layer.
+
+    Attributes:
+      levels: `[M, C]` each.
+    """
+
+    levels: tuple[jax.Array, ...]
 
 
 def unit(x: jax.Array) -> jax.Array:
@@ -104,3 +124,24 @@ def per_image(
         return [smallest(x, kept, index) for x, kept in zip(tokens, gallery.levels, strict=True)]
 
     return jax.lax.map(one, (tuple(levels), retrieved))
+
+
+def bank_distances(levels: Sequence[jax.Array], banks: Banks, number: int = 1, cosine: bool = False) -> list[jax.Array]:
+    """The distance of every token to its layer's bank.
+
+    Args:
+      levels: `[B, h, w, C]` each.
+      banks: with the same layers.
+      number: of nearest rows over which it is averaged; all if there are fewer.
+      cosine: whether the tokens are unit vectors whose cosine distances are meant, instead of Euclidean ones.
+
+    Returns:
+      `[B, h, w]` for each layer.
+    """
+    found = []
+    for level, bank in zip(levels, banks.levels, strict=True):
+        distance, _ = ops.nearest_neighbors(level.reshape(-1, level.shape[-1]), bank, min(number, len(bank)))
+        # 1 - cosine is half the squared distance of unit vectors
+        distance = 0.5 * distance**2 if cosine else distance
+        found.append(distance.mean(axis=1).reshape(level.shape[:3]))
+    return found
