@@ -3,6 +3,7 @@
 from iadjax.backbones.backbone import Backbone, check_layers
 from iadjax.backbones.cait import SPECS as CAITS
 from iadjax.backbones.cait import cait
+from iadjax.backbones.clip_text import TEXT_SPECS, clip_text
 from iadjax.backbones.efficientnet import SPECS as EFFICIENTNETS
 from iadjax.backbones.efficientnet import efficientnet
 from iadjax.backbones.filter_bank import filter_bank
@@ -16,7 +17,7 @@ from iadjax.errors import UserError, did_you_mean
 
 __all__ = ["NAMES", "Backbone", "backbone", "check_layers", "content_hash", "convert", "load_weights"]
 
-NAMES = ("filter_bank", "pdn_medium", "pdn_small", *SPECS, "squeezenet1_1", *EFFICIENTNETS, *VITS, *CAITS)
+NAMES = ("filter_bank", "pdn_medium", "pdn_small", *SPECS, "squeezenet1_1", *EFFICIENTNETS, *VITS, *CAITS, *TEXT_SPECS)
 
 
 def backbone(name: str) -> Backbone:
@@ -29,6 +30,8 @@ def backbone(name: str) -> Backbone:
         return vit(name)
     if name in CAITS:
         return cait(name)
+    if name in TEXT_SPECS:
+        return clip_text(name)
     if name == "squeezenet1_1":
         return squeezenet1_1()
     if name in ("pdn_medium", "pdn_small"):

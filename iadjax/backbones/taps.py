@@ -8,7 +8,7 @@ import jax
 
 from iadjax.backbones.weights.names import torch_name
 
-__all__ = ["Tap", "patch_weight_name", "tap", "tap_names", "tapped"]
+__all__ = ["WINDOWS", "Tap", "patch_weight_name", "tap", "tap_names", "tapped"]
 
 _SHORT = {
     "norm": "norm",
@@ -18,6 +18,9 @@ _SHORT = {
     "embedding": "norm.projected.class",
 }
 """Names of what the last block gives, and the full names without the block."""
+
+WINDOWS = {"windows2": 2, "windows3": 3}
+"""CLIP's embeddings of the class token with the patches of a window alone, and the window's side in patches (WinCLIP)."""
 
 
 class Tap(NamedTuple):
@@ -61,7 +64,8 @@ def tap_names(depth: int, value_from: int = 0, projected: bool = False, parts: S
             for norm in ("", ".norm"):
                 for space in ("", ".projected") if projected else ("",):
                     names += [f"block{i}{value}{norm}{space}{part}" for part in ("", *(f".{part}" for part in parts))]
-    return (*names, *(short for short, full in _SHORT.items() if f"block{depth}.{full}" in names))
+    windows = WINDOWS if projected else ()
+    return (*names, *(short for short, full in _SHORT.items() if f"block{depth}.{full}" in names), *windows)
 
 
 def tapped(block: Callable, x: jax.Array, depth: int, layers: Sequence[str]) -> list[jax.Array]:

@@ -1,14 +1,16 @@
 """Vision transformers (Dosovitskiy et al., ICLR 2021); `vit_specs.py` has the networks, `taps.py` the names of their layers."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from iadjax.backbones.backbone import Backbone, check_layers, normalize, plain_features
 from iadjax.backbones.positions import resize_table, rotary, rotate_pairs
-from iadjax.backbones.taps import patch_weight_name, tap, tap_names
+from iadjax.backbones.taps import WINDOWS, patch_weight_name, tap, tap_names
 from iadjax.backbones.vit_names import HEAD, rename
 from iadjax.backbones.vit_specs import SPECS, Spec
 from iadjax.errors import UserError
@@ -33,11 +35,13 @@ class Attention(nn.Module):
       heads: number of heads.
       positions: sine and cosine of rotary positions, or None.
       value: whether the output of value-value attention comes second, with the same weights (CLIP Surgery, Li et al., 2023).
+      causal: whether a token sees only itself and those before it.
     """
 
     heads: int
     positions: tuple[jax.Array, jax.Array] | None = None
     value: bool = False
+    causal: bool = False
 
     @nn.compact
     def __call__(self, x):
@@ -47,7 +51,8 @@ class Attention(nn.Module):
         if self.positions:
             q, k = (rotate_pairs(each, *self.positions) for each in (q, k))
         project = nn.Dense(dim, name="proj")
-        usual = project(attend(q, k, v).reshape(x.shape))
+        mask = jnp.tri(tokens, dtype=bool) if self.causal else None
+        usual = project(attend(q, k, v, mask).reshape(x.shape))
         return (usual, project(attend(v, v, v).reshape(x.shape))) if self.value else usual
 
 
@@ -77,22 +82,24 @@ class Mlp(nn.Module):
 class Block(nn.Module):
     """Attention and a feed-forward network, each normalised before and added to its input.
 
-    It returns the tokens, and the output of value-value attention or None.
+    With `value` the output of value-value attention comes second. `spec` is that of an image or a text tower.
     """
 
-    spec: Spec
+    spec: Any
     positions: tuple[jax.Array, jax.Array] | None = None
     value: bool = False
+    causal: bool = False
 
     @nn.compact
     def __call__(self, x):
         spec = self.spec
         scale = (lambda name: LayerScale(name=name)) if spec.layer_scale else (lambda name: lambda y: y)
         norms = (nn.LayerNorm(spec.eps, name=f"norm{i}") for i in (1, 2))
-        found = Attention(spec.heads, self.positions, self.value, name="attn")(next(norms)(x))
+        found = Attention(spec.heads, self.positions, self.value, self.causal, name="attn")(next(norms)(x))
         y, others = found if self.value else (found, None)
         x = x + scale("ls1")(y)
-        return x + scale("ls2")(Mlp(spec.mlp, spec.hidden, name="mlp")(next(norms)(x))), others
+        x = x + scale("ls2")(Mlp(spec.mlp, spec.hidden, name="mlp")(next(norms)(x)))
+        return (x, others) if self.value else x
 
 
 class ViT(nn.Module):
@@ -108,31 +115,43 @@ class ViT(nn.Module):
 
     @nn.compact
     def __call__(self, image: jax.Array) -> tuple[jax.Array, ...]:
-        spec, taps = self.spec, [tap(layer, self.spec.depth) for layer in self.layers]
-        x, positions, (height, width) = self._tokens(image)
+        spec = self.spec
+        taps = {layer: tap(layer, spec.depth) for layer in self.layers if layer not in WINDOWS}
+        windows = [layer for layer in self.layers if layer in WINDOWS]
+        last = max((each.block for each in taps.values()), default=0)
+        first, positions, (height, width) = self._tokens(image)
         norm = nn.LayerNorm(spec.eps, name="norm")
-        if any(each.projected for each in taps):
+        if windows or any(each.projected for each in taps.values()):
             projection = self.param("proj", nn.initializers.normal(spec.dim**-0.5), (spec.dim, spec.embedding))
-        found: dict[int, jax.Array] = {}
-        start, added = x, jnp.zeros((), x.dtype)
-        for i in range(1, 1 + max(each.block for each in taps)):
-            value = any(each.value and i <= each.block for each in taps) and i >= spec.value_from
+        blocks = []
+        found, x, start, added = {}, first, first, jnp.zeros((), first.dtype)
+        for i in range(1, 1 + (spec.depth if windows else last)):
+            value = any(each.value and i <= each.block for each in taps.values()) and i >= spec.value_from
+            blocks.append(Block(spec, positions, value, name=f"blocks_{i - 1}"))
+            if i > last:
+                continue
             start = x if i == spec.value_from else start
-            x, others = Block(spec, positions, value, name=f"blocks_{i - 1}")(x)
+            x, others = blocks[-1](x) if value else (blocks[-1](x), None)
             added = added + others if value else added
-            for number, each in enumerate(taps):
+            for layer, each in taps.items():
                 if each.block != i:
                     continue
                 y = start + added if each.value else x
                 y = norm(y) if each.norm else y
                 y = y @ projection if each.projected else y
                 special = 1 + spec.distilled + spec.registers
-                found[number] = {
+                found[layer] = {
                     "class": y[:, 0],
                     "registers": y[:, special - spec.registers : special],
                     "patches": y[:, special:].reshape(len(y), height, width, -1),
                 }[each.part]
-        return tuple(found[number] for number in range(len(taps)))
+        for layer in windows:
+            y = _windows(first, height, width, WINDOWS[layer])
+            for block in blocks:
+                y = block(y)[0] if block.value else block(y)
+            y = norm(y[:, 0]) @ projection
+            found[layer] = y.reshape(len(first), height + 1 - WINDOWS[layer], width + 1 - WINDOWS[layer], -1)
+        return tuple(found[layer] for layer in self.layers)
 
     def _tokens(self, image: jax.Array):
         """The first block's input, rotary positions or None, and the grid."""
@@ -159,6 +178,14 @@ class ViT(nn.Module):
         return nn.LayerNorm(spec.eps, name="norm_pre")(x) if clip else x, positions, (height, width)
 
 
+def _windows(x: jax.Array, height: int, width: int, side: int) -> jax.Array:
+    """The class token with the patches of each window: `[B, 1 + height * width, C]` to `[B * windows, 1 + side^2, C]`."""
+    patches = np.arange(1, 1 + height * width).reshape(height, width)
+    found = np.lib.stride_tricks.sliding_window_view(patches, (side, side)).reshape(-1, side * side)
+    chosen = np.pad(found, ((0, 0), (1, 0)))
+    return x[:, chosen].reshape(-1, chosen.shape[1], x.shape[-1])
+
+
 def vit(name: str) -> Backbone:
     """The backbone `name`, a key of `SPECS`; layers "block1", "block1.norm" ..., "norm" and others, see `taps.Tap`."""
     spec = SPECS[name]
@@ -167,7 +194,11 @@ def vit(name: str) -> Backbone:
         return ViT(spec, check_layers(backbone, layers))
 
     def init(key, layers):
-        return module(layers).init(key, jnp.zeros((1, spec.patch, spec.patch, 3)))
+        # one layer that has the variables of all that are asked for
+        taps = [tap("embedding" if layer in WINDOWS else layer, spec.depth) for layer in check_layers(backbone, layers)]
+        norm, projected = (any(getattr(each, what) for each in taps) for what in ("norm", "projected"))
+        name = f"block{max(each.block for each in taps)}" + ".norm" * norm + ".projected" * projected
+        return module((name,)).init(key, jnp.zeros((1, spec.patch, spec.patch, 3)))
 
     def features(variables, image, layers):
         height, width = image.shape[1:3]

@@ -7,7 +7,7 @@ import numpy as np
 
 from iadjax.backbones.vit_specs import Spec
 
-__all__ = ["CLIP_TEXT", "HEAD", "joined", "rename"]
+__all__ = ["CLIP_TEXT", "HEAD", "rename", "renamed_tensors"]
 
 HEAD = (
     r"(head|head_dist)\.(weight|bias)|mask_token|local_cls_norm\.(weight|bias)|rope_embed\.periods"
@@ -66,21 +66,10 @@ def rename(spec: Spec, tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarra
     if spec.embedding:
         both = any(name.startswith(("visual.", "vision_model.")) for name in tensors)
         tensors = {k: v for k, v in tensors.items() if not (both and CLIP_TEXT.fullmatch(k)) and not k.endswith("position_ids")}
-    renamed = {}
-    for name, tensor in tensors.items():
-        for pattern, new in _REPLACEMENTS:
-            name = re.sub(pattern, new, name)
-        renamed[name] = tensor
-    for i in range(spec.depth):
-        start = f"blocks.{i}."
-        for parts in _QUERIES_KEYS_VALUES:
-            joined(renamed, start, parts, "attn.qkv.")
-        for pair in _GATES:
-            joined(renamed, start, pair, "mlp.fc1.")
-        if f"{start}mlp.up_proj.weight" in renamed:
-            joined(renamed, start, ("mlp.up_proj.",), "mlp.fc1.")
-        if spec.positions == "rotary":
-            _without_key_bias(spec, renamed, f"{start}attn.")
+    renamed = renamed_tensors(tensors, spec.depth)
+    if spec.positions == "rotary":
+        for i in range(spec.depth):
+            _without_key_bias(spec, renamed, f"blocks.{i}.attn.")
     if spec.embedding:
         for name in ("visual_projection.weight", "head.weight"):
             if name in renamed:
@@ -95,7 +84,22 @@ def rename(spec: Spec, tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarra
     return renamed
 
 
-def joined(tensors: dict[str, np.ndarray], start: str, parts: tuple[str, ...], whole: str) -> None:
+def renamed_tensors(tensors: Mapping[str, np.ndarray], depth: int) -> dict[str, np.ndarray]:
+    """The tensors of a transformer with `depth` blocks under timm's names; queries, keys and values become one tensor."""
+    renamed = {}
+    for name, tensor in tensors.items():
+        for pattern, new in _REPLACEMENTS:
+            name = re.sub(pattern, new, name)
+        renamed[name] = tensor
+    for i in range(depth):
+        for parts in _QUERIES_KEYS_VALUES:
+            _join(renamed, f"blocks.{i}.", parts, "attn.qkv.")
+        for pair in (*_GATES, ("mlp.up_proj.",)):
+            _join(renamed, f"blocks.{i}.", pair, "mlp.fc1.")
+    return renamed
+
+
+def _join(tensors: dict[str, np.ndarray], start: str, parts: tuple[str, ...], whole: str) -> None:
     """Replaces the tensors `start + part` by their concatenation `start + whole`; a bias that is missing is 0."""
     weights = [f"{start}{part}weight" for part in parts]
     if not all(name in tensors for name in weights):

@@ -27,6 +27,7 @@ MODULES = {
     "superad": "iadjax.detectors.memory_bank.superad",
     "superadd": "iadjax.detectors.memory_bank.superadd",
     "uniad": "iadjax.detectors.transformer.uniad",
+    "winclip": "iadjax.detectors.zero_shot.winclip",
 }
 
 

@@ -14,6 +14,10 @@ LOGITS_BYTES = 2**25
 """What the logits of one step may take on CPUs. They stay in the cache there, which is several times faster."""
 
 
+SMALL_BYTES = 2**21
+"""Logits up to this size are computed at once on CPUs: a loop over heads would cost more than it saves."""
+
+
 def attend(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None = None) -> jax.Array:
     """Scaled dot-product attention (Vaswani et al., 2017, eq. 1), `softmax(q k^T / sqrt(d)) v`, without all logits in memory.
 
@@ -41,6 +45,8 @@ def _whole(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None = No
 def _by_head(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None = None) -> jax.Array:
     batch, queries, heads, depth = q.shape
     keys = k.shape[1]
+    if batch * heads * queries * keys * 4 <= SMALL_BYTES or queries * keys <= 64**2:
+        return _whole(q, k, v, mask)
     parts = -(-queries * keys * 4 // LOGITS_BYTES)
     rows = -(-queries // parts)
     pad = parts * rows - queries

@@ -1,7 +1,7 @@
 """The stages of `device.py`: inputs, the call here, that of `device_torch.py`, and the work in it."""
 
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -13,11 +13,11 @@ from iadjax import backbones, detectors, metrics, ops
 from iadjax.backbones import weights
 from iadjax.backbones.vit import SPECS as VITS
 from iadjax.cpu.prepared import precompute
-from iadjax.detector import Batch, DataSpec, Detector, embed_shapes
+from iadjax.detector import Batch, DataSpec, embed_shapes
 from iadjax.detectors.families.memory_bank import Memory
 from iadjax.nn.precision import PRECISIONS, mixed_precision
 
-__all__ = ["ACCELERATOR", "CASES", "CPU", "SMALL", "Case", "Sizes", "largest_difference"]
+__all__ = ["ACCELERATOR", "CASES", "CPU", "SMALL", "Case", "Sizes", "backbone_cases", "largest_difference"]
 
 LAYERS = ("layer1", "layer2", "layer3")
 BLOCKS = backbones.SPECS["resnet18"][1]
@@ -127,13 +127,13 @@ def images(number: int, side: int) -> np.ndarray:
     return np.random.default_rng(1).random((number, side, side, 3), np.float32)
 
 
-def backbone_cases(size: Sizes) -> Iterator[Case]:
-    for name in ("resnet18", "wide_resnet50_2", "dinov2_vits14"):
+def backbone_cases(size: Sizes, names: Sequence[str] = ("resnet18", "wide_resnet50_2", "dinov2_vits14")) -> Iterator[Case]:
+    for name in names:
         layers = ("norm",) if name in VITS else (*LAYERS, "layer4")
         backbone, variables, tensors = network(name, layers)
         for precision in PRECISIONS:
-            forward = Detector(None, (), lambda _, frozen, image: backbone.features(frozen, image, layers))  # noqa: B023
-            program = jax.jit(mixed_precision(forward, precision).predict)
+            forward = lambda frozen, image: backbone.features(frozen, image, layers)  # noqa: B023, E731
+            program = jax.jit(mixed_precision(forward, precision))
             ready = precompute(variables, precision)
             for batch in size.batches:
                 host = images(batch, size.vit_side if name in VITS else size.side)
@@ -147,9 +147,9 @@ def backbone_cases(size: Sizes) -> Iterator[Case]:
 
                 yield Case(
                     f"{name} {precision}, batch {batch}",
-                    functools.partial(program, None, ready, image),
+                    functools.partial(program, ready, image),
                     theirs,
-                    flops(program, None, ready, image),
+                    flops(program, ready, image),
                     "FLOP",
                     "cost analysis",
                     precision,

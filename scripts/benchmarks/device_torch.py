@@ -96,8 +96,10 @@ def _vit(w, image, spec):
     x = functional.conv2d(_normalize(image), w["patch_embed.proj.weight"], w["patch_embed.proj.bias"], stride=spec.patch)
     batch, _, height, width = x.shape
     table = w["pos_embed"][:, 1:].reshape(1, spec.grid, spec.grid, -1).permute(0, 3, 1, 2)
-    scale = ((height + 0.1) / spec.grid, (width + 0.1) / spec.grid)
-    x = (x + functional.interpolate(table, scale_factor=scale, mode="bicubic")).flatten(2).transpose(1, 2)
+    if (height, width) != (spec.grid, spec.grid):
+        scale = ((height + 0.1) / spec.grid, (width + 0.1) / spec.grid)
+        table = functional.interpolate(table, scale_factor=scale, mode="bicubic")
+    x = (x + table).flatten(2).transpose(1, 2)
     x = torch.cat([(w["cls_token"] + w["pos_embed"][:, :1]).expand(batch, -1, -1), x], 1)
     for i in range(spec.depth):
         name = f"blocks.{i}"

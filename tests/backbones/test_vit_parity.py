@@ -130,3 +130,18 @@ def test_sizes_of_the_published_networks():
         backbone = backbones.backbone(name)
         shapes = jax.eval_shape(lambda key, b=backbone: b.init(key, b.layers), jax.random.key(0))
         assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == count, name
+
+
+def test_windows_are_images_of_their_patches_alone(monkeypatch):
+    """A window's embedding is the class token's, where the transformer sees that window and nothing else."""
+    card = Card("open_clip")
+    backbone, variables = load(monkeypatch, card, "open_clip")
+    windows2, windows3 = backbone.features(variables, card["image"], ("windows2", "windows3"))
+    assert windows2.shape == (2, 4, 4, 16) and windows3.shape == (2, 3, 3, 16)
+    # the same patches as an image of 3 x 3 patches, with their positions
+    table = variables["params"]["pos_embed"][0]
+    rows = [0, *(1 + 5 * row + column for row in (1, 2, 3) for column in (2, 3, 4))]
+    small = {**variables["params"], "pos_embed": table[jnp.asarray(rows)][None]}
+    monkeypatch.setitem(SPECS, "small", CASES["open_clip"]._replace(grid=3))
+    part = card["image"][:, 4:16, 8:20]
+    harness.close(windows3[:, 1, 2], vit("small").features({"params": small}, part, ("embedding",))[0])

@@ -1,9 +1,11 @@
 """What holds for every detector: one parametrised test file, and a row for each detector."""
 
 import contextlib
+import functools
 import json
 import os
 import signal
+from operator import getitem
 
 import jax
 import numpy as np
@@ -11,6 +13,9 @@ import pytest
 
 import iadjax
 from iadjax import detectors
+from iadjax.backbones.clip_text import TEXT_SPECS, TextSpec
+from iadjax.backbones.vit import SPECS as VITS
+from iadjax.backbones.vit import Spec
 from iadjax.config import base_config
 from iadjax.cpu.dispatch import plain
 from iadjax.experiment import loop
@@ -18,6 +23,14 @@ from iadjax.experiment.fit import Stopped
 from iadjax.experiment.log import Log
 from iadjax.parallel.jit import jit_update
 from tests.conftest import draw_tree, drop_compiled_functions
+
+TINY_CLIP = {
+    "backbone.name": "clip_tiny",
+    "backbone.weights": "random",
+    "networks.text.name": "clip_tiny_text",
+    "networks.text.weights": "random",
+}
+"""Needs `tiny_clip`."""
 
 # the smallest setting that goes through every branch of a detector, on 5 + 1 images in batches of 2
 CASES = {
@@ -91,6 +104,7 @@ CASES = {
         "detector.num_encoder_layers": 1,
         "detector.num_decoder_layers": 1,
     },
+    "winclip": {**TINY_CLIP, "protocol.name": "few_shot", "protocol.num_shots": 3},
 }
 
 
@@ -103,9 +117,19 @@ def config_of(name, tree):
     config.data.update({"root": str(tree), "resize": 64, "batch_size": 2, "workers": 2})
     config.threshold.holdout = 0.2
     for key, value in CASES[name].items():
-        section, option = key.split(".")
-        config[section][option] = value
+        *sections, option = key.split(".")
+        functools.reduce(getitem, sections, config)[option] = value
     return config
+
+
+@contextlib.contextmanager
+def tiny_clip():
+    """Inside, there are the networks of `TINY_CLIP`: patches of 16 pixels, two blocks."""
+    with pytest.MonkeyPatch.context() as patch:
+        images = Spec(16, 32, 2, 2, 4, 0, False, False, "", "bilinear", eps=1e-5, embedding=16, value_from=2, pixels="clip")
+        patch.setitem(VITS, "clip_tiny", images)
+        patch.setitem(TEXT_SPECS, "clip_tiny_text", TextSpec(16, 2, 2, 16, "gelu", ""))
+        yield
 
 
 # half of their time would go into compiling Winograd's form, which tests/nn/test_convolution.py holds to the same
@@ -115,7 +139,7 @@ PLAIN = {"draem", "efficientad", "rd4ad"}
 @pytest.fixture(scope="module", params=sorted(CASES))
 def forms(request):
     """The name of a detector, whose programs have convolutions in the fast forms or, for those in `PLAIN`, in XLA's own."""
-    with plain() if request.param in PLAIN else contextlib.nullcontext():
+    with tiny_clip(), plain() if request.param in PLAIN else contextlib.nullcontext():
         yield request.param
     # before the next detector comes
     drop_compiled_functions()
