@@ -6,6 +6,7 @@ import pytest
 from scipy.spatial.distance import cdist
 
 from iadjax import backbones, ops
+from iadjax.backbones.vit_specs import SPECS, Spec
 from iadjax.detectors.zero_shot.musc import musc
 from iadjax.errors import UserError
 from tests import torch_parity as parity
@@ -107,6 +108,23 @@ def test_other_images_are_compared_with_all_whatever_their_position(fitted, inde
     parity.assert_close(found.map[:1], maps, 1e-4)
     parity.assert_close(found.score[:1], np.array([rescored(scaled, similarity)]), 1e-4)
     np.testing.assert_allclose(found.score[1], fitted[1].score[2])
+
+
+def test_layers_and_descriptor_are_those_of_clip(monkeypatch):
+    spec = Spec(
+        patch=8, dim=16, depth=2, heads=2, grid=4, registers=0, distilled=False, layer_scale=False, hub="", embedding=12
+    )
+    monkeypatch.setitem(SPECS, "tiny", spec)
+    backbone = backbones.backbone("tiny")
+    detector = musc(backbone, layers=("block1", "block2"))
+    frozen = {"backbone": backbone.init(jax.random.key(0), ("embedding",))}
+    levels, descriptor = jax.jit(detector.embed)(frozen, images(2))
+    assert [level.shape for level in levels] == [(2, 4, 4, 16)] * 2
+    first, embedding = backbone.features(frozen["backbone"], images(2), ("block1", "embedding"))
+    np.testing.assert_allclose(
+        levels[0], (first - first.mean((1, 2, 3), keepdims=True)) / first.std((1, 2, 3), keepdims=True), atol=1e-3
+    )
+    np.testing.assert_allclose(descriptor, embedding / np.linalg.norm(embedding, axis=1, keepdims=True), atol=1e-5)
 
 
 def test_only_blocks_of_pairs_are_held(monkeypatch):

@@ -20,6 +20,8 @@ from iadjax.errors import UserError
 
 __all__ = ["Mutual", "musc", "rescore"]
 
+_IMAGES = 8
+
 
 class Mutual(NamedTuple):
     """What predicts.
@@ -101,7 +103,10 @@ def musc(
         total, pairs = 0.0, [(level, degree) for degree in degrees for level in state.levels]
         with progress.track("mutual scores", number * len(pairs), "image") as report:
             for step, (level, degree) in enumerate(pairs):
-                sets = aggregated(level, degree, grid)
+                # a few images at a time, so that what is between takes little memory
+                parts = [aggregated(level[i : i + _IMAGES], degree, grid) for i in range(0, number, _IMAGES)]
+                sets = jnp.concatenate(parts)
+                del parts
                 found = ops.mutual_distances(sets, lambda done, _, step=step: report(step * number + done, number * len(pairs)))
                 # MSM: a(p) = the mean over the images j != i, the nearest 30 % of them, of min over q of |p - q|
                 found = found[others].reshape(number, number - 1, -1)
