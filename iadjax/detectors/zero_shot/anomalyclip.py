@@ -75,7 +75,7 @@ def anomalyclip(
     ids = prompt_ids(prompt_length)
 
     def embed(frozen, image):
-        return tuple(_unit(level) for level in backbone.features(frozen["backbone"], image, layers))
+        return tuple(ops.unit(level) for level in backbone.features(frozen["backbone"], image, layers))
 
     def init_variables(key, frozen, spec):
         if not spec.num_images:
@@ -92,7 +92,7 @@ def anomalyclip(
         params = variables["params"]
         prompts = jnp.stack([params["ctx_pos"], params["ctx_neg"]])
         deep = [params[f"compound_prompts_text_{i}"] for i in range(depth - 1)]
-        return _unit(text.features(frozen["text"], ids, prompts, deep))
+        return ops.unit(text.features(frozen["text"], ids, prompts, deep))
 
     def logits(level, g):
         return jnp.einsum("b...e,te->b...t", level, g, precision="highest") / temperature
@@ -134,7 +134,3 @@ def prompt_ids(length: int) -> np.ndarray:
     ids = tokenize([" ".join(["X"] * length) + f" {name}." for name in ("object", "damaged object")])
     # the tower is causal: what follows the end changes nothing
     return ids[:, : np.count_nonzero(ids, axis=1).max()]
-
-
-def _unit(x: jax.Array) -> jax.Array:
-    return x / jnp.maximum(jnp.linalg.norm(x, axis=-1, keepdims=True), 1e-12)
