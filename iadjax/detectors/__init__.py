@@ -10,6 +10,7 @@ from iadjax.errors import UserError, did_you_mean
 __all__ = ["MODULES", "factory", "heading", "map_unit", "networks", "options"]
 
 MODULES = {
+    "anomalyclip": "iadjax.detectors.zero_shot.anomalyclip",
     "anomalydino": "iadjax.detectors.memory_bank.anomalydino",
     "devnet": "iadjax.detectors.supervised.devnet",
     "dinomaly": "iadjax.detectors.transformer.dinomaly",
@@ -19,10 +20,17 @@ MODULES = {
     "foundad": "iadjax.detectors.transformer.foundad",
     "generalad": "iadjax.detectors.one_class.generalad",
     "inpformer": "iadjax.detectors.transformer.inpformer",
+    "mh_patchcore": "iadjax.detectors.memory_bank.mh_patchcore",
+    "musc": "iadjax.detectors.zero_shot.musc",
     "padim": "iadjax.detectors.distribution.padim",
     "patchcore": "iadjax.detectors.memory_bank.patchcore",
+    "rad": "iadjax.detectors.memory_bank.rad",
     "rd4ad": "iadjax.detectors.teacher_student.rd4ad",
     "simplenet": "iadjax.detectors.one_class.simplenet",
+    "spade": "iadjax.detectors.memory_bank.spade",
+    "subspacead": "iadjax.detectors.distribution.subspacead",
+    "superad": "iadjax.detectors.memory_bank.superad",
+    "superadd": "iadjax.detectors.memory_bank.superadd",
     "uniad": "iadjax.detectors.transformer.uniad",
     "winclip": "iadjax.detectors.zero_shot.winclip",
 }

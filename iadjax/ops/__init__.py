@@ -1,13 +1,15 @@
 """Operations that several detectors use; all are pure functions."""
 
-from iadjax.ops.channels import per_channel
+from iadjax.ops.channels import per_channel, unit
 from iadjax.ops.coreset import johnson_lindenstrauss_dimension, k_center_greedy, sparse_random_projection
-from iadjax.ops.maps import anomaly_map, concatenate_levels
+from iadjax.ops.maps import anomaly_map, concatenate_levels, top_mean
 from iadjax.ops.neighbors import BYTE_BUDGET, nearest_neighbors
 from iadjax.ops.patches import adaptive_average_pool_1d, average_pool, patch_embedding, unfold
-from iadjax.ops.resample import box_mean, gaussian_blur, resize
+from iadjax.ops.resample import box_mean, gaussian_blur, kernel_blur, resize
 from iadjax.ops.rows import FAR, padded_rows, rows_at, take_rows, write_rows
+from iadjax.ops.sets import largest_cosines, mutual_distances, unit_distance
 from iadjax.ops.similarity import ssim
+from iadjax.ops.tiles import stitched_levels, tile_layout
 
 __all__ = [
     "BYTE_BUDGET",
@@ -20,6 +22,9 @@ __all__ = [
     "gaussian_blur",
     "johnson_lindenstrauss_dimension",
     "k_center_greedy",
+    "kernel_blur",
+    "largest_cosines",
+    "mutual_distances",
     "nearest_neighbors",
     "padded_rows",
     "patch_embedding",
@@ -28,7 +33,12 @@ __all__ = [
     "rows_at",
     "sparse_random_projection",
     "ssim",
+    "stitched_levels",
     "take_rows",
+    "tile_layout",
+    "top_mean",
     "unfold",
+    "unit",
+    "unit_distance",
     "write_rows",
 ]

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from iadjax.ops.resample import gaussian_blur, resize
 
-__all__ = ["anomaly_map", "concatenate_levels"]
+__all__ = ["anomaly_map", "concatenate_levels", "top_mean"]
 
 
 def concatenate_levels(levels: Sequence[jax.Array]) -> jax.Array:
@@ -34,3 +34,13 @@ def anomaly_map(distance: jax.Array, size: tuple[int, int], sigma: float = 0.0, 
     """
     maps = resize(distance[..., None], size, align_corners=align_corners)[..., 0]
     return gaussian_blur(maps, sigma) if sigma else maps
+
+
+def top_mean(values: jax.Array, fraction: float) -> jax.Array:
+    """The mean of the largest values of each row, the tail value at risk: `[B, N]` to `[B]`.
+
+    Args:
+      values: `[B, N]`.
+      fraction: in (0, 1]; its part of N is rounded down, and at least one value counts.
+    """
+    return jnp.mean(jax.lax.top_k(values, max(1, int(fraction * values.shape[1])))[0], axis=1)

@@ -8,7 +8,7 @@ import numpy as np
 
 from iadjax.errors import UserError
 
-__all__ = ["box_mean", "gaussian_blur", "resize"]
+__all__ = ["box_mean", "gaussian_blur", "kernel_blur", "resize"]
 
 
 def resize(image: jax.Array, size: tuple[int, int], *, antialias: bool = False, align_corners: bool = False) -> jax.Array:
@@ -58,37 +58,56 @@ def _bilinear(source: int, target: int, antialias: bool, align_corners: bool) ->
     return weights
 
 
-def gaussian_blur(maps: jax.Array, sigma: float = 4.0, truncate: float = 4.0, *, zeros: bool = False) -> jax.Array:
+def gaussian_blur(maps: jax.Array, sigma: float = 4.0, truncate: float = 4.0) -> jax.Array:
     """Gaussian filter over the last two axes, as `scipy.ndimage.gaussian_filter` (mode "reflect": the edge pixel repeats).
 
     Args:
       maps: `[..., H, W]`.
       sigma: standard deviation in pixels.
       truncate: radius of the kernel in standard deviations.
-      zeros: zeros outside, as a convolution with padding has them, so that the border darkens.
 
     Returns:
       An array of the same shape.
     """
-    rows = jnp.asarray(_gaussian(maps.shape[-2], sigma, truncate, zeros), maps.dtype)
-    columns = jnp.asarray(_gaussian(maps.shape[-1], sigma, truncate, zeros), maps.dtype)
+    return _filtered(maps, sigma, int(truncate * sigma + 0.5), "reflect")
+
+
+def kernel_blur(maps: jax.Array, sigma: float, taps: int, border: str = "mirror") -> jax.Array:
+    """Gaussian filter of a few taps, as OpenCV, kornia and anomalib have it.
+
+    Args:
+      maps: `[..., H, W]`.
+      sigma: standard deviation in pixels.
+      taps: side of the kernel, odd.
+      border: "mirror": mirrored, the edge pixel does not repeat; "zeros": zeros outside, as a convolution with padding has
+        them, so that the border darkens.
+
+    Returns:
+      An array of the same shape.
+    """
+    return _filtered(maps, sigma, taps // 2, border)
+
+
+def _filtered(maps: jax.Array, sigma: float, radius: int, border: str) -> jax.Array:
+    rows, columns = (jnp.asarray(_gaussian(size, sigma, radius, border), maps.dtype) for size in maps.shape[-2:])
     return jnp.einsum("oh,...hw,pw->...op", rows, maps, columns, precision="highest")
 
 
 @lru_cache
-def _gaussian(size: int, sigma: float, truncate: float, zeros: bool) -> np.ndarray:
-    """`[size, size]` banded matrix of the filter, with its borders reflected or cut off."""
-    radius = int(truncate * sigma + 0.5)
+def _gaussian(size: int, sigma: float, radius: int, border: str) -> np.ndarray:
+    """`[size, size]` banded matrix of the filter."""
     offsets = np.arange(-radius, radius + 1)
     kernel = np.exp(-0.5 * (offsets / sigma) ** 2)
     kernel /= kernel.sum()
+    repeat = border == "reflect"
+    period = 2 * size if repeat else max(1, 2 * size - 2)
     weights = np.zeros((size, size))
     for offset, tap in zip(offsets, kernel, strict=True):
-        if zeros:
+        if border == "zeros":
             weights += tap * np.eye(size, k=offset)
             continue
-        position = (np.arange(size) + offset) % (2 * size)
-        np.add.at(weights, (np.arange(size), np.minimum(position, 2 * size - 1 - position)), tap)
+        position = (np.arange(size) + offset) % period
+        np.add.at(weights, (np.arange(size), np.minimum(position, period - repeat - position)), tap)
     return weights
 
 
@@ -103,9 +122,7 @@ def box_mean(maps: jax.Array, size: int, padding: int = 0) -> jax.Array:
     Returns:
       `[..., H + 2 padding - size + 1, W + 2 padding - size + 1]`.
     """
-    rows = jnp.asarray(_box(maps.shape[-2], size, padding), maps.dtype)
-    columns = jnp.asarray(_box(maps.shape[-1], size, padding), maps.dtype)
-    return jnp.einsum("oh,...hw,pw->...op", rows, maps, columns, precision="highest")
+    return _filtered(maps, *(_box(source, size, padding) for source in maps.shape[-2:]))
 
 
 @lru_cache

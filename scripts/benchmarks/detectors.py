@@ -105,8 +105,16 @@ BENCHMARKS = {
         {"detector.epochs": 20},
         {"detector.epochs": 4},
     ),
+    "mh_patchcore": Benchmark("unsupervised/mh_patchcore.py", {"data.crop": 0}),
+    "musc": Benchmark(
+        "zero_shot/musc.py",
+        {"detector.layers": ("layer2", "layer3"), "detector.class_layer": "layer3", "detector.normalize_class": True},
+    ),
     "padim": Benchmark("unsupervised/padim.py", {"detector.num_channels": 100, "data.crop": 0}),
     "patchcore": Benchmark("unsupervised/patchcore.py", {}, {"detector.coreset_ratio": 0.1}, {"detector.coreset_ratio": 0.01}),
+    "rad": Benchmark(
+        "multi_class/rad.py", {"detector.layers": ("layer2", "layer3"), "detector.class_layer": "layer3", "data.crop": 0}
+    ),
     "rd4ad": Benchmark(
         "unsupervised/rd4ad.py", {"data.batch_size": 8}, {"detector.epochs": 12}, {"detector.epochs": 2}
     ),
@@ -115,6 +123,18 @@ BENCHMARKS = {
         {"detector.pretrain_dimension": 384, "detector.target_dimension": 384, "data.crop": 0},
         {"detector.epochs": 20},
         {"detector.epochs": 4},
+    ),
+    "spade": Benchmark("unsupervised/spade.py", {"detector.class_layer": "layer3", "data.crop": 0}),
+    "subspacead": Benchmark(
+        "few_shot/subspacead.py",
+        {"protocol.num_shots": 4, "detector.layers": ("layer2", "layer3"), "detector.aggregation": "concatenate"},
+    ),
+    "superad": Benchmark(
+        "unsupervised/superad.py", {"detector.layers": ("layer2", "layer3"), "detector.class_layer": "layer3"}
+    ),
+    "superadd": Benchmark(
+        "unsupervised/superadd.py",
+        {"detector.layers": ("layer2", "layer3"), "detector.tile": 128, "detector.overlap": 32, "detector.bank_size": 10_000},
     ),
     "uniad": Benchmark(
         "multi_class/uniad.py",
@@ -217,7 +237,8 @@ def page(results: dict[str, Any]) -> str:
         "hazelnut_toy and MTD-300: 256 x 256 without crop (UniAD 224, DRAEM and on MTD-300 EfficientAD 128), ResNet-18",
         "with torchvision's IMAGENET1K_V1 weights up to layer3. DRAEM starts from random weights, EfficientAD from a",
         "random teacher. The overrides below shorten schedules to minutes, so these figures do not compare papers.",
-        "AnomalyDINO is fitted on 4 normal images, DevNet also on labelled anomalies, which leave the test set. Pixel",
+        "AnomalyDINO and SubspaceAD are fitted on 4 normal images, MuSc on the test images, DevNet also on labelled",
+        "anomalies, which leave the test set. Pixel",
         "metrics are at the resolution of the masks. Latency is that of one image, host to host, after a warm-up, right",
         "after the fit. Peak memory is that of the whole process.",
         "",

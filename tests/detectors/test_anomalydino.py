@@ -107,6 +107,26 @@ def test_masked_patches_score_zero_and_leave_the_bank():
         fitted(images, mask_references=True, **{**options, "mask_threshold": 1e6})
 
 
+@pytest.mark.parametrize("leave_out", [False, True])
+def test_the_mean_of_the_lowest_distances_without_the_own_image(leave_out):
+    rng = np.random.default_rng(0)
+    images = rng.random((4, 32, 32, 3), np.float32)
+    backbone, detector, state = fitted(images, rotations=1, nearest=0.1, leave_out=leave_out, sigma=0.0, top=1.0)
+    tokens = units(backbone, images).reshape(4, 16, 18)
+    batch = batch_of(detector, {"backbone": {}}, images[[2, 3]])._replace(index=np.array([2, -1], np.int32))
+    found = jax.jit(detector.predict)(state, {"backbone": {}}, batch)
+    for row, (image, others) in enumerate(((2, [0, 1, 3] if leave_out else [0, 1, 2, 3]), (3, [0, 1, 2, 3]))):
+        distance = np.sort(1 - tokens[image] @ tokens[others].reshape(-1, 18).T, axis=1)
+        # the authors: below the k-th value, k = a tenth of the patches
+        kept = int(0.1 * distance.shape[1]) - 1
+        np.testing.assert_allclose(found.score[row], distance[:, :kept].mean(), atol=1e-5)
+
+
+def test_one_image_alone_leaves_nothing_to_compare():
+    with pytest.raises(UserError, match="compares images with others and got one"):
+        fitted(np.zeros((1, 32, 32, 3), np.float32), rotations=1, leave_out=True)
+
+
 def test_bad_options_are_refused():
     with pytest.raises(UserError, match="rotations must be at least 1"):
         anomalydino(backbones.backbone("filter_bank"), layers=("layer1",), rotations=0)

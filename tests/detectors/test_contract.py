@@ -34,6 +34,16 @@ TINY_CLIP = {
 
 # the smallest setting that goes through every branch of a detector, on 5 + 1 images in batches of 2
 CASES = {
+    "anomalyclip": {
+        **TINY_CLIP,
+        "protocol.name": "zero_shot",
+        "protocol.source": "synthetic:wood",
+        "detector.blocks": (2,),
+        "detector.prompt_length": 2,
+        "detector.depth": 2,
+        "detector.deep_length": 1,
+        "detector.epochs": 1,
+    },
     "anomalydino": {
         "protocol.name": "few_shot",
         "protocol.num_shots": 3,
@@ -71,14 +81,50 @@ CASES = {
         "detector.epochs": 2,
         "detector.warmup": 2,
     },
+    "mh_patchcore": {
+        "detector.pretrain_dimension": 16,
+        "detector.target_dimension": 16,
+        "detector.block_images": 2,
+        "detector.local_size": 8,
+        "detector.bank_size": 12,
+    },
+    "musc": {
+        "protocol.name": "zero_shot",
+        "protocol.test_batch": True,
+        "threshold.holdout": 0.0,
+        "detector.layers": ("layer2",),
+        "detector.class_layer": "layer3",
+        "detector.degrees": (3,),
+    },
     "padim": {"detector.num_channels": 20},
     "patchcore": {"detector.layers": ("layer1", "layer2"), "detector.coreset_ratio": 0.2},
+    "rad": {
+        "detector.layers": ("layer2",),
+        "detector.class_layer": "layer3",
+        "detector.num_images": 2,
+        "detector.map_size": 32,
+    },
     "rd4ad": {"detector.epochs": 2},
     "simplenet": {
         "detector.epochs": 2,
         "detector.pretrain_dimension": 24,
         "detector.target_dimension": 16,
         "detector.hidden": 16,
+    },
+    "spade": {"detector.layers": ("layer2", "layer3"), "detector.class_layer": "layer3", "detector.num_images": 2},
+    "subspacead": {
+        "protocol.name": "few_shot",
+        "protocol.num_shots": 3,
+        "detector.layers": ("layer2",),
+        "detector.rotations": 2,
+    },
+    "superad": {"detector.layers": ("layer2", "layer3"), "detector.class_layer": "layer3", "detector.num_references": 2},
+    "superadd": {
+        "detector.layers": ("layer2",),
+        "detector.tile": 48,
+        "detector.overlap": 8,
+        "detector.bank_size": 100,
+        "detector.subsets": 2,
     },
     "uniad": {
         "detector.stride": 8,

@@ -11,9 +11,10 @@ from iadjax import backbones, data, detectors
 from iadjax.backbones.backbone import IMAGENET_MEAN, IMAGENET_STD, Backbone, plain_features
 from iadjax.config import base_config
 from iadjax.data import Transform
-from iadjax.detectors.supervised.devnet import devnet, rotate_nearest, saliency
+from iadjax.detectors.supervised.devnet import devnet, saliency
 from iadjax.errors import UserError
 from iadjax.ops import per_channel
+from iadjax.synthesis.rotation import rotate_nearest
 from tests import torch_parity as parity
 from tests.direct import batch_of, phases, predict, spec_for
 

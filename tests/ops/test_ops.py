@@ -179,8 +179,18 @@ class TestResample:
         maps = rng().standard_normal((2, *shape))
         truth = np.stack([ndimage.gaussian_filter(each, sigma, mode="reflect", truncate=4.0) for each in maps])
         np.testing.assert_allclose(ops.gaussian_blur(jnp.asarray(maps, jnp.float32), sigma), truth, atol=1e-5)
-        short = ndimage.gaussian_filter(maps, (0, sigma, sigma), mode="constant", truncate=0.5)
-        np.testing.assert_allclose(ops.gaussian_blur(jnp.asarray(maps, jnp.float32), sigma, 0.5, zeros=True), short, atol=1e-5)
+
+    @pytest.mark.parametrize("shape", [(40, 50), (12, 5), (2, 9), (1, 9)])
+    @pytest.mark.parametrize(("sigma", "taps"), [(4.0, 3), (1.0, 5), (4.0, 33)])
+    def test_kernel_blur_is_scipys_with_the_edge_once(self, shape, sigma, taps):
+        maps = rng().standard_normal((2, *shape))
+        kernel = np.exp(-0.5 * ((np.arange(taps) - taps // 2) / sigma) ** 2)
+        truth = maps
+        for axis in (1, 2):
+            truth = ndimage.correlate1d(truth, kernel / kernel.sum(), axis, mode="mirror")
+        np.testing.assert_allclose(ops.kernel_blur(jnp.asarray(maps, jnp.float32), sigma, taps), truth, atol=1e-5)
+        truth = ndimage.gaussian_filter(maps, (0, sigma, sigma), mode="constant", truncate=(taps // 2) / sigma)
+        np.testing.assert_allclose(ops.kernel_blur(jnp.asarray(maps, jnp.float32), sigma, taps, "zeros"), truth, atol=1e-5)
 
     @pytest.mark.parametrize("size", [(7, 9), (32, 20), (5, 31), (1, 1)])
     @pytest.mark.parametrize("antialias", [False, True])
@@ -240,3 +250,23 @@ class TestPatches:
         np.testing.assert_allclose(ops.adaptive_average_pool_1d(jnp.asarray(features, jnp.float32), size), truth, atol=1e-5)
         torch = pytest.importorskip("torch")
         np.testing.assert_allclose(truth, torch.nn.functional.adaptive_avg_pool1d(torch.tensor(features), size), atol=1e-12)
+
+
+class TestTiles:
+    @pytest.mark.parametrize(("length", "tile", "overlap"), [(6, 4, 1), (20, 7, 2), (7, 7, 2), (31, 9, 1)])
+    def test_every_token_comes_from_the_tile_whose_middle_is_nearest(self, length, tile, overlap):
+        layout = ops.tile_layout(length, tile, overlap)
+        kept = np.concatenate([start + np.arange(first, last) for start, first, last in layout])
+        np.testing.assert_array_equal(kept, np.arange(length))
+        starts = np.array([start for start, _, _ in layout])
+        assert starts[0] == 0 and starts[-1] == length - tile and np.all(np.diff(starts) <= tile - 2 * overlap)
+        for start, first, last in layout:
+            middle = np.abs(start + np.arange(first, last)[:, None] - starts - (tile - 1) / 2)
+            own = np.abs(np.arange(first, last) - (tile - 1) / 2)
+            assert np.all(own <= middle.min(axis=1) + 1)
+
+    def test_levels_without_context_are_those_of_the_whole_image(self):
+        image = rng().random((2, 48, 64, 3)).astype(np.float32)
+        levels = lambda x: (x[:, ::4, ::4], x[:, ::8, ::8] ** 2)  # noqa: E731
+        for found, whole in zip(ops.stitched_levels(levels, image, 32, 8), levels(image), strict=True):
+            np.testing.assert_array_equal(found, whole)

@@ -197,7 +197,7 @@ def loose_prediction(
     scale = map_size / max(size) if map_size else 1
     maps = ops.resize(maps[..., None], tuple(max(1, round(side * scale)) for side in size))[..., 0]
     if sigma:
-        maps = ops.gaussian_blur(maps, sigma, (taps // 2) / sigma, zeros=True)
+        maps = ops.kernel_blur(maps, sigma, taps, "zeros")
     flat = maps.reshape(maps.shape[0], -1)
     score = jnp.mean(jax.lax.top_k(flat, max(1, int(top * flat.shape[1])))[0], axis=1)
     return Prediction(score, ops.resize(maps[..., None], size)[..., 0])

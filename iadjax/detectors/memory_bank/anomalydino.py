@@ -30,6 +30,8 @@ def anomalydino(
     mask_references: bool = False,
     mask_threshold: float = 10.0,
     top: float = 0.01,
+    nearest: float = 0.0,
+    leave_out: bool = False,
     sigma: float = 4.0,
     bank_bytes: int = 0,
 ) -> Detector:
@@ -48,23 +50,26 @@ def anomalydino(
       mask_references: whether background patches of the reference images are left out as well (off in the authors' code).
       mask_threshold: of the principal component, in units of the tokens.
       top: fraction of the patches, in (0, 1]; the mean distance of the most distant ones is the image's score.
+      nearest: fraction of the bank, in [0, 1): the distance of a patch is the mean over the rows below that quantile; 0 = the
+        nearest row alone. The authors take 0.001 where the test images score each other (section 3.4).
+      leave_out: whether an image's own patches are left out of the bank, found by its position in the split; for the protocol
+        "zero_shot" with `test_batch` alone, because other splits have the same positions.
       sigma: of the Gaussian that smooths the map, in pixels of the input; 0 = off.
       bank_bytes: what the bank may take while it fills, over all devices; 0 = no limit. A full bank is compressed to a greedy
         coreset of half its rows, as often as necessary (docs/scaling.md has the loss).
 
     Raises:
-      UserError: an option out of its range, a layer that the backbone does not have, or no patch of a reference is left.
+      UserError: an option out of its range, a layer that the backbone does not have, no patch of a reference is left, or
+        `leave_out` with one image.
     """
     layers = check_layers(backbone, layers)
     check_options("[1, inf)", rotations=rotations)
     check_options("(0, 1]", top=top)
     check_options("[0, inf)", sigma=sigma)
+    check_options("[0, 1)", nearest=nearest)
 
     def embed(frozen, image):
         return ops.concatenate_levels(backbone.features(frozen["backbone"], image, layers))
-
-    def unit(x):
-        return x / jnp.maximum(jnp.linalg.norm(x, axis=-1, keepdims=True), 1e-12)
 
     def describe(frozen, batch):
         """The unit tokens of every rotation, `[B, rotations, h, w, D]`; zeros where they are masked out."""
@@ -76,7 +81,7 @@ def anomalydino(
             others = others.reshape(image.shape[0], rotations - 1, *others.shape[1:])
             tokens += [others[:, i] for i in range(rotations - 1)]
         x = jnp.stack(tokens, axis=1)
-        y = unit(x)
+        y = ops.unit(x)
         if masking and mask_references:
             shown = foreground(x.reshape(-1, *x.shape[2:]), mask_threshold).reshape(x.shape[:-1])
             y = jnp.where(shown[..., None], y, 0)
@@ -85,6 +90,8 @@ def anomalydino(
     def choose(key, bank):
         del key
         size = int(bank.rows)
+        if leave_out and int(bank.count) < 2:
+            raise UserError("detector.leave_out compares images with others and got one; give more test images")
         if not (masking and mask_references):
             return np.arange(size, dtype=np.int32), None
         shown = jnp.any(bank.features != 0, axis=-1) & (jnp.arange(len(bank.features)) < size)
@@ -93,18 +100,32 @@ def anomalydino(
             raise UserError("the mask hides every patch of the reference images; lower detector.mask_threshold")
         return kept, None
 
+    def lowest(memory, queries, index):
+        """Of one image's unit tokens `[P, D]`: the mean cosine distance to the rows below the quantile."""
+        own = (memory.origin[:, 0] == index) & (index >= 0) & leave_out
+        bank = jnp.where(own[:, None], ops.FAR, memory.features)
+        most = max(1, int(nearest * len(bank)))
+        distance = 0.5 * ops.nearest_neighbors(queries, bank, most)[0] ** 2
+        # as the authors' code: strictly below the k-th distance
+        rows = (memory.rows - jnp.sum(own)).astype(jnp.float32)
+        kept = jnp.maximum((nearest * rows).astype(jnp.int32) - 1, 1)
+        return jnp.sum(jnp.where(jnp.arange(most)[None] < kept, distance, 0), axis=1) / kept.astype(jnp.float32)
+
     def predict(memory, frozen, batch):
         del frozen
         x = batch.features
         rows, height, width, depth = x.shape
-        euclidean, _ = ops.nearest_neighbors(unit(x).reshape(-1, depth), memory.features, 1)
+        queries = ops.unit(x).reshape(rows, -1, depth)
         # eq. 2: the cosine distance, which is half the squared Euclidean one of unit vectors
-        distance = 0.5 * euclidean.reshape(rows, height, width) ** 2
+        if nearest or leave_out:
+            distance = jax.lax.map(lambda each: lowest(memory, *each), (queries, batch.index))
+        else:
+            distance = 0.5 * ops.nearest_neighbors(queries.reshape(-1, depth), memory.features, 1)[0] ** 2
+        distance = distance.reshape(rows, height, width)
         if masking:
             distance = jnp.where(foreground(x, mask_threshold), distance, 0)
         # eq. 3: the mean of the largest hundredth (the tail value at risk)
-        count = max(1, int(top * height * width))
-        score = jnp.mean(jax.lax.top_k(distance.reshape(rows, -1), count)[0], axis=1)
+        score = ops.top_mean(distance.reshape(rows, -1), top)
         return Prediction(score, ops.anomaly_map(distance, batch.image.shape[1:3], sigma))
 
     return memory_bank(describe, choose, predict, bank_bytes, embed=embed, needs_image=rotations > 1)

@@ -11,7 +11,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from PIL import Image
 
 from iadjax import losses, ops
 from iadjax.backbones import Backbone, check_layers
@@ -20,6 +19,7 @@ from iadjax.detector import Detector, Prediction
 from iadjax.detectors.families.gradient import gradient
 from iadjax.detectors.families.options import check_options
 from iadjax.detectors.families.schedules import adam_with_l2, step_decay
+from iadjax.synthesis.rotation import rotate_nearest
 
 __all__ = ["devnet", "draw_reference", "saliency"]
 
@@ -167,9 +167,3 @@ def saliency(gradient: jax.Array, quantile: float, sigma: float) -> jax.Array:
     high = jnp.quantile(size.reshape(size.shape[0], -1), quantile, axis=1)[:, None, None]
     maps = jnp.clip((size - low) / jnp.where(high > low, high - low, 1), 0, 1)
     return ops.gaussian_blur(maps, sigma) if sigma else maps
-
-
-def rotate_nearest(image: np.ndarray, degrees: float) -> np.ndarray:
-    """`[H, W, 3]` float32 rotated counter-clockwise about its centre: nearest neighbours, zeros outside."""
-    channels = [Image.fromarray(image[..., c]).rotate(degrees, Image.Resampling.NEAREST) for c in range(image.shape[-1])]
-    return np.stack([np.asarray(channel) for channel in channels], axis=-1)

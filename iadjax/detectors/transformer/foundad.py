@@ -115,7 +115,7 @@ def foundad(
     projector = Projector(width, depth, heads, positions, dropout)
 
     def scaled(x):
-        return x / jnp.maximum(jnp.linalg.norm(x, axis=-1, keepdims=True), 1e-12) if unit else x
+        return ops.unit(x) if unit else x
 
     def embed(frozen, image):
         return scaled(ops.concatenate_levels(backbone.features(frozen["backbone"], image, layers)))
