@@ -45,7 +45,18 @@ API = {
     "data": ("iadjax.data", None),
     "config": ("iadjax.config", None),
 }
-SYNTHESIS = ("cutpaste", "nsa", "perlin", "perlin_texture", "feature_noise", "poisson", "rotation", "source")
+SYNTHESIS = (
+    "appearance",
+    "cutpaste",
+    "nsa",
+    "perlin",
+    "perlin_texture",
+    "feature_noise",
+    "poisson",
+    "rotation",
+    "source",
+    "views",
+)
 
 
 def family_of(name: str) -> str:

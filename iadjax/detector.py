@@ -116,7 +116,7 @@ def on_every_device(state: State) -> PartitionSpec:
 class Phase(NamedTuple):
     """One stage of fitting: `epochs` passes of `update` over a split, then `finalize` once.
 
-    Without `anomaly_fraction` a phase sees the normal images of its split only.
+    Without `anomaly_fraction` or `labelled` a phase sees the normal images of its split only.
 
     Attributes:
       name: "fit", "train", "calibrate", ...
@@ -139,6 +139,7 @@ class Phase(NamedTuple):
       group: ""; "category": every batch is of one category.
       needs_image: whether `update` reads `Batch.image` or `Batch.mask`. Only asked of detectors with `embed`; phases with
         `augment` or `anomaly_fraction` get them anyway.
+      labelled: whether a pass is one over all images of the split, labelled anomalies as well, in one random order.
     """
 
     name: str
@@ -154,6 +155,7 @@ class Phase(NamedTuple):
     when: str = "always"
     group: str = ""
     needs_image: bool = False
+    labelled: bool = False
 
 
 class Detector(NamedTuple):

@@ -16,7 +16,9 @@ from iadjax.parallel.axis import all_sum
 __all__ = [
     "cosine_distance",
     "deviation",
+    "dice",
     "focal",
+    "focal_of_probabilities",
     "gms",
     "mean",
     "mse",
@@ -24,6 +26,7 @@ __all__ = [
     "normalized_l2",
     "ssim",
     "truncated_l1",
+    "weigh_gradient",
 ]
 
 
@@ -122,9 +125,32 @@ def focal(logits: jax.Array, mask: jax.Array, gamma: float = 2.0, smoothing: flo
       gamma: focus on hard pixels.
       smoothing: of the one-hot target t, clipped to [smoothing, 1 - smoothing]; p = sum of t softmax(logits) + smoothing.
     """
-    target = jnp.clip(jax.nn.one_hot(mask, logits.shape[-1], dtype=logits.dtype), smoothing, 1 - smoothing)
-    p = jnp.sum(target * jax.nn.softmax(logits), axis=-1) + smoothing
+    return focal_of_probabilities(jax.nn.softmax(logits), mask, gamma, smoothing)
+
+
+def focal_of_probabilities(x: jax.Array, mask: jax.Array, gamma: float = 2.0, smoothing: float = 1e-5) -> jax.Array:
+    """`focal` of probabilities instead of logits, as AnomalyCLIP and APRIL-GAN use it after enlarging them.
+
+    Args:
+      x: `[B, H, W, 2]` probabilities, normal and anomalous.
+      mask, gamma, smoothing: as those of `focal`.
+    """
+    target = jnp.clip(jax.nn.one_hot(mask, x.shape[-1], dtype=x.dtype), smoothing, 1 - smoothing)
+    p = jnp.sum(target * x, axis=-1) + smoothing
     return jnp.mean(-((1 - p) ** gamma) * jnp.log(p), axis=(1, 2))
+
+
+def dice(x: jax.Array, target: jax.Array, smooth: float = 1.0) -> jax.Array:
+    """Dice loss 1 - (2 sum x t + s) / (sum x + sum t + s) of each image (Milletari et al., 3DV 2016, V-Net).
+
+    Args:
+      x: `[B, H, W]` probabilities.
+      target: `[B, H, W]` t in {0, 1}, any dtype.
+      smooth: s.
+    """
+    target = target.astype(x.dtype)
+    total = lambda y: jnp.sum(y, axis=(1, 2))  # noqa: E731
+    return 1 - (2 * total(x * target) + smooth) / (total(x) + total(target) + smooth)
 
 
 def truncated_l1(score: jax.Array, label: jax.Array, th: float = 0.5) -> jax.Array:
@@ -160,3 +186,13 @@ def normal_nll(z: Sequence[jax.Array], log_det: Sequence[jax.Array]) -> jax.Arra
       log_det: `[B]` per scale.
     """
     return sum(0.5 * jnp.sum(each**2, axis=tuple(range(1, each.ndim))) - log for each, log in zip(z, log_det, strict=True))
+
+
+@jax.custom_vjp
+def weigh_gradient(x: jax.Array, weight: jax.Array) -> jax.Array:
+    """`x` itself, whose gradient is multiplied by `weight`, an array that broadcasts against it and gets no gradient."""
+    del weight
+    return x
+
+
+weigh_gradient.defvjp(lambda x, weight: (x, weight), lambda weight, gradient: (gradient * weight, jnp.zeros_like(weight)))

@@ -137,3 +137,11 @@ def test_normal_nll_is_that_of_scipy(pair):
     count = sum(each[0].size for each in z)
     likelihood = sum(norm.logpdf(each).reshape(3, -1).sum(1) + log for each, log in zip(z, log_det, strict=True))
     close(losses.normal_nll(single(z), single(log_det)) + 0.5 * count * np.log(2 * np.pi), -likelihood)
+
+
+def test_weigh_gradient_is_the_identity_with_another_gradient():
+    x, weight = jnp.array([[1.0, -2.0], [3.0, 4.0]]), jnp.array([[0.5], [3.0]])
+    np.testing.assert_array_equal(losses.weigh_gradient(x, weight), x)
+    of_x, of_weight = jax.grad(lambda x, weight: jnp.sum(losses.weigh_gradient(x, weight) ** 2), argnums=(0, 1))(x, weight)
+    np.testing.assert_allclose(of_x, [[1.0, -2.0], [18.0, 24.0]])
+    np.testing.assert_array_equal(of_weight, jnp.zeros_like(weight))

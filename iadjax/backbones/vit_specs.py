@@ -91,6 +91,13 @@ SPECS = {
     **_dinov2("base", 768, 12, 12),
     **_dinov2("large", 1024, 24, 16),
     **_dinov2("giant", 1536, 40, 24, mlp="swiglu", hidden=4096),
+    # Dinomaly and INP-Former resize the positions of networks with registers as those of the others
+    **{
+        f"{name}_offset": spec._replace(positions="offset")
+        for sizes in (("small", 384, 12, 6), ("base", 768, 12, 12), ("large", 1024, 24, 16))
+        for name, spec in _dinov2(*sizes).items()
+        if spec.registers
+    },
     "dinov3_vits16": _dinov3("small", 384, 12, 6),
     "dinov3_vits16plus": _dinov3("small_plus", 384, 12, 6, mlp="swiglu", hidden=1536),
     "dinov3_vitb16": _dinov3("base", 768, 12, 12),

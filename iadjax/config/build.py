@@ -12,6 +12,7 @@ from iadjax.config.schema import GEOMETRY, READING, SIZES
 from iadjax.cpu.prepared import precompute
 from iadjax.data import Dataset, Split, Transform
 from iadjax.detector import DataSpec, Detector, Frozen, embed_shapes
+from iadjax.errors import UserError
 from iadjax.nn.precision import mixed_precision
 
 __all__ = [
@@ -148,9 +149,16 @@ def source_options(config: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in config["data"].items() if key not in _PIPELINE}
 
 
-def build_data(config: Mapping[str, Any]) -> Data:
-    """The data set of a resolved config under its protocol."""
+def build_data(config: Mapping[str, Any], fitted: bool = False) -> Data:
+    """The data set of a resolved config under its protocol.
+
+    Args:
+      config: resolved.
+      fitted: whether a detector was fitted already, so that the images of `protocol.source` are not asked for.
+    """
     dataset = data.load(**source_options(config), seed=config["seed"])
+    if config["protocol"]["name"] == "zero_shot" and config["protocol"]["source"] and not fitted:
+        dataset = data.with_auxiliary(dataset, _source(config))
     for remark in data.remarks(dataset):
         # a sequence of fits builds the same data again and again
         progress.say_once(f"{config['data']['root']} {remark}", f"data: {remark}")
@@ -161,6 +169,24 @@ def build_data(config: Mapping[str, Any]) -> Data:
             "(data.value_range); 255 stays the white of 8 bits",
         )
     return Data(dataset, data.split(dataset, **config["protocol"], holdout=config["threshold"]["holdout"], seed=config["seed"]))
+
+
+def _source(config: Mapping[str, Any]) -> Dataset:
+    """The data set of `protocol.source`; its files are read as those of the other one."""
+    name, _, category = config["protocol"]["source"].partition(":")
+    root, own = config["protocol"].get("source_root", ""), config["data"]
+    if name == own["name"] and root == own["root"] and name != "synthetic":
+        raise UserError("protocol.source is the data set that is tested; name another one, or another protocol.source_root")
+    try:
+        reading = {key: own[key] for key in READING}
+        source = data.load(name, root=root, category=category or "all", seed=config["seed"], **reading)
+    except UserError as error:
+        raise UserError(f"protocol.source: {error}") from error
+    if {"synthetic"} == {name, own["name"]} and set(source.categories) & set(data.load(**source_options(config)).categories):
+        raise UserError("protocol.source has categories that are tested; name others, like synthetic:wood")
+    if not source.test:
+        raise UserError(f"protocol.source={name} has no test images to train on; name another data set")
+    return source
 
 
 def spec_of(config: Mapping[str, Any], built: Data, model: Model) -> DataSpec:

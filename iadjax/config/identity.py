@@ -13,7 +13,7 @@ __all__ = ["fingerprint", "fit_keys"]
 _FREE = ("evaluate", "checkpoint_every", "parallel", "quick")
 
 # the location of files does not matter: `fit` compares the hash of the images, a restore that of the weights
-_PLACES = ("data.root", "data.normal", "data.abnormal", "data.masks", "backbone.weights")
+_PLACES = ("data.root", "data.normal", "data.abnormal", "data.masks", "protocol.source_root", "backbone.weights")
 _FREE_KEYS = ("data.workers", "data.feature_cache_bytes", "data.max_pixels", *_PLACES)
 
 

@@ -49,7 +49,9 @@ KEYS = {
     "protocol.noise_ratio": "noisy: anomalous images that pass for normal, as a fraction of the training images",
     "protocol.keep_in_test": "noisy: whether those images stay in the test as well",
     "protocol.test_batch": "zero_shot: whether the detector is fitted on the unlabelled test images",
-    "protocol.source": "transfer: the categories that are fitted before",
+    "protocol.source": "transfer: the categories that are fitted before; zero_shot: the data set to train on, "
+    "NAME or NAME:CATEGORIES",
+    "protocol.source_root": "zero_shot: the folder of that data set",
     "evaluate.pixel": "whether pixel metrics are computed",
     "evaluate.eval_size": "side of maps and masks for pixel metrics; 0: the masks' own size",
     "evaluate.map_sigma": "Gaussian that smooths maps at the original resolution, in pixels; 0: off",

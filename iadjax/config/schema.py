@@ -78,7 +78,7 @@ def base_config(detector: str = "patchcore", dataset: str = "synthetic") -> Conf
     config.detector = ConfigDict({"name": detector, **detectors.options(detector)})
     config.protocol = ConfigDict(
         {"name": "unsupervised", "num_shots": 4, "shots_by_name": False, "rotations": 1, "num_anomalies": 10}
-        | {"defect": "", "noise_ratio": 0.1, "keep_in_test": False, "test_batch": False, "source": ""}
+        | {"defect": "", "noise_ratio": 0.1, "keep_in_test": False, "test_batch": False, "source": "", "source_root": ""}
     )
     config.evaluate = ConfigDict(
         {"pixel": True, "eval_size": 0, "map_sigma": 0.0, "save_maps": False, "byte_budget": 4 * 2**30}

@@ -4,6 +4,7 @@ import functools
 from collections.abc import Sequence
 
 from iadjax.data import tiling
+from iadjax.data.auxiliary import with_auxiliary
 from iadjax.data.dataset import Dataset, Item, read
 from iadjax.data.images import check_channels, check_value_range, read_image
 from iadjax.data.loader import (
@@ -51,6 +52,7 @@ __all__ = [
     "split",
     "tiling",
     "whole_size",
+    "with_auxiliary",
 ]
 
 NAMES = tuple(sorted((*builders.MODULES, "folder", "synthetic")))

@@ -59,6 +59,7 @@ class Dataset(NamedTuple):
       points: `item -> xyz [H, W, 3]` float32 in millimetres, 0 where nothing was measured; None for plain images.
       defects: `item -> list of Defect`, the single defects of an image with their saturation areas, for sPRO; empty for a
         good image. None where the data set does not tell defects apart.
+      auxiliary: labelled images of another data set that a zero-shot detector is trained on, see `auxiliary.with_auxiliary`.
       left_out: (path, why) of files that look like data and are not read.
     """
 
@@ -73,6 +74,7 @@ class Dataset(NamedTuple):
     points: Callable[[Item], np.ndarray] | None = None
     defects: Callable[[Item], list[Defect]] | None = None
     left_out: tuple[tuple[str, str], ...] = ()
+    auxiliary: tuple[Item, ...] = ()
 
 
 def read(dataset: Dataset, item: Item) -> tuple[np.ndarray, np.ndarray]:

@@ -200,7 +200,8 @@ def check_inputs(dataset: Dataset, inputs: Sequence[str]) -> None:
 
 
 def _category(dataset: Dataset, item: Item) -> int:
-    return dataset.categories.index(item.category)
+    """-1 for images of another data set."""
+    return dataset.categories.index(item.category) if item.category in dataset.categories else -1
 
 
 def _normal_by_category(items: Sequence[Item]) -> dict[str, list[int]]:

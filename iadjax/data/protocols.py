@@ -45,6 +45,7 @@ def split(
     keep_in_test: bool = False,
     test_batch: bool = False,
     source: str = "",
+    source_root: str = "",
 ) -> Split:
     """Applies the protocol `name` to a data set.
 
@@ -58,7 +59,8 @@ def split(
       They come from `dataset.anomalies` if there are any, else from the test. That is the "general" setting of Ding et al.
       (CVPR 2022). With `defect` it is their "hard" setting: one kind of defect is known, and all of its images leave the test.
     - "zero_shot": no training and no held-out images. With `test_batch` the detector is fitted on the unlabelled test images
-      (batched zero-shot); no other protocol shows test images to a detector.
+      (batched zero-shot); no other protocol shows test images to a detector. With `source` it is trained on the test images
+      of another data set, their labels and masks (`Dataset.auxiliary`).
     - "continual" and "transfer" are sequences of fits; each of their steps is "unsupervised" or "few_shot".
 
     Args:
@@ -73,12 +75,12 @@ def split(
       num_anomalies, defect: "supervised" only: labelled anomalies per category, and the one known kind or "" for all.
       noise_ratio, keep_in_test: "noisy" only.
       test_batch: "zero_shot" only.
-      source: "transfer" only, see `iadjax.fit_sequence`.
+      source, source_root: read before: "zero_shot" by `config.build_data`, "transfer" by `iadjax.fit_sequence`.
 
     Raises:
       UserError: an unknown name, or more images are asked for than there are.
     """
-    del source
+    del source, source_root
     if name not in NAMES:
         raise UserError(f"there is no protocol {name!r}; {did_you_mean(name, NAMES)}")
     if name in SEQUENCES:
@@ -89,7 +91,9 @@ def split(
         # labels are taken away, so that nothing can learn from them
         if not dataset.test:
             raise UserError(f"zero_shot scores the test images, and {dataset.name} has none; add some or take another protocol")
-        seen = tuple(item._replace(label=0) for item in dataset.test) if test_batch else ()
+        if test_batch and dataset.auxiliary:
+            raise UserError("zero_shot is fitted on the test images or on protocol.source, not on both; unset one of them")
+        seen = tuple(item._replace(label=0) for item in dataset.test) if test_batch else dataset.auxiliary
         return Split(seen, (), dataset.test)
     if not dataset.train:
         raise UserError(

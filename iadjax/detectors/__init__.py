@@ -10,11 +10,16 @@ from iadjax.errors import UserError, did_you_mean
 __all__ = ["MODULES", "factory", "heading", "map_unit", "networks", "options"]
 
 MODULES = {
+    "anomalyclip": "iadjax.detectors.zero_shot.anomalyclip",
     "anomalydino": "iadjax.detectors.memory_bank.anomalydino",
     "devnet": "iadjax.detectors.supervised.devnet",
+    "dinomaly": "iadjax.detectors.transformer.dinomaly",
     "draem": "iadjax.detectors.autoencoder.draem",
     "efficientad": "iadjax.detectors.teacher_student.efficientad",
     "fastflow": "iadjax.detectors.distribution.fastflow",
+    "foundad": "iadjax.detectors.transformer.foundad",
+    "generalad": "iadjax.detectors.one_class.generalad",
+    "inpformer": "iadjax.detectors.transformer.inpformer",
     "mh_patchcore": "iadjax.detectors.memory_bank.mh_patchcore",
     "musc": "iadjax.detectors.zero_shot.musc",
     "padim": "iadjax.detectors.distribution.padim",

@@ -17,7 +17,7 @@ __all__ = ["batches_of", "cache_of", "items_of", "left_out", "num_updates"]
 def items_of(split: data.Split, phase: Phase) -> Sequence[Item]:
     """The images that a phase sees: those of its split, anomalies only where it asks for them."""
     items = getattr(split, phase.split)
-    return items if phase.anomaly_fraction else [item for item in items if not item.label]
+    return items if phase.anomaly_fraction or phase.labelled else [item for item in items if not item.label]
 
 
 def num_updates(phase: Phase, items: Sequence[Item], batch_size: int) -> tuple[int, int]:

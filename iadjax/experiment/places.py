@@ -13,14 +13,17 @@ __all__ = ["absolute", "carried_weights", "carry_weights", "keep", "moved"]
 
 
 def absolute(config: dict[str, Any]) -> dict[str, Any]:
-    """A resolved config whose paths hold from any folder: `data.root`, and weights that are files."""
+    """A resolved config whose paths hold from any folder: both roots, and weights that are files."""
     section = dict(config["data"])
     if section["root"]:
         section["root"] = str(files.place(section["root"]).absolute())
     elif section.get("normal"):
         # `normal`, `abnormal` and `masks` are relative to the root
         section["root"] = str(Path.cwd())
-    config = {**config, "data": section}
+    protocol = dict(config["protocol"])
+    if protocol.get("source_root"):
+        protocol["source_root"] = str(files.place(protocol["source_root"]).absolute())
+    config = {**config, "data": section, "protocol": protocol}
     return configs.with_weights(config, {name: _absolute_file(tag) for name, tag in _weights(config).items()})
 
 

@@ -73,7 +73,7 @@ class Run:
     @functools.cached_property
     def data(self) -> configs.Data:
         """The images of the config; read from disk when first asked for."""
-        return configs.build_data(self.config)
+        return configs.build_data(self.config, fitted=True)
 
     def predict(self, images: Any, extra: Mapping[str, Iterable[np.ndarray]] | None = None) -> Prediction:
         """Scores and maps of images as users have them; `experiment.images.as_pixels` says what types and ranges mean.

@@ -1,6 +1,6 @@
 """Operations that several detectors use; all are pure functions."""
 
-from iadjax.ops.channels import per_channel
+from iadjax.ops.channels import per_channel, unit
 from iadjax.ops.coreset import johnson_lindenstrauss_dimension, k_center_greedy, sparse_random_projection
 from iadjax.ops.maps import anomaly_map, concatenate_levels, top_mean
 from iadjax.ops.neighbors import BYTE_BUDGET, nearest_neighbors
@@ -38,6 +38,7 @@ __all__ = [
     "tile_layout",
     "top_mean",
     "unfold",
+    "unit",
     "unit_distance",
     "write_rows",
 ]

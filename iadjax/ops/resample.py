@@ -69,38 +69,43 @@ def gaussian_blur(maps: jax.Array, sigma: float = 4.0, truncate: float = 4.0) ->
     Returns:
       An array of the same shape.
     """
-    radius = int(truncate * sigma + 0.5)
-    return _filtered(maps, *(_gaussian(size, sigma, radius, True) for size in maps.shape[-2:]))
+    return _filtered(maps, sigma, int(truncate * sigma + 0.5), "reflect")
 
 
-def kernel_blur(maps: jax.Array, sigma: float, taps: int) -> jax.Array:
-    """Gaussian filter of a few taps, as OpenCV's and anomalib's: the border is mirrored and the edge pixel does not repeat.
+def kernel_blur(maps: jax.Array, sigma: float, taps: int, border: str = "mirror") -> jax.Array:
+    """Gaussian filter of a few taps, as OpenCV, kornia and anomalib have it.
 
     Args:
       maps: `[..., H, W]`.
       sigma: standard deviation in pixels.
       taps: side of the kernel, odd.
+      border: "mirror": mirrored, the edge pixel does not repeat; "zeros": zeros outside, as a convolution with padding has
+        them, so that the border darkens.
 
     Returns:
       An array of the same shape.
     """
-    return _filtered(maps, *(_gaussian(size, sigma, taps // 2, False) for size in maps.shape[-2:]))
+    return _filtered(maps, sigma, taps // 2, border)
 
 
-def _filtered(maps: jax.Array, rows: np.ndarray, columns: np.ndarray) -> jax.Array:
-    rows, columns = jnp.asarray(rows, maps.dtype), jnp.asarray(columns, maps.dtype)
+def _filtered(maps: jax.Array, sigma: float, radius: int, border: str) -> jax.Array:
+    rows, columns = (jnp.asarray(_gaussian(size, sigma, radius, border), maps.dtype) for size in maps.shape[-2:])
     return jnp.einsum("oh,...hw,pw->...op", rows, maps, columns, precision="highest")
 
 
 @lru_cache
-def _gaussian(size: int, sigma: float, radius: int, repeat: bool) -> np.ndarray:
-    """`[size, size]` banded matrix of the filter with its borders mirrored, `repeat`: with the edge pixel twice."""
+def _gaussian(size: int, sigma: float, radius: int, border: str) -> np.ndarray:
+    """`[size, size]` banded matrix of the filter."""
     offsets = np.arange(-radius, radius + 1)
     kernel = np.exp(-0.5 * (offsets / sigma) ** 2)
     kernel /= kernel.sum()
+    repeat = border == "reflect"
     period = 2 * size if repeat else max(1, 2 * size - 2)
     weights = np.zeros((size, size))
     for offset, tap in zip(offsets, kernel, strict=True):
+        if border == "zeros":
+            weights += tap * np.eye(size, k=offset)
+            continue
         position = (np.arange(size) + offset) % period
         np.add.at(weights, (np.arange(size), np.minimum(position, period - repeat - position)), tap)
     return weights

@@ -1,7 +1,9 @@
 """CutPaste (Li et al., CVPR 2021, section 2.2): a patch of the image is pasted at another position of the same image."""
 
 import numpy as np
-from PIL import Image, ImageEnhance
+from PIL import Image
+
+from iadjax.synthesis.appearance import colour_jitter
 
 __all__ = ["cutpaste", "cutpaste_3way", "cutpaste_scar"]
 
@@ -86,17 +88,7 @@ def cutpaste_3way(rng: np.random.Generator, image: np.ndarray) -> dict[str, np.n
 def _cut(rng: np.random.Generator, image: np.ndarray, size: tuple[int, int], jitter: float) -> np.ndarray:
     top, left = (int(rng.integers(side - part + 1)) for side, part in zip(image.shape[:2], size, strict=True))
     patch = image[top : top + size[0], left : left + size[1]]
-    return _jitter(rng, patch, jitter) if jitter else patch
-
-
-def _jitter(rng: np.random.Generator, patch: np.ndarray, strength: float) -> np.ndarray:
-    picture = Image.fromarray(np.round(255 * patch).astype(np.uint8))
-    for enhance in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color):
-        picture = enhance(picture).enhance(rng.uniform(1 - strength, 1 + strength))
-    hsv = np.array(picture.convert("HSV"))
-    # hue is an angle
-    hsv[..., 0] = (hsv[..., 0].astype(int) + round(255 * rng.uniform(-strength, strength))) % 256
-    return np.asarray(Image.fromarray(hsv, "HSV").convert("RGB"), np.float32) / 255
+    return colour_jitter(rng, patch, jitter, jitter) if jitter else patch
 
 
 def _paste(rng: np.random.Generator, image: np.ndarray, patch: np.ndarray, shape: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

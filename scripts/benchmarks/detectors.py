@@ -63,6 +63,12 @@ BENCHMARKS = {
         {"detector.layers": ("layer3",), "detector.steps": 60, "detector.decay_every": 40, "data.batch_size": 12},
         {"protocol.num_anomalies": 5},
     ),
+    "dinomaly": Benchmark(
+        "unsupervised/dinomaly.py",
+        {"detector.layers": ("layer2",), "detector.groups": 1, "detector.dropout": 0.4, "data.crop": 0, "data.batch_size": 8},
+        {"detector.steps": 300},
+        {"detector.steps": 300},
+    ),
     "draem": Benchmark(
         "unsupervised/draem.py",
         {"detector.width": 16, "detector.segment_width": 16, "detector.learning_rate": 2e-3, "data.batch_size": 8},
@@ -81,6 +87,23 @@ BENCHMARKS = {
         {"detector.conv3x3_only": True, "data.batch_size": 8},
         {"detector.epochs": 12},
         {"detector.epochs": 2},
+    ),
+    "foundad": Benchmark(
+        "few_shot/foundad.py",
+        {"protocol.num_shots": 4, "detector.layers": ("layer2", "layer3"), "detector.epochs": 200, "data.batch_size": 4},
+        {"data.category": ""},
+    ),
+    "generalad": Benchmark(
+        "unsupervised/generalad.py",
+        {"detector.layers": ("layer2", "layer3"), "detector.hidden": 512, "data.batch_size": 8},
+        {"detector.epochs": 20},
+        {"detector.epochs": 4},
+    ),
+    "inpformer": Benchmark(
+        "unsupervised/inpformer.py",
+        {"detector.layers": ("layer2",), "detector.groups": 1, "data.crop": 0, "data.batch_size": 8, "detector.warmup": 20},
+        {"detector.epochs": 20},
+        {"detector.epochs": 4},
     ),
     "mh_patchcore": Benchmark("unsupervised/mh_patchcore.py", {"data.crop": 0}),
     "musc": Benchmark(

@@ -34,6 +34,16 @@ TINY_CLIP = {
 
 # the smallest setting that goes through every branch of a detector, on 5 + 1 images in batches of 2
 CASES = {
+    "anomalyclip": {
+        **TINY_CLIP,
+        "protocol.name": "zero_shot",
+        "protocol.source": "synthetic:wood",
+        "detector.blocks": (2,),
+        "detector.prompt_length": 2,
+        "detector.depth": 2,
+        "detector.deep_length": 1,
+        "detector.epochs": 1,
+    },
     "anomalydino": {
         "protocol.name": "few_shot",
         "protocol.num_shots": 3,
@@ -41,6 +51,7 @@ CASES = {
         "detector.rotations": 4,
     },
     "devnet": {"protocol.name": "supervised", "protocol.num_anomalies": 1, "detector.layers": ("layer1",), "detector.steps": 5},
+    "dinomaly": {"detector.layers": ("layer2", "layer3"), "detector.depth": 2, "detector.steps": 5, "detector.warmup": 2},
     "draem": {"detector.width": 4, "detector.segment_width": 4, "detector.epochs": 2},
     "efficientad": {
         "backbone.name": "pdn_small",
@@ -49,6 +60,27 @@ CASES = {
         "detector.steps": 3,
     },
     "fastflow": {"detector.epochs": 2, "detector.flow_steps": 2},
+    "foundad": {
+        "detector.layers": ("layer2",),
+        "detector.width": 8,
+        "detector.depth": 1,
+        "detector.heads": 2,
+        "detector.epochs": 2,
+    },
+    "generalad": {
+        "detector.layers": ("layer2",),
+        "detector.heads": 2,
+        "detector.hidden": 8,
+        "detector.epochs": 2,
+        "detector.shuffle": True,
+    },
+    "inpformer": {
+        "detector.layers": ("layer2", "layer3"),
+        "detector.depth": 2,
+        "detector.num_prototypes": 2,
+        "detector.epochs": 2,
+        "detector.warmup": 2,
+    },
     "mh_patchcore": {
         "detector.pretrain_dimension": 16,
         "detector.target_dimension": 16,

@@ -189,6 +189,8 @@ class TestResample:
         for axis in (1, 2):
             truth = ndimage.correlate1d(truth, kernel / kernel.sum(), axis, mode="mirror")
         np.testing.assert_allclose(ops.kernel_blur(jnp.asarray(maps, jnp.float32), sigma, taps), truth, atol=1e-5)
+        truth = ndimage.gaussian_filter(maps, (0, sigma, sigma), mode="constant", truncate=(taps // 2) / sigma)
+        np.testing.assert_allclose(ops.kernel_blur(jnp.asarray(maps, jnp.float32), sigma, taps, "zeros"), truth, atol=1e-5)
 
     @pytest.mark.parametrize("size", [(7, 9), (32, 20), (5, 31), (1, 1)])
     @pytest.mark.parametrize("antialias", [False, True])

@@ -208,6 +208,6 @@ def nchw(x) -> np.ndarray:
     return np.asarray(x).transpose(0, 3, 1, 2)
 
 
-def mirror_blur(maps, sigma: float = 4.0) -> np.ndarray:
+def mirror_blur(maps, sigma: float = 4.0, truncate: float = 4.0) -> np.ndarray:
     """anomalib's Gaussian of `[B, H, W]`: the border is mirrored without repeating the edge, unlike SciPy's and ours."""
-    return ndimage.gaussian_filter(np.asarray(maps, np.float64), (0, sigma, sigma), mode="mirror")
+    return ndimage.gaussian_filter(np.asarray(maps, np.float64), (0, sigma, sigma), mode="mirror", truncate=truncate)

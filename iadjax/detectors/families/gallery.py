@@ -20,7 +20,6 @@ __all__ = [
     "init_gallery",
     "per_image",
     "retrieve",
-    "unit",
 ]
 
 
@@ -46,11 +45,6 @@ class Banks(NamedTuple):
     """
 
     levels: tuple[jax.Array, ...]
-
-
-def unit(x: jax.Array) -> jax.Array:
-    """Vectors `[..., C]` of length 1."""
-    return x / jnp.maximum(jnp.linalg.norm(x, axis=-1, keepdims=True), 1e-12)
 
 
 def described(

@@ -6,7 +6,7 @@ import optax
 
 from iadjax.errors import UserError
 
-__all__ = ["adam_with_l2", "check_schedule", "rate_schedule", "step_decay"]
+__all__ = ["adam_with_l2", "check_schedule", "rate_schedule", "step_decay", "warm_cosine"]
 
 SCHEDULES = ("constant", "cosine", "step")
 
@@ -60,3 +60,15 @@ def rate_schedule(kind: str, rate: float, steps: int, warmup: float = 0.0) -> op
     else:
         after = optax.constant_schedule(rate)
     return optax.join_schedules([optax.linear_schedule(0.0, rate, rising), after], [rising]) if rising else after
+
+
+def warm_cosine(rate: float, final: float, steps: int, warmup: int) -> optax.Schedule:
+    """A rate that rises linearly from zero in `warmup` steps and falls to `final` by a cosine, as Dinomaly's authors have it.
+
+    Args:
+      rate, final: its largest value, and that at the end of the run.
+      steps: steps of the run.
+      warmup: the first of them, the last of which has the largest rate.
+    """
+    after = optax.cosine_decay_schedule(rate, max(1, steps - warmup), final / rate)
+    return optax.join_schedules([optax.linear_schedule(0.0, rate, warmup - 1), after], [warmup]) if warmup > 1 else after

@@ -71,9 +71,6 @@ def anomalydino(
     def embed(frozen, image):
         return ops.concatenate_levels(backbone.features(frozen["backbone"], image, layers))
 
-    def unit(x):
-        return x / jnp.maximum(jnp.linalg.norm(x, axis=-1, keepdims=True), 1e-12)
-
     def describe(frozen, batch):
         """The unit tokens of every rotation, `[B, rotations, h, w, D]`; zeros where they are masked out."""
         image = batch.image
@@ -84,7 +81,7 @@ def anomalydino(
             others = others.reshape(image.shape[0], rotations - 1, *others.shape[1:])
             tokens += [others[:, i] for i in range(rotations - 1)]
         x = jnp.stack(tokens, axis=1)
-        y = unit(x)
+        y = ops.unit(x)
         if masking and mask_references:
             shown = foreground(x.reshape(-1, *x.shape[2:]), mask_threshold).reshape(x.shape[:-1])
             y = jnp.where(shown[..., None], y, 0)
@@ -118,7 +115,7 @@ def anomalydino(
         del frozen
         x = batch.features
         rows, height, width, depth = x.shape
-        queries = unit(x).reshape(rows, -1, depth)
+        queries = ops.unit(x).reshape(rows, -1, depth)
         # eq. 2: the cosine distance, which is half the squared Euclidean one of unit vectors
         if nearest or leave_out:
             distance = jax.lax.map(lambda each: lowest(memory, *each), (queries, batch.index))

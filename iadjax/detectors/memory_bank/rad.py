@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from iadjax import ops
 from iadjax.backbones import Backbone, check_layers
 from iadjax.detector import Detector, Phase, Prediction
-from iadjax.detectors.families.gallery import add_to_gallery, described, init_gallery, per_image, retrieve, unit
+from iadjax.detectors.families.gallery import add_to_gallery, described, init_gallery, per_image, retrieve
 from iadjax.detectors.families.options import check_odd, check_options
 
 __all__ = ["rad"]
@@ -65,7 +65,7 @@ def rad(
     check_odd(kernel_size=kernel_size)
 
     def embed(frozen, image):
-        return jax.tree.map(unit, described(backbone, frozen, image, layers, class_layer))
+        return jax.tree.map(ops.unit, described(backbone, frozen, image, layers, class_layer))
 
     def distance(x, retrieved):
         if positional:

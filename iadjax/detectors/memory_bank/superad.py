@@ -12,7 +12,7 @@ import jax
 from iadjax import ops, progress
 from iadjax.backbones import Backbone, check_layers
 from iadjax.detector import Detector, Phase, Prediction
-from iadjax.detectors.families.gallery import Banks, add_to_gallery, bank_distances, described, init_gallery, unit
+from iadjax.detectors.families.gallery import Banks, add_to_gallery, bank_distances, described, init_gallery
 from iadjax.detectors.families.options import check_options
 
 __all__ = ["superad"]
@@ -59,7 +59,7 @@ def superad(
 
     def embed(frozen, image):
         levels, descriptor = described(backbone, frozen, image, layers, class_layer)
-        return jax.tree.map(unit, levels), descriptor
+        return jax.tree.map(ops.unit, levels), descriptor
 
     def finalize(key, state, frozen):
         del frozen

@@ -14,7 +14,7 @@ import numpy as np
 from iadjax import ops, progress
 from iadjax.backbones import Backbone, check_layers
 from iadjax.detector import Detector, Phase, Prediction
-from iadjax.detectors.families.gallery import add_to_gallery, described, init_gallery, unit
+from iadjax.detectors.families.gallery import add_to_gallery, described, init_gallery
 from iadjax.detectors.families.options import check_odd, check_options
 from iadjax.errors import UserError
 
@@ -83,7 +83,7 @@ def musc(
 
     def embed(frozen, image):
         levels, descriptor = described(backbone, frozen, image, layers, class_layer)
-        return tuple(_standardized(level) for level in levels), unit(descriptor) if normalize_class else descriptor
+        return tuple(_standardized(level) for level in levels), ops.unit(descriptor) if normalize_class else descriptor
 
     def init(key, frozen, spec):
         del key, frozen
@@ -94,7 +94,7 @@ def musc(
     def aggregated(level, degree, grid):
         """LNAMD: the mean over the neighbourhood, on the first level's grid, as unit vectors `[N, P, C]`."""
         pooled = ops.resize(ops.average_pool(level, degree), grid)
-        return unit(pooled.reshape(len(level), -1, level.shape[-1]))
+        return ops.unit(pooled.reshape(len(level), -1, level.shape[-1]))
 
     def finalize(state, size):
         number, grid = len(state.descriptors), state.levels[0].shape[1:3]

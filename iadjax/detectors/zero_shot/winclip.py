@@ -79,7 +79,7 @@ def winclip(
     layers = ("norm", *sizes, "embedding")
 
     def embed(frozen, image):
-        return tuple(_unit(level) for level in backbone.features(frozen["backbone"], image, layers))
+        return tuple(ops.unit(level) for level in backbone.features(frozen["backbone"], image, layers))
 
     def init(key, frozen, spec):
         del key
@@ -137,7 +137,7 @@ def _texts(encode: Callable[[jax.Array], jax.Array], names: Sequence[str], norma
 
     def mean(ids):
         features = encode(ids)
-        return _unit((_unit(features) if normalize else features).mean(axis=0))
+        return ops.unit((ops.unit(features) if normalize else features).mean(axis=0))
 
     return jnp.stack([jax.lax.map(mean, jnp.asarray(ids[..., :length])) for ids in kinds], axis=1)
 
@@ -162,10 +162,6 @@ def harmonic(scores: jax.Array, side: int) -> jax.Array:
         for x in (1 / scores, jnp.ones_like(scores))
     )
     return counts / sums
-
-
-def _unit(x: jax.Array) -> jax.Array:
-    return x / jnp.maximum(jnp.linalg.norm(x, axis=-1, keepdims=True), 1e-12)
 
 
 def _distance(x: jax.Array, references: jax.Array, category: jax.Array, others: jax.Array) -> jax.Array:

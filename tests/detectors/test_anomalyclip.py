@@ -1,0 +1,36 @@
+"""AnomalyCLIP's prompts; tests/parity/test_anomalyclip.py compares the whole with the authors' code."""
+
+import jax
+import numpy as np
+import pytest
+
+from iadjax import backbones, losses
+from iadjax.detectors.zero_shot.anomalyclip import anomalyclip, prompt_ids
+from iadjax.errors import UserError
+from tests import direct
+from tests.detectors.test_contract import tiny_clip
+
+
+def test_ids_of_both_prompts():
+    normal, anomalous = prompt_ids(3)
+    # start, X X X, (damaged) object, full stop, end
+    x, word, stop, end = normal[1], normal[4], normal[5], normal[6]
+    assert list(normal) == [49406, x, x, x, word, stop, end, 0] and end == 49407
+    assert list(anomalous[:4]) == [49406, x, x, x] and list(anomalous[5:]) == [word, stop, end]
+
+
+def test_without_labelled_images_it_is_refused():
+    with tiny_clip():
+        images, text = backbones.backbone("clip_tiny"), backbones.backbone("clip_tiny_text")
+        frozen = {name: each.init(jax.random.key(0), each.layers) for name, each in (("backbone", images), ("text", text))}
+        detector = anomalyclip(images, text, blocks=(2,))
+        with pytest.raises(UserError, match="name it with protocol.source"):
+            detector.init(jax.random.key(0), frozen, direct.spec_for(detector, frozen, 0, (64, 64, 3)))
+        with pytest.raises(UserError, match=r"clip_tiny_text and \[24\]"):
+            anomalyclip(images, text)
+
+
+def test_dice_by_hand():
+    x = np.float32([[[0.5, 1.0], [0.25, 0.0]]])
+    target = np.uint8([[[1, 1], [0, 0]]])
+    assert losses.dice(x, target)[0] == pytest.approx(1 - (2 * 1.5 + 1) / (1.75 + 2 + 1))
