@@ -1,5 +1,7 @@
 """Vision transformers, token by token, against the code of Hugging Face and open_clip (cards)."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -145,3 +147,59 @@ def test_windows_are_images_of_their_patches_alone(monkeypatch):
     monkeypatch.setitem(SPECS, "small", CASES["open_clip"]._replace(grid=3))
     part = card["image"][:, 4:16, 8:20]
     harness.close(windows3[:, 1, 2], vit("small").features({"params": small}, part, ("embedding",))[0])
+
+
+def test_names_of_meta_for_dinov2_giant_and_of_timm_for_clip(monkeypatch):
+    for name, renamed in (
+        (
+            "dinov2_swiglu",
+            (
+                (r"encoder\.layer\.", "blocks."),
+                (r"embeddings\.patch_embeddings\.projection", "patch_embed.proj"),
+                (r"embeddings\.position_embeddings", "pos_embed"),
+                (r"embeddings\.", ""),
+                (r"attention\.o_proj", "attn.proj"),
+                (r"layer_scale(\d)\.lambda1", r"ls\1.gamma"),
+                (r"^layernorm", "norm"),
+                (r"down_proj", "w3"),
+            ),
+        ),
+        (
+            "open_clip",
+            (
+                (r"^visual\.transformer\.resblocks\.", "blocks."),
+                (r"^visual\.ln_pre", "norm_pre"),
+                (r"^visual\.ln_post", "norm"),
+                (r"^visual\.conv1", "patch_embed.proj"),
+                (r"^visual\.class_embedding", "cls_token"),
+                (r"^visual\.positional_embedding", "pos_embed"),
+                (r"^visual\.proj", "head.weight"),
+                (r"ln_(\d)", r"norm\1"),
+                (r"in_proj_", "qkv."),
+                (r"out_proj", "proj"),
+                (r"c_fc", "fc1"),
+                (r"c_proj", "fc2"),
+            ),
+        ),
+    ):
+        card = Card(name)
+        backbone, variables = load(monkeypatch, card, name)
+        tensors = {}
+        for key, tensor in card.tensors.items():
+            if name == "open_clip" and not key.startswith("visual."):
+                continue
+            for pattern, new in renamed:
+                key = re.sub(pattern, new, key)
+            tensors[key] = {"cls_token": tensor.reshape(1, 1, -1), "head.weight": tensor.T}.get(key, tensor)
+            if key == "pos_embed":
+                tensors[key] = tensor.reshape(1, *tensor.shape[-2:])
+        for i in range(3) if name == "dinov2_swiglu" else ():
+            for kind in ("weight", "bias"):
+                for parts, whole in (
+                    (("attention.q_proj", "attention.k_proj", "attention.v_proj"), "attn.qkv"),
+                    (("mlp.gate_proj", "mlp.up_proj"), "mlp.w12"),
+                ):
+                    found = [tensors.pop(f"blocks.{i}.{part}.{kind}") for part in parts]
+                    tensors[f"blocks.{i}.{whole}.{kind}"] = np.concatenate(found)
+        found = backbones.convert(backbone, tensors, backbone.layers)
+        assert all(map(np.array_equal, jax.tree.leaves(variables), jax.tree.leaves(found)))
