@@ -69,7 +69,8 @@ def gaussian_blur(maps: jax.Array, sigma: float = 4.0, truncate: float = 4.0) ->
     Returns:
       An array of the same shape.
     """
-    return _filtered(maps, sigma, int(truncate * sigma + 0.5), "reflect")
+    radius = int(truncate * sigma + 0.5)
+    return _filtered(maps, *(_gaussian(size, sigma, radius, "reflect") for size in maps.shape[-2:]))
 
 
 def kernel_blur(maps: jax.Array, sigma: float, taps: int, border: str = "mirror") -> jax.Array:
@@ -85,11 +86,11 @@ def kernel_blur(maps: jax.Array, sigma: float, taps: int, border: str = "mirror"
     Returns:
       An array of the same shape.
     """
-    return _filtered(maps, sigma, taps // 2, border)
+    return _filtered(maps, *(_gaussian(size, sigma, taps // 2, border) for size in maps.shape[-2:]))
 
 
-def _filtered(maps: jax.Array, sigma: float, radius: int, border: str) -> jax.Array:
-    rows, columns = (jnp.asarray(_gaussian(size, sigma, radius, border), maps.dtype) for size in maps.shape[-2:])
+def _filtered(maps: jax.Array, rows: np.ndarray, columns: np.ndarray) -> jax.Array:
+    rows, columns = jnp.asarray(rows, maps.dtype), jnp.asarray(columns, maps.dtype)
     return jnp.einsum("oh,...hw,pw->...op", rows, maps, columns, precision="highest")
 
 
