@@ -90,8 +90,8 @@ def kernel_blur(maps: jax.Array, sigma: float, taps: int, border: str = "mirror"
 
 
 def _filtered(maps: jax.Array, rows: np.ndarray, columns: np.ndarray) -> jax.Array:
-    rows, columns = jnp.asarray(rows, maps.dtype), jnp.asarray(columns, maps.dtype)
-    return jnp.einsum("oh,...hw,pw->...op", rows, maps, columns, precision="highest")
+    first, second = (jnp.asarray(each, maps.dtype) for each in (rows, columns))
+    return jnp.einsum("oh,...hw,pw->...op", first, maps, second, precision="highest")
 
 
 @lru_cache
@@ -105,7 +105,7 @@ def _gaussian(size: int, sigma: float, radius: int, border: str) -> np.ndarray:
     weights = np.zeros((size, size))
     for offset, tap in zip(offsets, kernel, strict=True):
         if border == "zeros":
-            weights += tap * np.eye(size, k=offset)
+            weights += tap * np.eye(size, k=int(offset))
             continue
         position = (np.arange(size) + offset) % period
         np.add.at(weights, (np.arange(size), np.minimum(position, period - repeat - position)), tap)
