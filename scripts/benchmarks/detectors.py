@@ -226,7 +226,7 @@ def page(results: dict[str, Any]) -> str:
     """docs/benchmarks.md."""
     about = results["about"]
     lines = [
-        "# Detectors",
+        "# Shortened runs",
         "",
         *([about["note"], ""] if about.get("note") else []),
         "Every detector under one protocol; made by `python scripts/benchmarks/detectors.py`, not by hand. "
