@@ -171,7 +171,8 @@ def _distance(x: jax.Array, references: jax.Array, category: jax.Array, others: 
 
     def nearest(carried, each):
         rows, own = each
-        distance = (1 - (x.reshape(-1, depth) @ rows.T).max(axis=1)) / 2
+        # rounding may take it below 0, which a harmonic mean cannot bear
+        distance = jnp.maximum((1 - (x.reshape(-1, depth) @ rows.T).max(axis=1)) / 2, 1e-12)
         seen = (own >= 0) & ((category == own) | (category < 0))
         return jnp.where(seen[:, None, None], jnp.minimum(carried, distance.reshape(batch, height, width)), carried), None
 
