@@ -114,6 +114,8 @@ def _rename(spec: TextSpec, tensors: Mapping[str, np.ndarray]) -> dict[str, np.n
             name = re.sub(r"^(text_model|text)\.", "", name)
             name = re.sub(r"^embeddings\.token_embedding\.", "token_embedding.", name)
             texts[re.sub(r"^(ln_final|final_layer_norm)\.", "norm.", name)] = tensor
-    projection = texts.pop("text_projection.weight", None)
-    texts["proj"] = texts.pop("text_projection") if projection is None else projection.T
+    if "text_projection.weight" in texts:
+        texts["proj"] = texts.pop("text_projection.weight").T
+    elif "text_projection" in texts:
+        texts["proj"] = texts.pop("text_projection")
     return renamed_tensors(texts, spec.depth)

@@ -60,3 +60,10 @@ def test_towers_have_the_published_sizes():
         tower = backbones.backbone(name)
         shapes = jax.eval_shape(lambda key, t=tower: t.init(key, t.layers), jax.random.key(0))
         assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == count
+
+
+def test_a_file_without_the_text_tower_is_refused(monkeypatch):
+    monkeypatch.setitem(TEXT_SPECS, "card", SMALL)
+    tensors = {name: tensor for name, tensor in Card("open_clip").tensors.items() if name.startswith("visual.")}
+    with pytest.raises(UserError, match="does not hold the weights of card: missing blocks.0.attn.proj.bias"):
+        backbones.convert(clip_text("card"), tensors, ("embedding",))
