@@ -4,13 +4,14 @@
     python scripts/benchmarks/device.py --stages=knn,coreset,rd4ad [--rounds=5] [--small]
 
 Ceilings are measured in the same run: a large matrix product in the stage's precision, and reading and writing a large array.
-Where PyTorch is installed and sees the same device it runs the same stages (`device_torch.py`) with the same number of threads.
-On CUDA it runs them compiled by `torch.compile` as well. A stage whose outputs differ gets no ratio, and the script ends with
-status 1. In bfloat16 PyTorch runs by autocast, with float32 weights as usual and with weights that are rounded before, as
-frozen ones are here; a ratio is to the fastest form. Rounds alternate between the sides; the fastest round of each counts. The
-first call, which compiles, is not among them; the JSON file has it. Weights are random: only speed is measured. Work is counted
-in FLOPs, by XLA's cost analysis of the program before it is optimised (the same on every device) or by a formula (k-NN: 2QND;
-coreset: 2 N D for each pick), or in bytes that at least must move: every input read once, every output written once.
+Where PyTorch is installed and sees the same device it runs the same stages (`device_torch.py`) with the same number of
+threads. On CUDA it runs them compiled by `torch.compile` as well (`--notorch_compile`: not). A stage whose outputs differ
+gets no ratio, and the script ends with status 1. In bfloat16 PyTorch runs by autocast, with float32 weights as usual and with
+weights that are rounded before, as frozen ones are here; a ratio is to the fastest form. Rounds alternate between the sides;
+the fastest round of each counts. The first call, which compiles, is not among them; the JSON file has it. Weights are random:
+only speed is measured. Work is counted in FLOPs, by XLA's cost analysis of the program before it is optimised (the same on
+every device) or by a formula (k-NN: 2QND; coreset: 2 N D for each pick), or in bytes that at least must move: every input
+read once, every output written once.
 """
 
 import datetime
@@ -37,6 +38,7 @@ from iadjax.experiment import cli, record
 _STAGES = flags.DEFINE_list("stages", [], "Stages to run; all by default.")
 _SMALL = flags.DEFINE_bool("small", False, "Tiny sizes: whether it runs, not how fast.")
 _ROUNDS = flags.DEFINE_integer("rounds", 5, "Rounds per measurement.", lower_bound=1)
+_TORCH_COMPILE = flags.DEFINE_boolean("torch_compile", True, "On CUDA also PyTorch's stages compiled by torch.compile.")
 _JSON = flags.DEFINE_string("json", None, "File for the figures.")
 
 
@@ -72,7 +74,7 @@ def measure(case: Case, ceiling: Mapping[str, float], torch_forms: Any) -> dict[
     sides = {"iadjax": ours}
     if torch_forms:
         wraps = {"pytorch": lambda function: function}
-        if torch_forms.DEVICE.type == "cuda":
+        if torch_forms.DEVICE.type == "cuda" and _TORCH_COMPILE.value:
             wraps["pytorch_compiled"] = torch_forms.torch.compile
         for name, wrap in wraps.items():
             for form, theirs in ((name, case.theirs), (f"{name}_rounded_weights", case.theirs_rounded)):
@@ -182,6 +184,16 @@ def main() -> None:
     ceiling = ceilings(size)
     print("; ".join(f"{name} {value / 1e9:.1f} G{'B' if name == 'copy' else 'FLOP'}/s" for name, value in ceiling.items()))
     print(f"{'stage':56} {'iadjax ms':>10} {'PyTorch ms':>10} {'ratio':>7} {'achieved':>16}, ceiling, share")
+    about = {
+        "date": datetime.date.today().isoformat(),
+        "device": {"kind": device.device_kind, "platform": device.platform, "threads": threads()},
+        "processor": record.processor(),
+        "versions": record.versions() | {"torch": version},
+        "rounds": _ROUNDS.value,
+        "small": _SMALL.value,
+        "counted": "fastest round of each side; rounds alternate",
+        "ceilings_per_second": ceiling,
+    }
     rows = []
     for name in names:
         found = []
@@ -192,17 +204,9 @@ def main() -> None:
         for row in best:
             show(row)
         rows += found + best
-    if _JSON.value:
-        about = {
-            "date": datetime.date.today().isoformat(),
-            "device": {"kind": device.device_kind, "platform": device.platform, "threads": threads()},
-            "processor": record.processor(),
-            "versions": record.versions() | {"torch": version},
-            "rounds": _ROUNDS.value,
-            "small": _SMALL.value,
-            "counted": "fastest round of each side; rounds alternate",
-        }
-        files.write_json(Path(_JSON.value), {**about, "ceilings_per_second": ceiling, "stages": rows})
+        if _JSON.value:
+            # after each stage: what an accelerator was lent for is not lost
+            files.write_json(Path(_JSON.value), {**about, "stages": rows})
     if any(row["agree"] is False for row in rows):
         print("error: outputs of iadjax and PyTorch differ where the table says so", file=sys.stderr)
         sys.exit(1)

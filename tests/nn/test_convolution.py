@@ -68,7 +68,8 @@ def test_a_product_of_patches_is_the_convolution(stride, pad):
 @pytest.mark.parametrize(
     "side,size,depth,features,stride,form",
     [
-        (1, 8, 4, 5, 2, "dot_general"),
+        (1, 8, 4, 5, 1, "dot_general"),
+        (1, 8, 4, 5, 2, "platform_index"),
         (3, 8, 4, 5, 1, "conv_general_dilated"),
         (3, 32, 64, 128, 1, "platform_index"),
         (4, 32, 64, 128, 1, "platform_index"),
@@ -130,7 +131,8 @@ def test_rounded_winograd_rounds_tiles_and_nothing_else():
 @pytest.mark.parametrize(
     "side,size,depth,features,stride,form",
     [
-        (1, 8, 4, 5, 2, "dot_general"),
+        (1, 8, 4, 5, 1, "dot_general"),
+        (1, 8, 4, 5, 2, "platform_index"),
         (3, 8, 4, 5, 1, "conv_general_dilated"),
         (3, 46, 64, 64, 1, "platform_index"),
         (3, 16, 64, 128, 2, "concatenate"),
