@@ -50,7 +50,8 @@ def _binomial(x: jax.Array, stride: int) -> jax.Array:
     for axis in (1, 2):
         size = x.shape[axis]
         pads = [(2, 2) if i == axis else (0, 0) for i in range(4)]
-        padded = jnp.pad(x, pads, mode="edge")
+        # behind a barrier it is computed once; XLA:CPU would compute it again in each shifted part, and compile twice as long
+        padded = jax.lax.optimization_barrier(jnp.pad(x, pads, mode="edge"))
         shifted = [jax.lax.slice_in_dim(padded, i, i + size, stride, axis) for i in range(5)]
         x = sum(float(tap) * part for tap, part in zip(taps, shifted, strict=True))
     return x

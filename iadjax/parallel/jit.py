@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 import jax
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec, SingleDeviceSharding
 
 from iadjax.detector import DataSpec, Detector, Prediction, State
 from iadjax.parallel.axis import AXIS, replicated
@@ -15,15 +15,19 @@ __all__ = ["jit_embed", "jit_init", "jit_predict", "jit_update"]
 def jit_init(devices: Devices, detector: Detector, spec: DataSpec) -> Callable:
     """`(key, frozen) -> state`; each array is made on its own devices."""
 
+    # it runs once, and optimising a hundred random draws takes four times as long as translating them
+    options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
+
     def init(key, frozen):
         return strong(detector.init(key, frozen, spec))
 
     if devices.mesh is None or devices.kind == "pmap":
-        return jax.jit(init)
+        # bound to their device, as restored states are: a resumed run takes the functions that were compiled before
+        return jax.jit(init, compiler_options=options, out_shardings=SingleDeviceSharding(jax.local_devices()[0]))
 
     def placed(key, frozen):
         shardings = state_shardings(devices, detector, jax.eval_shape(init, key, frozen))
-        return jax.jit(init, out_shardings=shardings)(key, frozen)
+        return jax.jit(init, compiler_options=options, out_shardings=shardings)(key, frozen)
 
     return placed
 

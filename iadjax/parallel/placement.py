@@ -119,9 +119,7 @@ def state_shardings(devices: Devices, detector: Detector, state: State) -> Any:
 
 def place(devices: Devices, detector: Detector, state: State) -> State:
     """The state with every array where `state_shardings` has it."""
-    if devices.mesh is None:
-        return state
-    if devices.kind == "pmap":
+    if devices.mesh is None or devices.kind == "pmap":
         # replicas are equal: work between the steps runs on one of them
         return jax.device_put(state, jax.local_devices()[0])
     shardings = state_shardings(devices, detector, state)

@@ -8,7 +8,7 @@ from iadjax import backbones, losses
 from iadjax.detectors.zero_shot.anomalyclip import anomalyclip, prompt_ids
 from iadjax.errors import UserError
 from tests import direct
-from tests.detectors.test_contract import tiny_clip
+from tests.tiny import tiny_networks
 
 
 def test_ids_of_both_prompts():
@@ -20,7 +20,7 @@ def test_ids_of_both_prompts():
 
 
 def test_without_labelled_images_it_is_refused():
-    with tiny_clip():
+    with tiny_networks():
         images, text = backbones.backbone("clip_tiny"), backbones.backbone("clip_tiny_text")
         frozen = {name: each.init(jax.random.key(0), each.layers) for name, each in (("backbone", images), ("text", text))}
         detector = anomalyclip(images, text, blocks=(2,))

@@ -13,9 +13,6 @@ import pytest
 
 import iadjax
 from iadjax import detectors
-from iadjax.backbones.clip_text import TEXT_SPECS, TextSpec
-from iadjax.backbones.vit import SPECS as VITS
-from iadjax.backbones.vit import Spec
 from iadjax.config import base_config
 from iadjax.cpu.dispatch import plain
 from iadjax.experiment import loop
@@ -23,6 +20,7 @@ from iadjax.experiment.fit import Stopped
 from iadjax.experiment.log import Log
 from iadjax.parallel.jit import jit_update
 from tests.conftest import draw_tree, drop_compiled_functions
+from tests.tiny import tiny_networks
 
 TINY_CLIP = {
     "backbone.name": "clip_tiny",
@@ -30,7 +28,6 @@ TINY_CLIP = {
     "networks.text.name": "clip_tiny_text",
     "networks.text.weights": "random",
 }
-"""Needs `tiny_clip`."""
 
 # the smallest setting that goes through every branch of a detector, on 5 + 1 images in batches of 2
 CASES = {
@@ -54,8 +51,7 @@ CASES = {
     "dinomaly": {"detector.layers": ("layer2", "layer3"), "detector.depth": 2, "detector.steps": 5, "detector.warmup": 2},
     "draem": {"detector.width": 4, "detector.segment_width": 4, "detector.epochs": 2},
     "efficientad": {
-        "backbone.name": "pdn_small",
-        "backbone.weights": "random",
+        "backbone.name": "pdn_tiny",
         "data.resize": 128,
         "detector.steps": 3,
     },
@@ -148,20 +144,12 @@ def config_of(name, tree):
     config = base_config(name, "folder")
     config.data.update({"root": str(tree), "resize": 64, "batch_size": 2, "workers": 2})
     config.threshold.holdout = 0.2
+    if "backbone" in config:
+        config.backbone.update({"name": "tiny", "weights": "random"})
     for key, value in CASES[name].items():
         *sections, option = key.split(".")
         functools.reduce(getitem, sections, config)[option] = value
     return config
-
-
-@contextlib.contextmanager
-def tiny_clip():
-    """Inside, there are the networks of `TINY_CLIP`: patches of 16 pixels, two blocks."""
-    with pytest.MonkeyPatch.context() as patch:
-        images = Spec(16, 32, 2, 2, 4, 0, False, False, "", "bilinear", eps=1e-5, embedding=16, value_from=2, pixels="clip")
-        patch.setitem(VITS, "clip_tiny", images)
-        patch.setitem(TEXT_SPECS, "clip_tiny_text", TextSpec(16, 2, 2, 16, "gelu", ""))
-        yield
 
 
 # half of their time would go into compiling Winograd's form, which tests/nn/test_convolution.py holds to the same
@@ -171,7 +159,7 @@ PLAIN = {"draem", "efficientad", "rd4ad"}
 @pytest.fixture(scope="module", params=sorted(CASES))
 def forms(request):
     """The name of a detector, whose programs have convolutions in the fast forms or, for those in `PLAIN`, in XLA's own."""
-    with tiny_clip(), plain() if request.param in PLAIN else contextlib.nullcontext():
+    with tiny_networks(), plain() if request.param in PLAIN else contextlib.nullcontext():
         yield request.param
     # before the next detector comes
     drop_compiled_functions()
@@ -280,7 +268,9 @@ def spoiled(batch):
 def test_padded_rows_do_not_matter(fitted):
     *_, first = fitted
     for compiled, frozen, state, batch in first.values():
-        one, two = (compiled(jax.random.key(3), jax.device_put(state), frozen, each) for each in spoiled(batch))
+        one, two = (
+            compiled(jax.random.key(3), jax.device_put(state, jax.local_devices()[0]), frozen, each) for each in spoiled(batch)
+        )
         for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(two), strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
         assert all(np.shape(value) == () for value in one[1].values())

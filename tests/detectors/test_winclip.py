@@ -9,7 +9,7 @@ from iadjax import backbones
 from iadjax.detectors.zero_shot.winclip import harmonic, prompts, winclip
 from iadjax.errors import UserError
 from tests import direct
-from tests.detectors.test_contract import tiny_clip
+from tests.tiny import tiny_networks
 
 
 def test_harmonic_mean_over_the_windows_that_hold_a_patch():
@@ -41,7 +41,7 @@ def test_prompts_are_the_papers():
 @pytest.fixture(scope="module")
 def fitted():
     """WinCLIP with one normal image of each of two categories; it and what it was fitted on."""
-    with tiny_clip():
+    with tiny_networks():
         backbone, text = backbones.backbone("clip_tiny"), backbones.backbone("clip_tiny_text")
         frozen = {
             name: network.init(jax.random.key(i), network.layers)
@@ -78,7 +78,7 @@ def test_a_normal_image_is_compared_with_those_of_its_category(fitted):
 
 
 def test_networks_that_are_not_clips_are_refused():
-    with tiny_clip():
+    with tiny_networks():
         text = backbones.backbone("clip_tiny_text")
         with pytest.raises(UserError, match="got filter_bank and clip_tiny_text"):
             winclip(backbones.backbone("filter_bank"), text)

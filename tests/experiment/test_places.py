@@ -16,7 +16,8 @@ from iadjax.config import base_config
 from iadjax.errors import UserError
 from iadjax.experiment.distill import save_teacher
 from iadjax.export import export
-from tests.detectors.test_contract import config_of, tiny_clip
+from tests.detectors.test_contract import config_of
+from tests.tiny import tiny_networks
 
 
 @pytest.fixture
@@ -191,7 +192,7 @@ SIGNED = {("anomalydino", "mask_threshold")}
 @pytest.mark.parametrize(("name", "option"), NUMBERS)
 def test_no_detector_takes_a_negative_number(name, option):
     config = config_of(name, "nowhere")
-    with tiny_clip():
+    with tiny_networks():
         configs.outline_model(configs.resolve(config))
         config.detector[option] = type(config.detector[option])(-1)
         if (name, option) in SIGNED:

@@ -1,0 +1,62 @@
+"""Networks that compile in a fraction of a second, for tests in which any network will do."""
+
+import contextlib
+from collections.abc import Iterator
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import pytest
+
+from iadjax import backbones
+from iadjax.backbones.backbone import Backbone, check_layers, plain_features
+from iadjax.backbones.clip_text import TEXT_SPECS, TextSpec
+from iadjax.backbones.pdn import pdn
+from iadjax.backbones.vit import SPECS as VITS
+from iadjax.backbones.vit import Spec
+from iadjax.nn.layers import Conv
+from iadjax.nn.pdn import SPECS as PDNS
+
+__all__ = ["tiny_networks"]
+
+
+class Pyramid(nn.Module):
+    """Three convolutions of strides 4, 2, 2, to 24 channels each."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> tuple[jax.Array, ...]:
+        levels = []
+        for i, stride in enumerate((4, 2, 2), start=1):
+            # without their sign two features in three would be zero almost everywhere
+            x = jnp.abs(Conv(24, stride, stride, padding=0, name=f"conv{i}")(x)) + (0.1 * i)
+            levels.append(x)
+        return tuple(levels)
+
+
+def pyramid() -> Backbone:
+    """`layer1`, `layer2`, `layer3` at strides 4, 8, 16."""
+
+    def init(key, layers):
+        check_layers(backbone, layers)
+        return Pyramid().init(key, jnp.zeros((1, 16, 16, 3)))
+
+    def features(variables, image, layers):
+        levels = dict(zip(backbone.layers, Pyramid().apply(variables, image), strict=True))
+        return tuple(levels[layer] for layer in check_layers(backbone, layers))
+
+    backbone = Backbone("tiny", ("layer1", "layer2", "layer3"), init, plain_features(features), lambda path: ".".join(path[1:]))
+    return backbone
+
+
+@contextlib.contextmanager
+def tiny_networks() -> Iterator[None]:
+    """Inside, there are the networks `tiny` (`pyramid`), `pdn_tiny`, `clip_tiny` and `clip_tiny_text`."""
+    real = backbones.backbone
+    more = {"tiny": pyramid, "pdn_tiny": lambda: pdn("pdn_tiny")}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(backbones, "backbone", lambda name: more[name]() if name in more else real(name))
+        patch.setitem(PDNS, "pdn_tiny", ((8, 4, 3, True), (8, 4, 3, True), (8, 3, 1, False), (0, 4, 0, False)))
+        images = Spec(16, 32, 2, 2, 4, 0, False, False, "", "bilinear", eps=1e-5, embedding=16, value_from=2, pixels="clip")
+        patch.setitem(VITS, "clip_tiny", images)
+        patch.setitem(TEXT_SPECS, "clip_tiny_text", TextSpec(16, 2, 2, 16, "gelu", ""))
+        yield
