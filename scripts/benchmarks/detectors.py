@@ -58,6 +58,12 @@ BENCHMARKS = {
     "anomalydino": Benchmark(
         "few_shot/anomalydino.py", {"protocol.num_shots": 4, "detector.layers": ("layer2", "layer3")}, {"detector.rotations": 8}
     ),
+    "cflow": Benchmark(
+        "unsupervised/cflow.py",
+        {"detector.layers": ("layer2", "layer3"), "detector.meta_epochs": 4, "data.batch_size": 8},
+        {"detector.epochs": 12},
+        {"detector.epochs": 4},
+    ),
     "devnet": Benchmark(
         "supervised/devnet.py",
         {"detector.layers": ("layer3",), "detector.steps": 60, "detector.decay_every": 40, "data.batch_size": 12},
