@@ -69,6 +69,7 @@ BENCHMARKS = {
         {"detector.layers": ("layer3",), "detector.steps": 60, "detector.decay_every": 40, "data.batch_size": 12},
         {"protocol.num_anomalies": 5},
     ),
+    "dfm": Benchmark("unsupervised/dfm.py"),
     "dinomaly": Benchmark(
         "unsupervised/dinomaly.py",
         {"detector.layers": ("layer2",), "detector.groups": 1, "detector.dropout": 0.4, "data.crop": 0, "data.batch_size": 8},
@@ -99,6 +100,7 @@ BENCHMARKS = {
         {"protocol.num_shots": 4, "detector.layers": ("layer2", "layer3"), "detector.epochs": 200, "data.batch_size": 4},
         {"data.category": ""},
     ),
+    "fre": Benchmark("unsupervised/fre.py", {}, {"detector.epochs": 40}, {"detector.epochs": 10}),
     "generalad": Benchmark(
         "unsupervised/generalad.py",
         {"detector.layers": ("layer2", "layer3"), "detector.hidden": 512, "data.batch_size": 8},

@@ -61,6 +61,7 @@ CASES = {
         "detector.learning_rate": 1e-3,
     },
     "devnet": {"protocol.name": "supervised", "protocol.num_anomalies": 1, "detector.layers": ("layer1",), "detector.steps": 5},
+    "dfm": {"detector.layer": "layer2", "detector.pooling": 2},
     "dinomaly": {"detector.layers": ("layer2", "layer3"), "detector.depth": 2, "detector.steps": 5, "detector.warmup": 2},
     "draem": {"detector.width": 4, "detector.segment_width": 4, "detector.epochs": 2},
     "efficientad": {
@@ -77,6 +78,7 @@ CASES = {
         "detector.heads": 2,
         "detector.epochs": 2,
     },
+    "fre": {"detector.layer": "layer2", "detector.latent": 4, "detector.epochs": 2},
     "generalad": {
         "detector.layers": ("layer2",),
         "detector.heads": 2,

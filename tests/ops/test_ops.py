@@ -270,3 +270,10 @@ class TestTiles:
         levels = lambda x: (x[:, ::4, ::4], x[:, ::8, ::8] ** 2)  # noqa: E731
         for found, whole in zip(ops.stitched_levels(levels, image, 32, 8), levels(image), strict=True):
             np.testing.assert_array_equal(found, whole)
+
+
+def test_block_means_leave_out_what_fills_no_window():
+    x = np.random.default_rng(0).random((2, 5, 7, 3), np.float32)
+    means = ops.block_mean(x, 2)
+    assert means.shape == (2, 2, 3, 3)
+    np.testing.assert_allclose(means[1, 1, 2], x[1, 2:4, 4:6].mean(axis=(0, 1)), rtol=1e-6)
