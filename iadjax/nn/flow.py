@@ -112,7 +112,7 @@ def position_code(depth: int, height: int, width: int) -> np.ndarray:
 
 
 class Permutation(nn.Module):
-    """A fixed permutation of the channels, or a fixed rotation of their space (a soft permutation); |det| = 1.
+    """A fixed permutation of the channels of every level, or a fixed rotation of their space (a soft one); |det| = 1.
 
     Attributes:
       soft: whether it is a rotation.
@@ -121,21 +121,23 @@ class Permutation(nn.Module):
     soft: bool = False
 
     @nn.compact
-    def __call__(self, x: jax.Array, inverse: bool = False) -> tuple[jax.Array, float]:
-        """`[B, ..., C]` to the same shape, and 0."""
-        return mixed(x, mixing(self, x.shape[-1], self.soft), inverse), 0.0
+    def __call__(self, levels: Sequence[jax.Array], inverse: bool = False) -> tuple[list[jax.Array], float]:
+        """Levels `[B, ..., C]` to levels of the same shapes, and 0."""
+        kind = "rotation" if self.soft else "permutation"
+        matrices = [mixing(self, x.shape[-1], self.soft, f"{kind}_{i}") for i, x in enumerate(levels)]
+        return [mixed(x, matrix, inverse) for x, matrix in zip(levels, matrices, strict=True)], 0.0
 
 
-def mixing(module: nn.Module, depth: int, soft: bool) -> jax.Array:
-    """The matrix `[C, C]` that a layer multiplies channels with, whose variable "permutation" or "rotation" it makes.
+def mixing(module: nn.Module, depth: int, soft: bool, name: str) -> jax.Array:
+    """The matrix `[C, C]` that a layer multiplies channels with; its variable `name` is drawn uniformly.
 
-    A permutation is kept as the number of the channel that comes i-th, a rotation as y = rotation x, drawn uniformly.
+    A permutation is kept as the number of the channel that comes i-th, a rotation R as y = R x.
     """
     if soft:
         draw = lambda: jax.random.orthogonal(module.make_rng("params"), depth)  # noqa: E731
-        return module.variable("constants", "rotation", draw).value.T
+        return module.variable("constants", name, draw).value.T
     draw = lambda: jax.random.permutation(module.make_rng("params"), depth)  # noqa: E731
-    return jax.nn.one_hot(module.variable("constants", "permutation", draw).value, depth, axis=0)
+    return jax.nn.one_hot(module.variable("constants", name, draw).value, depth, axis=0)
 
 
 def mixed(x: jax.Array, matrix: jax.Array, inverse: bool) -> jax.Array:
@@ -181,7 +183,7 @@ class AllInOneBlock(nn.Module):
         scale = self.param("global_scale", lambda key: jnp.full((depth,), start))
         scale = 0.2 * jax.nn.softplus(0.5 * scale)
         offset = self.param("global_offset", nn.initializers.zeros, (depth,))
-        matrix = mixing(self, depth, self.soft)
+        matrix = mixing(self, depth, self.soft, "rotation" if self.soft else "permutation")
         network = self.subnet(first + (0 if condition is None else condition.shape[-1]), 2 * second)
 
         def coupled(x):

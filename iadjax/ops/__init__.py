@@ -5,7 +5,8 @@ from iadjax.ops.coreset import johnson_lindenstrauss_dimension, k_center_greedy,
 from iadjax.ops.maps import anomaly_map, concatenate_levels, top_mean
 from iadjax.ops.neighbors import BYTE_BUDGET, nearest_neighbors
 from iadjax.ops.patches import adaptive_average_pool_1d, average_pool, block_mean, patch_embedding, unfold
-from iadjax.ops.resample import box_mean, gaussian_blur, kernel_blur, resize
+from iadjax.ops.resample import box_mean, gaussian_blur, kernel_blur, resize, resize_nearest
+from iadjax.ops.rotate import rotate
 from iadjax.ops.rows import FAR, padded_rows, rows_at, take_rows, write_rows
 from iadjax.ops.sets import largest_cosines, mutual_distances, unit_distance
 from iadjax.ops.similarity import ssim
@@ -31,6 +32,8 @@ __all__ = [
     "patch_embedding",
     "per_channel",
     "resize",
+    "resize_nearest",
+    "rotate",
     "rows_at",
     "sparse_random_projection",
     "ssim",

@@ -1,4 +1,4 @@
-"""DFM and FRE: padded rows, what the closed form means for the trained one, and refusals; tests/parity has anomalib's numbers."""
+"""DFM and FRE: padded rows, the closed form beside the trained one, and refusals; tests/parity has anomalib's numbers."""
 
 import jax
 import jax.numpy as jnp

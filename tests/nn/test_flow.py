@@ -58,7 +58,7 @@ LAYERS = {
     "two blocks": (Chain((AllInOneBlock(dense(), 1.9), AllInOneBlock(dense(), 1.9))), [ROW], (4, 3)),
     "one level": (LevelCoupling(vectors, 3.0), [(4, 6), (4, 5)], None),
     "three levels": (LevelCoupling(across, 3.0), [(2, 4, 4, 3), (2, 2, 2, 4), (2, 1, 1, 2)], None),
-    "permutation": (Permutation(), [MAP], None),
+    "permutation": (Permutation(), [MAP, ROW], None),
     "rotation": (Permutation(soft=True), [ROW], None),
 }
 
@@ -68,7 +68,7 @@ def case(request):
     """A function of a list of levels that gives levels and log |det|, forward and back, and an input of it."""
     layer, shapes, condition = LAYERS[request.param]
     levels = normal(1, *shapes)
-    several = isinstance(layer, LevelCoupling)
+    several = isinstance(layer, LevelCoupling | Permutation)
     more = [] if condition is None else normal(2, condition)
     variables = layer.init(jax.random.key(0), levels if several else levels[0], *more)
     if "params" in variables:
@@ -122,11 +122,11 @@ def test_a_row_does_not_depend_on_the_others():
 def test_a_permutation_moves_channels_and_a_rotation_keeps_lengths():
     (x,) = normal(1, ROW)
     hard = Permutation()
-    variables = hard.init(jax.random.key(0), x)
-    order = np.asarray(variables["constants"]["permutation"])
-    np.testing.assert_array_equal(hard.apply(variables, x)[0], np.asarray(x)[:, order])
+    variables = hard.init(jax.random.key(0), [x])
+    order = np.asarray(variables["constants"]["permutation_0"])
+    np.testing.assert_array_equal(hard.apply(variables, [x])[0][0], np.asarray(x)[:, order])
     soft = Permutation(soft=True)
-    variables = soft.init(jax.random.key(0), x)
-    y, _ = soft.apply(variables, x)
-    np.testing.assert_allclose(y, np.asarray(x) @ np.asarray(variables["constants"]["rotation"]).T, atol=1e-6)
+    variables = soft.init(jax.random.key(0), [x])
+    (y,), _ = soft.apply(variables, [x])
+    np.testing.assert_allclose(y, np.asarray(x) @ np.asarray(variables["constants"]["rotation_0"]).T, atol=1e-6)
     np.testing.assert_allclose(np.linalg.norm(y, axis=1), np.linalg.norm(x, axis=1), rtol=1e-5)

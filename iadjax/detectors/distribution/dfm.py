@@ -13,25 +13,13 @@ import numpy as np
 
 from iadjax import ops, progress
 from iadjax.backbones import Backbone, check_layers
-from iadjax.detector import Detector, Phase, Prediction
+from iadjax.detector import Detector, Prediction
 from iadjax.detectors.families.options import check_options
+from iadjax.detectors.families.rows import init_rows, rows_of, rows_phase
 from iadjax.detectors.families.subspace import components_for, pooled_level
 from iadjax.errors import UserError
-from iadjax.parallel.axis import all_rows
 
-__all__ = ["Filling", "Principal", "dfm"]
-
-
-class Filling(NamedTuple):
-    """State while images are seen.
-
-    Attributes:
-      count: int32 scalar; images so far.
-      rows: `[N, h, w, C]`, their pooled features.
-    """
-
-    count: jax.Array
-    rows: jax.Array
+__all__ = ["Principal", "dfm"]
 
 
 class Principal(NamedTuple):
@@ -85,20 +73,12 @@ def dfm(
 
     def init(key, frozen, spec):
         del key, frozen
-        return Filling(jnp.zeros((), jnp.int32), jnp.zeros((spec.num_images, *spec.features.shape[1:])))
-
-    def add(key, state, frozen, batch):
-        del key, frozen
-        features, valid = all_rows((batch.features, batch.valid))
-        slots = state.count + jnp.cumsum(valid, dtype=jnp.int32) - 1
-        rows = state.rows.at[jnp.where(valid, slots, len(state.rows))].set(features, mode="drop")
-        count = state.count + jnp.sum(valid, dtype=jnp.int32)
-        return Filling(count, rows), {"images": count}
+        return init_rows(spec.num_images, spec.features.shape[1:])
 
     def finalize(key, state, frozen):
         del key, frozen
-        number = int(state.count)
-        x = np.asarray(state.rows[:number], np.float64)
+        x = rows_of(state)
+        number = len(x)
         mean = x.mean(axis=0)
         centred = (x - mean).reshape(number, -1)
         squares, sides = np.linalg.eigh(centred @ centred.T)
@@ -114,7 +94,7 @@ def dfm(
 
     def phases(spec):
         del spec
-        return (Phase("fit", add, finalize, finalized=lambda state: Principal(state.rows, state.rows, state.rows)),)
+        return (rows_phase(finalize, lambda state: Principal(state.rows, state.rows, state.rows)),)
 
     def predict(state, frozen, batch):
         del frozen
