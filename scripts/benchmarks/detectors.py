@@ -64,12 +64,24 @@ BENCHMARKS = {
         {"detector.epochs": 12},
         {"detector.epochs": 4},
     ),
+    "csflow": Benchmark(
+        "unsupervised/csflow.py",
+        {"detector.layer": "layer3", "detector.hidden": 128, "data.batch_size": 8},
+        {"detector.epochs": 20},
+        {"detector.epochs": 4},
+    ),
     "devnet": Benchmark(
         "supervised/devnet.py",
         {"detector.layers": ("layer3",), "detector.steps": 60, "detector.decay_every": 40, "data.batch_size": 12},
         {"protocol.num_anomalies": 5},
     ),
     "dfm": Benchmark("unsupervised/dfm.py"),
+    "differnet": Benchmark(
+        "unsupervised/differnet.py",
+        {"detector.layers": ("layer3",), "detector.hidden": 512, "detector.gradient_map": False, "data.batch_size": 8},
+        {"detector.epochs": 10, "detector.rotations": 16},
+        {"detector.epochs": 2, "detector.rotations": 4},
+    ),
     "dinomaly": Benchmark(
         "unsupervised/dinomaly.py",
         {"detector.layers": ("layer2",), "detector.groups": 1, "detector.dropout": 0.4, "data.crop": 0, "data.batch_size": 8},
@@ -101,6 +113,7 @@ BENCHMARKS = {
         {"data.category": ""},
     ),
     "fre": Benchmark("unsupervised/fre.py", {}, {"detector.epochs": 40}, {"detector.epochs": 10}),
+    "gaussian_ad": Benchmark("unsupervised/gaussian_ad.py", {"detector.layers": ("layer1", "layer2", "layer3")}),
     "generalad": Benchmark(
         "unsupervised/generalad.py",
         {"detector.layers": ("layer2", "layer3"), "detector.hidden": 512, "data.batch_size": 8},
