@@ -27,6 +27,7 @@ MODULES = {
     "generalad": "iadjax.detectors.one_class.generalad",
     "inpformer": "iadjax.detectors.transformer.inpformer",
     "mh_patchcore": "iadjax.detectors.memory_bank.mh_patchcore",
+    "msflow": "iadjax.detectors.distribution.msflow",
     "musc": "iadjax.detectors.zero_shot.musc",
     "padim": "iadjax.detectors.distribution.padim",
     "patchcore": "iadjax.detectors.memory_bank.patchcore",

@@ -127,6 +127,12 @@ BENCHMARKS = {
         {"detector.epochs": 4},
     ),
     "mh_patchcore": Benchmark("unsupervised/mh_patchcore.py", {"data.crop": 0}),
+    "msflow": Benchmark(
+        "unsupervised/msflow.py",
+        {"detector.blocks": (2, 2, 2), "data.batch_size": 8},
+        {"detector.epochs": 12},
+        {"detector.epochs": 2},
+    ),
     "musc": Benchmark(
         "zero_shot/musc.py",
         {"detector.layers": ("layer2", "layer3"), "detector.class_layer": "layer3", "detector.normalize_class": True},

@@ -120,6 +120,13 @@ CASES = {
         "detector.local_size": 8,
         "detector.bank_size": 12,
     },
+    "msflow": {
+        "detector.layers": ("layer1", "layer2"),
+        "detector.blocks": (1, 1),
+        "detector.condition_dimension": 4,
+        "detector.epochs": 2,
+        "detector.learning_rate": 1e-3,
+    },
     "musc": {
         "protocol.name": "zero_shot",
         "protocol.test_batch": True,

@@ -296,3 +296,12 @@ def test_nearest_resize_is_pytorchs():
     for size in ((6, 3), (5, 7), (24, 20)):
         theirs = torch.nn.functional.interpolate(torch.from_numpy(image).permute(0, 3, 1, 2), size=size)
         np.testing.assert_array_equal(ops.resize_nearest(jnp.asarray(image), size), theirs.permute(0, 2, 3, 1).numpy())
+
+
+def test_adaptive_pooling_is_pytorchs():
+    torch = pytest.importorskip("torch")
+    features = rng().random((2, 12, 10, 3), np.float32)
+    for size in ((6, 5), (5, 7), (12, 1)):
+        theirs = torch.nn.functional.adaptive_avg_pool2d(torch.from_numpy(features).permute(0, 3, 1, 2), size)
+        ours = ops.adaptive_average_pool(jnp.asarray(features), size)
+        np.testing.assert_allclose(ours, theirs.permute(0, 2, 3, 1).numpy(), rtol=1e-5)
