@@ -1,5 +1,6 @@
 """Frozen feature extractors by name."""
 
+from iadjax.backbones.alexnet import alexnet
 from iadjax.backbones.backbone import Backbone, check_layers
 from iadjax.backbones.cait import SPECS as CAITS
 from iadjax.backbones.cait import cait
@@ -17,7 +18,18 @@ from iadjax.errors import UserError, did_you_mean
 
 __all__ = ["NAMES", "Backbone", "backbone", "check_layers", "content_hash", "convert", "load_weights"]
 
-NAMES = ("filter_bank", "pdn_medium", "pdn_small", *SPECS, "squeezenet1_1", *EFFICIENTNETS, *VITS, *CAITS, *TEXT_SPECS)
+NAMES = (
+    "alexnet",
+    "filter_bank",
+    "pdn_medium",
+    "pdn_small",
+    *SPECS,
+    "squeezenet1_1",
+    *EFFICIENTNETS,
+    *VITS,
+    *CAITS,
+    *TEXT_SPECS,
+)
 
 
 def backbone(name: str) -> Backbone:
@@ -32,6 +44,8 @@ def backbone(name: str) -> Backbone:
         return cait(name)
     if name in TEXT_SPECS:
         return clip_text(name)
+    if name == "alexnet":
+        return alexnet()
     if name == "squeezenet1_1":
         return squeezenet1_1()
     if name in ("pdn_medium", "pdn_small"):

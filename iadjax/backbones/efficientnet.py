@@ -26,6 +26,10 @@ SPECS = {
     # UniAD's, with the padding of Melas-Kyriazi's port
     "efficientnet_b4_static": (1.4, 1.8, 380, "timm/tf_efficientnet_b4.aa_in1k"),
     "tf_efficientnet_b5": (1.6, 2.2, 0, "timm/tf_efficientnet_b5.aa_in1k"),
+    # CS-Flow's, with the padding of that port
+    "efficientnet_b5_static": (1.6, 2.2, 456, "timm/tf_efficientnet_b5.aa_in1k"),
+    # torchvision's: an input of odd sides in every stage is padded the same on both sides
+    "efficientnet_b5_symmetric": (1.6, 2.2, 65, None),
 }
 
 # of B0, table 1 of the paper: (expansion, channels, blocks, stride, kernel)
@@ -136,7 +140,7 @@ class EfficientNet(nn.Module):
 
     Attributes:
       width, depth: the multipliers, see `SPECS`.
-      layers: names to return: "stem", "stage1" ... "stage7".
+      layers: names to return: "stem", "stage1" ... "stage7", "head" (the last convolution).
       planned: side of the image that the padding is computed for; 0: that of the image given.
     """
 
@@ -162,6 +166,8 @@ class EfficientNet(nn.Module):
                 x = Block(expansion, features, kernel, step, side, name=name)(x)
                 side = -(-side // step)
             taps[f"stage{stage + 1}"] = x
+        if "head" in self.layers:
+            taps["head"] = nn.silu(_norm("bn2")(_conv(round_channels(1280, self.width), 1, "conv_head")(x)))
         return tuple(taps[name] for name in self.layers)
 
 
@@ -180,7 +186,7 @@ def efficientnet(name: str) -> Backbone:
 
     backbone = Backbone(
         name=name,
-        layers=("stem", *(f"stage{i}" for i in range(1, 8))),
+        layers=("stem", *(f"stage{i}" for i in range(1, 8)), "head"),
         init=init,
         features=plain_features(features, batch_norm=name),
         weight_name=_weight_name,
@@ -199,7 +205,10 @@ def _weight_name(path: tuple[str, ...]) -> str:
 
 
 def _timm_names(tensors: Mapping[str, np.ndarray], counts: Sequence[int]) -> dict[str, np.ndarray]:
-    """A state dict of Melas-Kyriazi's PyTorch port ("_blocks.0._depthwise_conv.weight"), which UniAD uses, in timm's names."""
+    """A state dict in timm's names, also from those of Melas-Kyriazi's PyTorch port ("_blocks.0._depthwise_conv.weight"), which
+    UniAD uses, and of torchvision ("features.1.0.block.0.0.weight")."""
+    if "features.0.0.weight" in tensors:
+        return {_of_torchvision(name): tensor for name, tensor in tensors.items()}
     if "_conv_stem.weight" not in tensors:
         return dict(tensors)
     positions = [(stage, i) for stage, count in enumerate(counts) for i in range(count)]
@@ -221,3 +230,23 @@ def _timm_names(tensors: Mapping[str, np.ndarray], counts: Sequence[int]) -> dic
             part = "conv_pw"
         renamed[f"blocks.{stage}.{i}.{parts.get(part, part)}.{leaf}"] = tensor
     return renamed
+
+
+def _of_torchvision(name: str) -> str:
+    """torchvision's name of a tensor to timm's: "features.2.1.block.3.0.weight" to "blocks.1.1.conv_pwl.weight"."""
+    found = re.fullmatch(r"features\.(\d)\.(\d+)\.block\.(\d)\.(\w+)\.(\w+)", name)
+    if not found:
+        top = re.fullmatch(r"features\.([08])\.([01])\.(\w+)", name)
+        names = {("0", "0"): "conv_stem", ("0", "1"): "bn1", ("8", "0"): "conv_head", ("8", "1"): "bn2"}
+        return f"{names[top[1], top[2]]}.{top[3]}" if top else name
+    stage, i, part, kind, leaf = found.groups()
+    expanded = int(stage) > 1
+    # without an expansion the list begins with the depthwise convolution
+    order = int(part) + (0 if expanded else 1)
+    if order == 2:
+        part = {"fc1": "se.conv_reduce", "fc2": "se.conv_expand"}[kind]
+    else:
+        conv = {0: "conv_pw", 1: "conv_dw", 3: "conv_pwl" if expanded else "conv_pw"}[order]
+        norm = {0: 1, 1: 1 + expanded, 3: 2 + expanded}[order]
+        part = conv if kind == "0" else f"bn{norm}"
+    return f"blocks.{int(stage) - 1}.{i}.{part}.{leaf}"

@@ -4,8 +4,16 @@ from iadjax.ops.channels import per_channel, unit
 from iadjax.ops.coreset import johnson_lindenstrauss_dimension, k_center_greedy, sparse_random_projection
 from iadjax.ops.maps import anomaly_map, concatenate_levels, top_mean
 from iadjax.ops.neighbors import BYTE_BUDGET, nearest_neighbors
-from iadjax.ops.patches import adaptive_average_pool_1d, average_pool, patch_embedding, unfold
-from iadjax.ops.resample import box_mean, gaussian_blur, kernel_blur, resize
+from iadjax.ops.patches import (
+    adaptive_average_pool,
+    adaptive_average_pool_1d,
+    average_pool,
+    block_mean,
+    patch_embedding,
+    unfold,
+)
+from iadjax.ops.resample import box_mean, gaussian_blur, kernel_blur, resize, resize_nearest
+from iadjax.ops.rotate import rotate
 from iadjax.ops.rows import FAR, padded_rows, rows_at, take_rows, write_rows
 from iadjax.ops.sets import largest_cosines, mutual_distances, unit_distance
 from iadjax.ops.similarity import ssim
@@ -14,9 +22,11 @@ from iadjax.ops.tiles import stitched_levels, tile_layout
 __all__ = [
     "BYTE_BUDGET",
     "FAR",
+    "adaptive_average_pool",
     "adaptive_average_pool_1d",
     "anomaly_map",
     "average_pool",
+    "block_mean",
     "box_mean",
     "concatenate_levels",
     "gaussian_blur",
@@ -30,6 +40,8 @@ __all__ = [
     "patch_embedding",
     "per_channel",
     "resize",
+    "resize_nearest",
+    "rotate",
     "rows_at",
     "sparse_random_projection",
     "ssim",

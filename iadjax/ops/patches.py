@@ -9,7 +9,7 @@ import numpy as np
 from iadjax.ops.channels import per_channel
 from iadjax.ops.resample import resize
 
-__all__ = ["adaptive_average_pool_1d", "average_pool", "patch_embedding", "unfold"]
+__all__ = ["adaptive_average_pool", "adaptive_average_pool_1d", "average_pool", "block_mean", "patch_embedding", "unfold"]
 
 
 def average_pool(features: jax.Array, window: int = 3) -> jax.Array:
@@ -25,6 +25,40 @@ def average_pool(features: jax.Array, window: int = 3) -> jax.Array:
     pad = (window // 2, window // 2)
     total = jax.lax.reduce_window(features, 0.0, jax.lax.add, (1, window, window, 1), (1, 1, 1, 1), ((0, 0), pad, pad, (0, 0)))
     return total / window**2
+
+
+def adaptive_average_pool(features: jax.Array, size: tuple[int, int]) -> jax.Array:
+    """Mean over windows that share a grid among `size` cells, as PyTorch's `adaptive_avg_pool2d`.
+
+    Args:
+      features: `[B, H, W, C]`.
+      size: (height, width) of the result; where it divides H or W, windows do not overlap.
+    """
+    for axis, target in ((1, size[0]), (2, size[1])):
+        source = features.shape[axis]
+        if source != target:
+            cells, places = np.arange(target)[:, None], np.arange(source)[None]
+            inside = (places >= cells * source // target) & (places < -(-(cells + 1) * source // target))
+            weights = jnp.asarray(inside / inside.sum(axis=1, keepdims=True), features.dtype)
+            equation = "oh,bhwc->bowc" if axis == 1 else "ow,bhwc->bhoc"
+            features = jnp.einsum(equation, weights, features, precision="highest")
+    return features
+
+
+def block_mean(features: jax.Array, side: int) -> jax.Array:
+    """Mean over windows of `side` x `side` without overlap, as PyTorch's `AvgPool2d(side)`: what fills no window is left out.
+
+    Args:
+      features: `[B, H, W, C]`.
+      side: of a window, at most H and W.
+
+    Returns:
+      `[B, H // side, W // side, C]`.
+    """
+    batch, height, width, depth = features.shape
+    rows, columns = height // side, width // side
+    whole = features[:, : rows * side, : columns * side]
+    return jnp.mean(whole.reshape(batch, rows, side, columns, side, depth), axis=(2, 4))
 
 
 def unfold(features: jax.Array, window: int = 3) -> jax.Array:

@@ -8,7 +8,7 @@ import numpy as np
 
 from iadjax.errors import UserError
 
-__all__ = ["box_mean", "gaussian_blur", "kernel_blur", "resize"]
+__all__ = ["box_mean", "gaussian_blur", "kernel_blur", "resize", "resize_nearest"]
 
 
 def resize(image: jax.Array, size: tuple[int, int], *, antialias: bool = False, align_corners: bool = False) -> jax.Array:
@@ -33,6 +33,18 @@ def resize(image: jax.Array, size: tuple[int, int], *, antialias: bool = False, 
             weights = jnp.asarray(_bilinear(image.shape[axis], target, antialias, align_corners), image.dtype)
             equation = "oh,bhwc->bowc" if axis == 1 else "ow,bhwc->bhoc"
             image = jnp.einsum(equation, weights, image, precision="highest")
+    return image
+
+
+def resize_nearest(image: jax.Array, size: tuple[int, int]) -> jax.Array:
+    """`[B, H, W, C]` of another size by nearest neighbours, as PyTorch: pixel i of the new ones is floor(i H / height)."""
+    for axis, target in ((1, size[0]), (2, size[1])):
+        source = image.shape[axis]
+        if source % target == 0:
+            # a slice, whose gradient is fast
+            image = jax.lax.slice_in_dim(image, 0, source, source // target, axis)
+        else:
+            image = jnp.take(image, np.arange(target) * source // target, axis=axis)
     return image
 
 

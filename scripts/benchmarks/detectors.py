@@ -58,10 +58,29 @@ BENCHMARKS = {
     "anomalydino": Benchmark(
         "few_shot/anomalydino.py", {"protocol.num_shots": 4, "detector.layers": ("layer2", "layer3")}, {"detector.rotations": 8}
     ),
+    "cflow": Benchmark(
+        "unsupervised/cflow.py",
+        {"detector.layers": ("layer2", "layer3"), "detector.meta_epochs": 4, "data.batch_size": 8},
+        {"detector.epochs": 12},
+        {"detector.epochs": 4},
+    ),
+    "csflow": Benchmark(
+        "unsupervised/csflow.py",
+        {"detector.layer": "layer3", "detector.hidden": 128, "data.batch_size": 8},
+        {"detector.epochs": 20},
+        {"detector.epochs": 4},
+    ),
     "devnet": Benchmark(
         "supervised/devnet.py",
         {"detector.layers": ("layer3",), "detector.steps": 60, "detector.decay_every": 40, "data.batch_size": 12},
         {"protocol.num_anomalies": 5},
+    ),
+    "dfm": Benchmark("unsupervised/dfm.py"),
+    "differnet": Benchmark(
+        "unsupervised/differnet.py",
+        {"detector.layers": ("layer3",), "detector.hidden": 512, "detector.gradient_map": False, "data.batch_size": 8},
+        {"detector.epochs": 10, "detector.rotations": 16},
+        {"detector.epochs": 2, "detector.rotations": 4},
     ),
     "dinomaly": Benchmark(
         "unsupervised/dinomaly.py",
@@ -93,6 +112,8 @@ BENCHMARKS = {
         {"protocol.num_shots": 4, "detector.layers": ("layer2", "layer3"), "detector.epochs": 200, "data.batch_size": 4},
         {"data.category": ""},
     ),
+    "fre": Benchmark("unsupervised/fre.py", {}, {"detector.epochs": 40}, {"detector.epochs": 10}),
+    "gaussian_ad": Benchmark("unsupervised/gaussian_ad.py", {"detector.layers": ("layer1", "layer2", "layer3")}),
     "generalad": Benchmark(
         "unsupervised/generalad.py",
         {"detector.layers": ("layer2", "layer3"), "detector.hidden": 512, "data.batch_size": 8},
@@ -106,6 +127,12 @@ BENCHMARKS = {
         {"detector.epochs": 4},
     ),
     "mh_patchcore": Benchmark("unsupervised/mh_patchcore.py", {"data.crop": 0}),
+    "msflow": Benchmark(
+        "unsupervised/msflow.py",
+        {"detector.blocks": (2, 2, 2), "data.batch_size": 8},
+        {"detector.epochs": 12},
+        {"detector.epochs": 2},
+    ),
     "musc": Benchmark(
         "zero_shot/musc.py",
         {"detector.layers": ("layer2", "layer3"), "detector.class_layer": "layer3", "detector.normalize_class": True},

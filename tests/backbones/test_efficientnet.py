@@ -170,3 +170,43 @@ def test_both_forms_of_the_depthwise_convolution_agree(kernel, stride):
         feature_group_count=6,
     )
     np.testing.assert_allclose(layer.apply(variables, x), truth, atol=1e-5)
+
+
+def test_the_symmetric_form_pads_both_sides_the_same():
+    side, found = efficientnet.SPECS["efficientnet_b5_symmetric"][2], []
+    for kernel, stride in ((3, 2), *((each[4], each[3]) for each in efficientnet._STAGES)):
+        found += [(pads, kernel // 2) for pads in efficientnet._pads((side,), kernel, stride)]
+        side = -(-side // stride)
+    assert all(pads == (half, half) for pads, half in found)
+
+
+def test_names_of_torchvision_are_read():
+    network = backbones.backbone("efficientnet_b5_symmetric")
+    tensors = random_tensors(network, ("stage2",))
+    # the parts of torchvision's lists, the first stage without an expansion
+    first = {
+        "conv_dw": "0.0",
+        "bn1": "0.1",
+        "se.conv_reduce": "1.fc1",
+        "se.conv_expand": "1.fc2",
+        "conv_pw": "2.0",
+        "bn2": "2.1",
+    }
+    others = {
+        "conv_pw": "0.0",
+        "bn1": "0.1",
+        "conv_dw": "1.0",
+        "bn2": "1.1",
+        "se.conv_reduce": "2.fc1",
+        "se.conv_expand": "2.fc2",
+    }
+    others |= {"conv_pwl": "3.0", "bn3": "3.1"}
+
+    def theirs(name):
+        if not name.startswith("blocks"):
+            return name.replace("conv_stem", "features.0.0").replace("bn1", "features.0.1")
+        _, stage, i, *rest, leaf = name.split(".")
+        return f"features.{int(stage) + 1}.{i}.block.{(others if int(stage) else first)['.'.join(rest)]}.{leaf}"
+
+    read = network.rename({theirs(name): tensor for name, tensor in tensors.items()})
+    assert set(read) == set(tensors) and all(read[name] is tensor for name, tensor in tensors.items())

@@ -148,6 +148,27 @@ def test_squeezenet_equals_pytorch(size):
         close(features, x.permute(0, 2, 3, 1).numpy())
 
 
+def test_alexnet_equals_pytorch():
+    torch = pytest.importorskip("torch")
+    functional = torch.nn.functional
+    backbone = backbones.backbone("alexnet")
+    weights = state_dict(backbone, backbone.layers)
+    image = np.random.default_rng(3).random((1, 67, 70, 3), np.float32)
+    ours = parity.features(backbone, backbones.convert(backbone, weights, backbone.layers), image, backbone.layers)
+    w = {key: torch.tensor(value) for key, value in weights.items()}
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
+    x = (torch.tensor(image).permute(0, 3, 1, 2) - mean) / std
+    for i, features in enumerate(ours):
+        name, stride = f"features.{i}", 4 if i == 0 else 1
+        if i in (2, 5, 12):
+            x = functional.max_pool2d(x, 3, 2)
+        elif f"{name}.weight" in w:
+            x = functional.conv2d(x, w[f"{name}.weight"], w[f"{name}.bias"], stride, 1 if i > 3 else 2)
+        else:
+            x = torch.relu(x)
+        close(features, x.permute(0, 2, 3, 1).numpy())
+
+
 def test_nothing_above_the_last_layer_is_computed():
     backbone = backbones.backbone("resnet18")
     shallow = flatten_dict(backbone.init(KEY, ["layer1", "layer2.0"]))

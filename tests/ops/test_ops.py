@@ -13,6 +13,7 @@ from sklearn.random_projection import johnson_lindenstrauss_min_dim
 from iadjax import ops
 from iadjax.errors import UserError
 from iadjax.ops.neighbors.reference import reference
+from iadjax.synthesis.rotation import rotate_nearest
 
 
 def rng(seed=0):
@@ -270,3 +271,37 @@ class TestTiles:
         levels = lambda x: (x[:, ::4, ::4], x[:, ::8, ::8] ** 2)  # noqa: E731
         for found, whole in zip(ops.stitched_levels(levels, image, 32, 8), levels(image), strict=True):
             np.testing.assert_array_equal(found, whole)
+
+
+def test_block_means_leave_out_what_fills_no_window():
+    x = np.random.default_rng(0).random((2, 5, 7, 3), np.float32)
+    means = ops.block_mean(x, 2)
+    assert means.shape == (2, 2, 3, 3)
+    np.testing.assert_allclose(means[1, 1, 2], x[1, 2:4, 4:6].mean(axis=(0, 1)), rtol=1e-6)
+
+
+@pytest.mark.parametrize("size", [(16, 16), (9, 14)])
+@pytest.mark.parametrize("degrees", [0.0, 90.0, 180.0, 33.0, -140.0])
+def test_rotations_are_those_of_pil(size, degrees):
+    image = rng().random((2, *size, 3), np.float32)
+    expected = np.stack([rotate_nearest(each, degrees) for each in image])
+    found = np.asarray(ops.rotate(jnp.asarray(image), jnp.full((2,), degrees, jnp.float32)))
+    # a pixel on the border between two may fall to either
+    assert np.mean(np.any(found != expected, axis=-1)) < 0.01
+
+
+def test_nearest_resize_is_pytorchs():
+    torch = pytest.importorskip("torch")
+    image = rng().random((2, 12, 9, 3), np.float32)
+    for size in ((6, 3), (5, 7), (24, 20)):
+        theirs = torch.nn.functional.interpolate(torch.from_numpy(image).permute(0, 3, 1, 2), size=size)
+        np.testing.assert_array_equal(ops.resize_nearest(jnp.asarray(image), size), theirs.permute(0, 2, 3, 1).numpy())
+
+
+def test_adaptive_pooling_is_pytorchs():
+    torch = pytest.importorskip("torch")
+    features = rng().random((2, 12, 10, 3), np.float32)
+    for size in ((6, 5), (5, 7), (12, 1)):
+        theirs = torch.nn.functional.adaptive_avg_pool2d(torch.from_numpy(features).permute(0, 3, 1, 2), size)
+        ours = ops.adaptive_average_pool(jnp.asarray(features), size)
+        np.testing.assert_allclose(ours, theirs.permute(0, 2, 3, 1).numpy(), rtol=1e-5)

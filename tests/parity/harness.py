@@ -7,7 +7,7 @@ functions: what else a test needs goes through them.
 
 import json
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 from scipy import ndimage
 
+from iadjax.backbones.backbone import Backbone, plain_features
 from iadjax.backbones.weights import position
 from iadjax.cpu.dispatch import plain
 from iadjax.detector import Batch, Detector, Prediction
@@ -211,3 +212,14 @@ def nchw(x) -> np.ndarray:
 def mirror_blur(maps, sigma: float = 4.0, truncate: float = 4.0) -> np.ndarray:
     """anomalib's Gaussian of `[B, H, W]`: the border is mirrored without repeating the edge, unlike SciPy's and ours."""
     return ndimage.gaussian_filter(np.asarray(maps, np.float64), (0, sigma, sigma), mode="mirror", truncate=truncate)
+
+
+def given(levels: Sequence[np.ndarray]) -> tuple[Backbone, dict[str, Any]]:
+    """A backbone whose levels "level0" ... are these `[B, h, w, C]` whatever the images are, and its `frozen`.
+
+    For cards that begin at the features.
+    """
+    names = tuple(f"level{i}" for i in range(len(levels)))
+    variables = {name: jnp.asarray(level) for name, level in zip(names, levels, strict=True)}
+    features = plain_features(lambda variables, image, layers: tuple(variables[layer] for layer in layers))
+    return Backbone("given", names, lambda key, layers: variables, features), {"backbone": variables}

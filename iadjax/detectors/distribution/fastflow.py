@@ -16,7 +16,7 @@ from iadjax.detector import Detector, Prediction
 from iadjax.detectors.families.gradient import gradient
 from iadjax.detectors.families.options import check_options
 from iadjax.detectors.families.schedules import adam_with_l2, check_schedule, rate_schedule
-from iadjax.nn.flow import AllInOneBlock
+from iadjax.nn.flow import AllInOneBlock, chain, convolutions
 
 __all__ = ["Flow", "fastflow"]
 
@@ -39,14 +39,9 @@ class Flow(nn.Module):
     def __call__(self, x: jax.Array, inverse: bool = False) -> tuple[jax.Array, jax.Array]:
         """`[B, h, w, C]` to the latent z, or back, and log |det| of the Jacobian `[B]`."""
         kernels = [3 if self.conv3x3_only or i % 2 == 0 else 1 for i in range(self.steps)]
-        blocks = [
-            AllInOneBlock(kernel, self.hidden_ratio, self.clamp, name=f"module_list_{i}") for i, kernel in enumerate(kernels)
-        ]
-        total = jnp.zeros(x.shape[0])
-        for block in blocks[::-1] if inverse else blocks:
-            x, log_det = block(x, inverse)
-            total += log_det
-        return x, total
+        subnets = [convolutions(kernel, self.hidden_ratio) for kernel in kernels]
+        blocks = [AllInOneBlock(subnet, self.clamp, name=f"module_list_{i}") for i, subnet in enumerate(subnets)]
+        return chain(blocks, x, inverse=inverse)
 
 
 class Flows(nn.Module):

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from iadjax import ops
 from iadjax.backbones import Backbone, check_layers
@@ -62,7 +61,7 @@ def padim(
 
     def describe(channels, batch):
         grid = batch.features[0].shape[1:3]
-        return jnp.concatenate([_nearest(level, grid) for level in batch.features], axis=-1)[..., channels]
+        return jnp.concatenate([ops.resize_nearest(level, grid) for level in batch.features], axis=-1)[..., channels]
 
     def factorize(covariance):
         # eq. 1: the sample covariance (N - 1 in its denominator) + epsilon I
@@ -83,11 +82,3 @@ def padim(
         return Prediction(maps.max(axis=(1, 2)), maps)
 
     return gaussian(draw, embed, describe, factorize, predict)
-
-
-def _nearest(x: jax.Array, grid: tuple[int, int]) -> jax.Array:
-    """`[B, h, w, C]` on another grid by nearest neighbours: cell i takes floor(i h / H)."""
-    for axis, target in ((1, grid[0]), (2, grid[1])):
-        if x.shape[axis] != target:
-            x = jnp.take(x, np.arange(target) * x.shape[axis] // target, axis=axis)
-    return x

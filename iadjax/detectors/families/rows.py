@@ -1,0 +1,52 @@
+"""A vector for each training image, kept as it is: for statistics that need all of them at once."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from iadjax.detector import Phase
+from iadjax.parallel.axis import all_rows
+
+__all__ = ["Rows", "init_rows", "rows_of", "rows_phase"]
+
+
+class Rows(NamedTuple):
+    """State while images are seen.
+
+    Attributes:
+      count: int32 scalar; images so far.
+      rows: `[N, ...]`, what is kept of each.
+    """
+
+    count: jax.Array
+    rows: jax.Array
+
+
+def init_rows(number: int, shape: tuple[int, ...]) -> Rows:
+    """Room for so many images."""
+    return Rows(jnp.zeros((), jnp.int32), jnp.zeros((number, *shape)))
+
+
+def rows_of(state: Rows) -> np.ndarray:
+    """The rows of the images that were seen, in float64."""
+    return np.asarray(state.rows[: int(state.count)], np.float64)
+
+
+def rows_phase(finalize, finalized) -> Phase:
+    """The phase that keeps `batch.features`, an array `[B, ...]`, of every image.
+
+    Args:
+      finalize, finalized: of the `Phase`.
+    """
+
+    def update(key, state, frozen, batch):
+        del key, frozen
+        features, valid = all_rows((batch.features, batch.valid))
+        slots = state.count + jnp.cumsum(valid, dtype=jnp.int32) - 1
+        rows = state.rows.at[jnp.where(valid, slots, len(state.rows))].set(features, mode="drop")
+        count = state.count + jnp.sum(valid, dtype=jnp.int32)
+        return Rows(count, rows), {"images": count}
+
+    return Phase("fit", update, finalize, finalized=finalized)
