@@ -27,6 +27,7 @@ MODULES = {
     "rad": "iadjax.detectors.memory_bank.rad",
     "rd4ad": "iadjax.detectors.teacher_student.rd4ad",
     "simplenet": "iadjax.detectors.one_class.simplenet",
+    "softpatch": "iadjax.detectors.memory_bank.softpatch",
     "spade": "iadjax.detectors.memory_bank.spade",
     "subspacead": "iadjax.detectors.distribution.subspacead",
     "superad": "iadjax.detectors.memory_bank.superad",

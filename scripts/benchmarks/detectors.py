@@ -124,6 +124,7 @@ BENCHMARKS = {
         {"detector.epochs": 20},
         {"detector.epochs": 4},
     ),
+    "softpatch": Benchmark("unsupervised/softpatch.py", {"detector.embedding": "pool", "data.crop": 0}),
     "spade": Benchmark("unsupervised/spade.py", {"detector.class_layer": "layer3", "data.crop": 0}),
     "subspacead": Benchmark(
         "few_shot/subspacead.py",

@@ -111,6 +111,7 @@ CASES = {
         "detector.target_dimension": 16,
         "detector.hidden": 16,
     },
+    "softpatch": {"detector.layers": ("layer2",), "detector.embedding": "pool", "detector.lof_neighbors": 2},
     "spade": {"detector.layers": ("layer2", "layer3"), "detector.class_layer": "layer3", "detector.num_images": 2},
     "subspacead": {
         "protocol.name": "few_shot",
