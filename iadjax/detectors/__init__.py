@@ -12,6 +12,7 @@ __all__ = ["MODULES", "factory", "heading", "map_unit", "networks", "options"]
 MODULES = {
     "anomalyclip": "iadjax.detectors.zero_shot.anomalyclip",
     "anomalydino": "iadjax.detectors.memory_bank.anomalydino",
+    "cfa": "iadjax.detectors.memory_bank.cfa",
     "devnet": "iadjax.detectors.supervised.devnet",
     "dinomaly": "iadjax.detectors.transformer.dinomaly",
     "draem": "iadjax.detectors.autoencoder.draem",

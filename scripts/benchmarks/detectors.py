@@ -58,6 +58,12 @@ BENCHMARKS = {
     "anomalydino": Benchmark(
         "few_shot/anomalydino.py", {"protocol.num_shots": 4, "detector.layers": ("layer2", "layer3")}, {"detector.rotations": 8}
     ),
+    "cfa": Benchmark(
+        "unsupervised/cfa.py",
+        {"data.crop": 0},
+        {"detector.epochs": 10},
+        {"detector.epochs": 2},
+    ),
     "devnet": Benchmark(
         "supervised/devnet.py",
         {"detector.layers": ("layer3",), "detector.steps": 60, "detector.decay_every": 40, "data.batch_size": 12},

@@ -50,6 +50,7 @@ CASES = {
         "detector.layers": ("layer2",),
         "detector.rotations": 4,
     },
+    "cfa": {"detector.layers": ("layer2",), "detector.gamma_c": 4, "detector.epochs": 1},
     "devnet": {"protocol.name": "supervised", "protocol.num_anomalies": 1, "detector.layers": ("layer1",), "detector.steps": 5},
     "dinomaly": {"detector.layers": ("layer2", "layer3"), "detector.depth": 2, "detector.steps": 5, "detector.warmup": 2},
     "draem": {"detector.width": 4, "detector.segment_width": 4, "detector.epochs": 2},
