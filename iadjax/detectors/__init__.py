@@ -30,6 +30,7 @@ MODULES = {
     "simplenet": "iadjax.detectors.one_class.simplenet",
     "softpatch": "iadjax.detectors.memory_bank.softpatch",
     "spade": "iadjax.detectors.memory_bank.spade",
+    "stpm": "iadjax.detectors.teacher_student.stpm",
     "subspacead": "iadjax.detectors.distribution.subspacead",
     "superad": "iadjax.detectors.memory_bank.superad",
     "superadd": "iadjax.detectors.memory_bank.superadd",

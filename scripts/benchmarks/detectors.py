@@ -132,6 +132,7 @@ BENCHMARKS = {
     ),
     "softpatch": Benchmark("unsupervised/softpatch.py", {"detector.embedding": "pool", "data.crop": 0}),
     "spade": Benchmark("unsupervised/spade.py", {"detector.class_layer": "layer3", "data.crop": 0}),
+    "stpm": Benchmark("unsupervised/stpm.py", {"data.batch_size": 8}, {"detector.epochs": 20}, {"detector.epochs": 4}),
     "subspacead": Benchmark(
         "few_shot/subspacead.py",
         {"protocol.num_shots": 4, "detector.layers": ("layer2", "layer3"), "detector.aggregation": "concatenate"},

@@ -114,6 +114,7 @@ CASES = {
     },
     "softpatch": {"detector.layers": ("layer2",), "detector.embedding": "pool", "detector.lof_neighbors": 2},
     "spade": {"detector.layers": ("layer2", "layer3"), "detector.class_layer": "layer3", "detector.num_images": 2},
+    "stpm": {"detector.layers": ("layer1", "layer2"), "detector.width": 4, "detector.epochs": 2},
     "subspacead": {
         "protocol.name": "few_shot",
         "protocol.num_shots": 3,
@@ -167,7 +168,7 @@ def tiny_clip():
 
 
 # half of their time would go into compiling Winograd's form, which tests/nn/test_convolution.py holds to the same
-PLAIN = {"draem", "efficientad", "rd4ad"}
+PLAIN = {"draem", "efficientad", "rd4ad", "stpm"}
 
 
 @pytest.fixture(scope="module", params=sorted(CASES))
