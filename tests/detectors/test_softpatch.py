@@ -7,6 +7,7 @@ from scipy.ndimage import gaussian_filter
 from scipy.spatial.distance import cdist
 
 from iadjax import backbones
+from iadjax.detectors.families.bank import Bank
 from iadjax.detectors.memory_bank import softpatch as module
 from iadjax.errors import UserError
 from tests.direct import batch_of, predict, spec_for
@@ -56,7 +57,7 @@ def test_weights_are_those_of_each_position(name, truth):
     x = rng.normal(size=(len(position), 6)).astype(np.float32)
     origin = np.zeros((len(position), 3), np.int32)
     origin[:, 1] = position[order]
-    bank = module.Bank(x, origin, np.int32(len(x)), np.int32(9), np.int32(4))
+    bank = Bank(x, origin, np.int32(len(x)), np.int32(9), np.int32(4))
     table = module.by_position(bank)
     assert table.shape == (4, 9) and (table >= 0).sum(1).tolist() == list(counts)
     found = module.patch_weights(x, table, name, 3, len(x))

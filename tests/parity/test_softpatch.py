@@ -43,7 +43,7 @@ def test_authors(monkeypatch):
     kept = []
 
     # their greedy choice begins with distances to ten random points, which ours does without
-    def choose(key, bank, ratio, eps, allowed):
+    def choose(key, bank, ratio, eps, allowed, from_mean):
         kept.append(allowed)
         return picks
 

@@ -9,7 +9,8 @@ import numpy as np
 from iadjax import ops, progress
 from iadjax.backbones import Backbone
 from iadjax.detector import Prediction
-from iadjax.detectors.families.memory_bank import Bank, coreset
+from iadjax.detectors.families.bank import Bank
+from iadjax.detectors.families.memory_bank import coreset
 from iadjax.detectors.families.options import check_odd, check_options
 from iadjax.errors import UserError
 
@@ -49,7 +50,7 @@ def patch_features(
 
 
 def choose_coreset(
-    key: jax.Array, bank: Bank, ratio: float, eps: float, kept: np.ndarray | None = None, features: jax.Array | None = None
+    key: jax.Array, bank: Bank, ratio: float, eps: float, kept: np.ndarray | None = None, from_mean: bool = False
 ) -> np.ndarray | jax.Array:
     """Indices of a greedy k-centre coreset of a bank.
 
@@ -59,19 +60,18 @@ def choose_coreset(
       ratio: fraction of the patches seen, in (0, 1].
       eps: distortion of the random projection on which it is chosen.
       kept: sorted indices of the rows that may be chosen; all by default.
-      features: `[R, D]` to choose by, if not those of the bank.
+      from_mean: see `coreset`.
 
     Returns:
       `[M]` int32; all that may be chosen, in their order, if there are no more.
     """
-    features = bank.features if features is None else features
     size = int(bank.rows) if kept is None else len(kept)
     number = min(size, max(1, int(int(bank.count) * int(bank.patches) * ratio)))
     if number == size:
         return np.arange(size, dtype=np.int32) if kept is None else kept
     if kept is None:
-        return coreset(key, features, number, size, eps)
-    return kept[np.asarray(coreset(key, ops.take_rows(features, kept), number, size, eps))]
+        return coreset(key, bank.features, number, size, eps, from_mean=from_mean)
+    return kept[np.asarray(coreset(key, ops.take_rows(bank.features, kept), number, size, eps, from_mean=from_mean))]
 
 
 def nearest_patches(features: jax.Array, bank: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -29,6 +29,7 @@ def patchcore(
     num_neighbors: int = 9,
     sigma: float = 4.0,
     bank_bytes: int = 0,
+    incremental: bool = False,
 ) -> Detector:
     """Builds PatchCore.
 
@@ -52,6 +53,9 @@ def patchcore(
       sigma: of the Gaussian that smooths the map, in pixels of the input; 0 = off.
       bank_bytes: what the bank may take while it fills, over all devices; 0 = no limit. A full bank is compressed, so that
         the final coreset is that of a coreset (docs/scaling.md has the loss).
+      incremental: whether the state keeps all patches, or what `bank_bytes` left of them, so that a fit on further images
+        (`start` of `iadjax.fit`) chooses from all of them. Without a budget the result is that of one fit on all images
+        (docs/scaling.md). Then the coreset begins with the patch farthest from the mean instead of a random one.
 
     Raises:
       UserError: an option out of its range, or a layer that the backbone does not have.
@@ -64,7 +68,7 @@ def patchcore(
     embed = patch_features(backbone, layers, embedding, patch_size, pretrain_dimension, target_dimension)
 
     def choose(key, bank):
-        index = choose_coreset(key, bank, coreset_ratio, projection_eps)
+        index = choose_coreset(key, bank, coreset_ratio, projection_eps, from_mean=incremental)
         if reweight:
             say_small(len(index), num_neighbors)
         return index, None
@@ -74,4 +78,4 @@ def patchcore(
         size = batch.image.shape[1:3]
         return patch_prediction(batch.features, memory.features, size, reweight, num_neighbors, sigma)
 
-    return memory_bank(lambda frozen, batch: batch.features, choose, predict, bank_bytes, embed=embed)
+    return memory_bank(lambda frozen, batch: batch.features, choose, predict, bank_bytes, incremental, embed=embed)

@@ -14,7 +14,8 @@ import numpy as np
 from iadjax import ops
 from iadjax.backbones import Backbone, check_layers
 from iadjax.detector import Detector, Prediction
-from iadjax.detectors.families.memory_bank import Bank, memory_bank
+from iadjax.detectors.families.bank import Bank
+from iadjax.detectors.families.memory_bank import memory_bank
 from iadjax.detectors.families.options import check_options
 from iadjax.detectors.families.patch_bank import choose_coreset, nearest_patches, patch_features
 from iadjax.errors import UserError, did_you_mean
@@ -41,6 +42,7 @@ def softpatch(
     projection_eps: float = 0.9,
     squared: bool = True,
     sigma: float = 4.0,
+    incremental: bool = False,
 ) -> Detector:
     """Builds SoftPatch.
 
@@ -62,6 +64,8 @@ def softpatch(
         removed patch is chosen; in the authors' code the first choice may be one.
       squared: whether distances are squared, as in the authors' code; the paper's formulas are without squares.
       sigma: of the Gaussian that smooths the map, in pixels of the input; 0 = off.
+      incremental: whether the state keeps the patches of all images, so that a fit on further images (`start` of `iadjax.fit`)
+        weighs and chooses among all of them.
 
     Raises:
       UserError: an option out of its range, or a layer that the backbone does not have.
@@ -83,7 +87,7 @@ def softpatch(
         projected = ops.sparse_random_projection(projection_key, bank.features, projection_eps, size=size)
         weights = patch_weights(projected, by_position(bank), discriminator, lof_neighbors, size)
         kept = np.flatnonzero(weights <= np.quantile(weights, 1 - removed_fraction)).astype(np.int32)
-        index = np.asarray(choose_coreset(coreset_key, bank, coreset_ratio, projection_eps, kept))
+        index = np.asarray(choose_coreset(coreset_key, bank, coreset_ratio, projection_eps, kept, incremental))
         return index, weights[index] if soft_weights else None
 
     def predict(memory, frozen, batch):
@@ -94,7 +98,7 @@ def softpatch(
         maps = ops.anomaly_map(weighted.reshape(rows, height, width), batch.image.shape[1:3], sigma)
         return Prediction(weighted.max(axis=1), maps)
 
-    return memory_bank(lambda frozen, batch: batch.features, choose, predict, embed=embed)
+    return memory_bank(lambda frozen, batch: batch.features, choose, predict, incremental=incremental, embed=embed)
 
 
 def by_position(bank: Bank) -> np.ndarray:
