@@ -12,6 +12,7 @@ __all__ = ["MODULES", "factory", "heading", "map_unit", "networks", "options"]
 MODULES = {
     "anomalyclip": "iadjax.detectors.zero_shot.anomalyclip",
     "anomalydino": "iadjax.detectors.memory_bank.anomalydino",
+    "cfa": "iadjax.detectors.memory_bank.cfa",
     "cflow": "iadjax.detectors.distribution.cflow",
     "csflow": "iadjax.detectors.distribution.csflow",
     "devnet": "iadjax.detectors.supervised.devnet",
@@ -34,7 +35,9 @@ MODULES = {
     "rad": "iadjax.detectors.memory_bank.rad",
     "rd4ad": "iadjax.detectors.teacher_student.rd4ad",
     "simplenet": "iadjax.detectors.one_class.simplenet",
+    "softpatch": "iadjax.detectors.memory_bank.softpatch",
     "spade": "iadjax.detectors.memory_bank.spade",
+    "stpm": "iadjax.detectors.teacher_student.stpm",
     "subspacead": "iadjax.detectors.distribution.subspacead",
     "superad": "iadjax.detectors.memory_bank.superad",
     "superadd": "iadjax.detectors.memory_bank.superadd",

@@ -58,6 +58,12 @@ BENCHMARKS = {
     "anomalydino": Benchmark(
         "few_shot/anomalydino.py", {"protocol.num_shots": 4, "detector.layers": ("layer2", "layer3")}, {"detector.rotations": 8}
     ),
+    "cfa": Benchmark(
+        "unsupervised/cfa.py",
+        {"data.crop": 0},
+        {"detector.epochs": 10},
+        {"detector.epochs": 2},
+    ),
     "cflow": Benchmark(
         "unsupervised/cflow.py",
         {"detector.layers": ("layer2", "layer3"), "detector.meta_epochs": 4, "data.batch_size": 8},
@@ -151,7 +157,9 @@ BENCHMARKS = {
         {"detector.epochs": 20},
         {"detector.epochs": 4},
     ),
+    "softpatch": Benchmark("unsupervised/softpatch.py", {"detector.embedding": "pool", "data.crop": 0}),
     "spade": Benchmark("unsupervised/spade.py", {"detector.class_layer": "layer3", "data.crop": 0}),
+    "stpm": Benchmark("unsupervised/stpm.py", {"data.batch_size": 8}, {"detector.epochs": 20}, {"detector.epochs": 4}),
     "subspacead": Benchmark(
         "few_shot/subspacead.py",
         {"protocol.num_shots": 4, "detector.layers": ("layer2", "layer3"), "detector.aggregation": "concatenate"},

@@ -14,7 +14,7 @@ from iadjax.backbones import weights
 from iadjax.backbones.vit import SPECS as VITS
 from iadjax.cpu.prepared import precompute
 from iadjax.detector import Batch, DataSpec, embed_shapes
-from iadjax.detectors.families.memory_bank import Memory
+from iadjax.detectors.families.bank import Memory
 from iadjax.nn.precision import PRECISIONS, mixed_precision
 
 __all__ = ["ACCELERATOR", "CASES", "CPU", "SMALL", "Case", "Sizes", "backbone_cases", "largest_difference"]

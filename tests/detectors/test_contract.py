@@ -47,6 +47,7 @@ CASES = {
         "detector.layers": ("layer2",),
         "detector.rotations": 4,
     },
+    "cfa": {"detector.layers": ("layer2",), "detector.gamma_c": 4, "detector.epochs": 1},
     "cflow": {
         "detector.layers": ("layer2", "layer3"),
         "detector.coupling_blocks": 2,
@@ -146,7 +147,9 @@ CASES = {
         "detector.target_dimension": 16,
         "detector.hidden": 16,
     },
+    "softpatch": {"detector.layers": ("layer2",), "detector.embedding": "pool", "detector.lof_neighbors": 2},
     "spade": {"detector.layers": ("layer2", "layer3"), "detector.class_layer": "layer3", "detector.num_images": 2},
+    "stpm": {"detector.layers": ("layer1", "layer2"), "detector.width": 4, "detector.epochs": 2},
     "subspacead": {
         "protocol.name": "few_shot",
         "protocol.num_shots": 3,
@@ -194,7 +197,7 @@ def config_of(name, tree):
 WITHOUT_MAP = {"differnet", "gaussian_ad"}
 
 # half of their time would go into compiling Winograd's form, which tests/nn/test_convolution.py holds to the same
-PLAIN = {"draem", "efficientad", "rd4ad"}
+PLAIN = {"draem", "efficientad", "rd4ad", "stpm"}
 
 
 @pytest.fixture(scope="module", params=sorted(CASES))

@@ -8,8 +8,9 @@ import pytest
 
 from iadjax import backbones, detectors, losses
 from iadjax.backbones.weights import fill
+from iadjax.detectors.families.reverse import Student
 from iadjax.detectors.pytorch import from_torch
-from iadjax.detectors.teacher_student.rd4ad import Student, rd4ad
+from iadjax.detectors.teacher_student.rd4ad import rd4ad
 from iadjax.errors import UserError
 from tests import torch_parity as parity
 from tests.direct import spec_for

@@ -162,8 +162,8 @@ def test_two_sites_merge_into_what_one_site_with_all_images_has(tmp_path):
 
 
 def test_trained_states_and_banks_of_sites_merge():
+    from iadjax.detectors.families.bank import Memory, merge_memories
     from iadjax.detectors.families.gradient import Trained, mean_variables
-    from iadjax.detectors.families.memory_bank import Memory, merge_memories
 
     states = [Trained({"params": {"w": jnp.full(3, value)}}, ()) for value in (1.0, 5.0)]
     np.testing.assert_allclose(mean_variables(states, np.array([0.75, 0.25])).variables["params"]["w"], 2.0)

@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from flax.traverse_util import flatten_dict
 from scipy import ndimage
 
@@ -188,12 +189,18 @@ def _double(leaf):
 
 
 def gradients(state: Any, beta1: float = 0.9) -> dict[str, Any]:
-    """The gradients of the first update, from Adam's first moment: that is (1 - beta1) times them.
+    """The gradients of the first update, from Adam's first moment: that is (1 - beta1) times them; or from SGD's momentum.
 
     Weight decay in the gradient and clipping have to be off.
     """
-    parts = jax.tree.leaves(state, is_leaf=lambda part: hasattr(part, "mu"))
-    moments = [jax.tree_util.tree_flatten_with_path(part.mu)[0] for part in parts if hasattr(part, "mu")]
+
+    def is_moment(part):
+        return hasattr(part, "mu") or isinstance(part, optax.TraceState)
+
+    parts = [part for part in jax.tree.leaves(state, is_leaf=is_moment) if is_moment(part)]
+    beta1 = 0.0 if any(isinstance(part, optax.TraceState) for part in parts) else beta1
+    kept = [part.mu if hasattr(part, "mu") else part.trace for part in parts]
+    moments = [jax.tree_util.tree_flatten_with_path(each)[0] for each in kept]
     found: dict[str, Any] = {}
     for path, leaf in (pair for each in moments for pair in each):
         *modules, last = (entry.key for entry in path)

@@ -1,7 +1,6 @@
 """The memory bank: it is filled, within a budget if there is one, and then thinned."""
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -10,57 +9,41 @@ from jax.sharding import PartitionSpec
 
 from iadjax import ops, progress
 from iadjax.detector import Batch, DataSpec, Detector, Phase, abstract_batch
+from iadjax.detectors.families.bank import Bank, Growing, Memory, behind_bank, behind_memory, merge_growing, merge_memories
 from iadjax.errors import UserError
 from iadjax.parallel.axis import AXIS, all_rows
 
-__all__ = ["Bank", "Memory", "add_images", "bank_phase", "capacity", "coreset", "init_bank", "memory_bank", "merge_memories"]
+__all__ = ["add_images", "bank_phase", "capacity", "coreset", "init_bank", "memory_bank"]
 
 
-class Bank(NamedTuple):
-    """A bank while it fills.
+def coreset(
+    key: jax.Array, features: jax.Array, number: int, size: int, eps: float = 0.9, *, from_mean: bool = False
+) -> jax.Array:
+    """Indices `[number]` of a greedy k-centre coreset of the first `size` rows of `[R, D]`, chosen on a random projection.
 
-    Attributes:
-      features: `[R, D]` float32, split over the devices by rows (see `ops.padded_rows`).
-      origin: `[R, 3]` int32: the image's index in its split, the patch's position in the image, the category.
-      rows: int32 scalar; how many rows hold features.
-      count: int32 scalar; images seen so far.
-      patches: int32 scalar; patches of one image.
+    Args:
+      key: PRNG key.
+      features: `[R, D]`.
+      number: of centres.
+      size: rows that are points.
+      eps: distortion of the projection.
+      from_mean: begin with the row farthest from the mean of all, whatever their order, instead of a random one.
     """
-
-    features: jax.Array
-    origin: jax.Array
-    rows: jax.Array
-    count: jax.Array
-    patches: jax.Array
-
-
-class Memory(NamedTuple):
-    """The bank that predicts.
-
-    Attributes:
-      features: `[M, D]` float32, split as those of `Bank`; rows past the last one are `ops.FAR`, which no search finds.
-      weights: `[M]` float32; what `choose` gave each row, 1 where it gave nothing.
-      origin: `[M, 3]` int32, as in `Bank`.
-      rows: int32 scalar; how many rows hold features.
-      count: int32 scalar; images that were seen.
-      patches: int32 scalar; patches of one image.
-    """
-
-    features: jax.Array
-    weights: jax.Array
-    origin: jax.Array
-    rows: jax.Array
-    count: jax.Array
-    patches: jax.Array
-
-
-def coreset(key: jax.Array, features: jax.Array, number: int, size: int, eps: float = 0.9) -> jax.Array:
-    """Indices `[number]` of a greedy k-centre coreset of the first `size` rows of `[R, D]`, chosen on a random projection."""
     projection_key, start_key = jax.random.split(key)
     projected = ops.sparse_random_projection(projection_key, features, eps, size=size)
-    start = int(jax.random.randint(start_key, (), 0, size))
+    if from_mean:
+        start = int(_farthest_from_mean(projected, jnp.int32(size)))
+    else:
+        start = int(jax.random.randint(start_key, (), 0, size))
     with progress.track("coreset", number, "centre") as report:
         return ops.k_center_greedy(projected, number, start, progress=report, size=size)
+
+
+@jax.jit
+def _farthest_from_mean(points: jax.Array, size: jax.Array) -> jax.Array:
+    real = (jnp.arange(len(points)) < size)[:, None]
+    mean = jnp.sum(jnp.where(real, points, 0), axis=0, keepdims=True) / size.astype(points.dtype)
+    return jnp.argmax(jnp.sum(jnp.where(real, points - mean, 0) ** 2, axis=1))
 
 
 def capacity(bank_bytes: int, depth: int) -> int:
@@ -143,14 +126,16 @@ def _compress(key: jax.Array, bank: Bank, bank_bytes: int) -> Bank:
     return bank if features is bank.features else Bank(features, origin, jnp.int32(rows), bank.count, bank.patches)
 
 
-def bank_phase(describe: Callable, choose: Callable, bank_bytes: int = 0, name: str = "fit", **fields) -> Phase:
-    """The phase of a state that is a `Bank` and becomes a `Memory`.
+def bank_phase(
+    describe: Callable, choose: Callable, bank_bytes: int = 0, incremental: bool = False, name: str = "fit", **fields
+) -> Phase:
+    """The phase of a state that is a `Bank` and becomes a `Memory`, or `Growing`.
 
     Args:
       describe: `(frozen, batch) -> [B, ..., D]`, the features to keep, made from `batch.features`.
       choose: `(key, bank) -> (indices [M] int32, weights [M] or None)`, once, outside jit: which of the first `bank.rows` rows
         stay, and their weights.
-      bank_bytes: see `memory_bank`.
+      bank_bytes, incremental: see `memory_bank`.
       name: of the phase.
       **fields: further fields of the `Phase`.
     """
@@ -173,10 +158,12 @@ def bank_phase(describe: Callable, choose: Callable, bank_bytes: int = 0, name: 
             features, origin = ops.take_rows(state.features, index), ops.take_rows(state.origin, index, fill=-1)
         given = jnp.ones(len(index)) if weights is None else jnp.asarray(weights, jnp.float32)
         weights = jnp.pad(given, (0, len(features) - len(index)))
-        return Memory(features, weights, origin, jnp.int32(len(index)), state.count, state.patches)
+        memory = Memory(features, weights, origin, jnp.int32(len(index)), state.count, state.patches)
+        return Growing(memory, state) if incremental else memory
 
     def finalized(state):
-        return Memory(state.features, state.rows, *state[1:])
+        memory = Memory(state.features, state.rows, *state[1:])
+        return Growing(memory, state) if incremental else memory
 
     return Phase(name, update, finalize, between=between if bank_bytes else None, finalized=finalized, **fields)
 
@@ -186,6 +173,7 @@ def memory_bank(
     choose: Callable,
     predict: Callable,
     bank_bytes: int = 0,
+    incremental: bool = False,
     *,
     embed: Callable,
     **phase,
@@ -201,6 +189,9 @@ def memory_bank(
       describe, choose: see `bank_phase`.
       predict: `(memory, frozen, batch) -> Prediction`.
       bank_bytes: budget, over all devices, beside one batch of features; 0: as much as it takes.
+      incremental: keep all rows in the state, or what the budget left of them. A fit on further images (`start` of
+        `iadjax.fit`) then chooses from the rows of all images. Without a budget that is the choice of one fit on all of them,
+        if `choose` does not depend on the order of rows. Otherwise the rows that were chosen are all that is left.
       embed: see `Detector`.
       **phase: further fields of the `Phase`.
 
@@ -215,47 +206,17 @@ def memory_bank(
         return init_bank(describe, frozen, spec, bank_bytes)
 
     def partition(state):
+        if isinstance(state, Growing):
+            return Growing(*map(partition, state))
         arrays = {"features", "origin", "weights"}
         return type(state)(*(PartitionSpec(AXIS) if name in arrays else PartitionSpec() for name in state._fields))
 
     return Detector(
         init=init,
-        phases=lambda spec: (bank_phase(describe, choose, bank_bytes, **phase),),
-        predict=predict,
+        phases=lambda spec: (bank_phase(describe, choose, bank_bytes, incremental, **phase),),
+        predict=(lambda state, frozen, batch: predict(state.memory, frozen, batch)) if incremental else predict,
         embed=embed,
         partition=partition,
-        warm_start=behind_memory,
-        merge=merge_memories,
+        warm_start=behind_bank if incremental else behind_memory,
+        merge=merge_growing if incremental else merge_memories,
     )
-
-
-def behind_memory(fresh: Bank, old: Memory) -> Bank:
-    """`Detector.warm_start` of a bank: the old rows, then the fresh buffer; the next coreset is that of both."""
-    kept = int(old.rows)
-    index = np.full(ops.padded_rows(kept + len(fresh.features)), -1, np.int32)
-    index[:kept] = np.arange(kept)
-    features, origin = ops.take_rows(old.features, index), ops.take_rows(old.origin, index, fill=-1)
-    return Bank(features, origin, jnp.int32(kept), jnp.int32(int(old.count)), fresh.patches)
-
-
-def merge_memories(states: Sequence[Memory], weights: np.ndarray) -> Memory:
-    """`Detector.merge` of banks: the rows of all of them, one site after the other."""
-    del weights
-    rows = [int(state.rows) for state in states]
-    index = np.concatenate(
-        [start + np.arange(number) for start, number in zip(_starts(states), rows, strict=True)], dtype=np.int32
-    )
-
-    def join(name, fill):
-        return ops.take_rows(jnp.concatenate([getattr(state, name) for state in states]), index, fill=fill)
-
-    features, origin = join("features", ops.FAR), join("origin", -1)
-    given = jnp.concatenate([state.weights for state in states])[index]
-    number = len(index)
-    count = sum(int(state.count) for state in states)
-    padded = jnp.pad(given, (0, len(features) - number))
-    return Memory(features, padded, origin, jnp.int32(number), jnp.int32(count), jnp.asarray(states[0].patches))
-
-
-def _starts(states: Sequence[Memory]) -> np.ndarray:
-    return np.cumsum([0, *(len(state.features) for state in states[:-1])])

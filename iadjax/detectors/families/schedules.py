@@ -2,11 +2,13 @@
 
 import math
 
+import jax
+import jax.numpy as jnp
 import optax
 
 from iadjax.errors import UserError
 
-__all__ = ["adam_with_l2", "check_schedule", "rate_schedule", "step_decay", "warm_cosine"]
+__all__ = ["adam_with_l2", "amsgrad_w", "check_schedule", "rate_schedule", "step_decay", "warm_cosine"]
 
 SCHEDULES = ("constant", "cosine", "step")
 
@@ -20,6 +22,38 @@ def adam_with_l2(rate: optax.ScalarOrSchedule, weight_decay: float, **options) -
       **options: further keywords of `optax.adam`.
     """
     return optax.chain(optax.add_decayed_weights(weight_decay), optax.adam(rate, **options))
+
+
+def amsgrad_w(
+    rate: optax.ScalarOrSchedule, weight_decay: float, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8
+) -> optax.GradientTransformation:
+    """PyTorch's `AdamW(amsgrad=True)` (Reddi et al., ICLR 2018).
+
+    Its denominator is the largest second moment so far, corrected for its bias at the present step. Optax's is the largest of
+    corrected ones, and so never falls below the gradient of the first step.
+
+    Args:
+      rate: learning rate.
+      weight_decay: of AdamW.
+      b1, b2, eps: Adam's.
+    """
+
+    def init(params):
+        mu, nu, largest = (jax.tree.map(jnp.zeros_like, params) for _ in range(3))
+        return optax.ScaleByAmsgradState(jnp.zeros((), jnp.int32), mu, nu, largest)
+
+    def update(gradients, state, params=None):
+        del params
+        count = state.count + 1
+        mu = jax.tree.map(lambda m, g: b1 * m + (1 - b1) * g, state.mu, gradients)
+        nu = jax.tree.map(lambda v, g: b2 * v + (1 - b2) * g**2, state.nu, gradients)
+        largest = jax.tree.map(jnp.maximum, state.nu_max, nu)
+        first, second = 1 - b1**count, 1 - b2**count
+        updates = jax.tree.map(lambda m, v: m / first / (jnp.sqrt(v / second) + eps), mu, largest)
+        return updates, optax.ScaleByAmsgradState(count, mu, nu, largest)
+
+    scale = optax.GradientTransformation(init, update)
+    return optax.chain(scale, optax.add_decayed_weights(weight_decay), optax.scale_by_learning_rate(rate))
 
 
 def step_decay(rate: float, factor: float, *milestones: float) -> optax.Schedule:

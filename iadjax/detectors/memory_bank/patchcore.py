@@ -6,16 +6,11 @@ its most anomalous patch from M.
 
 from collections.abc import Sequence
 
-import jax
-import jax.numpy as jnp
-import numpy as np
-
-from iadjax import ops, progress
 from iadjax.backbones import Backbone, check_layers
-from iadjax.detector import Detector, Prediction
-from iadjax.detectors.families.memory_bank import coreset, memory_bank
-from iadjax.detectors.families.options import check_odd, check_options
-from iadjax.errors import UserError
+from iadjax.detector import Detector
+from iadjax.detectors.families.memory_bank import memory_bank
+from iadjax.detectors.families.options import check_options
+from iadjax.detectors.families.patch_bank import choose_coreset, patch_features, patch_prediction, say_small
 
 __all__ = ["patchcore"]
 
@@ -34,6 +29,7 @@ def patchcore(
     num_neighbors: int = 9,
     sigma: float = 4.0,
     bank_bytes: int = 0,
+    incremental: bool = False,
 ) -> Detector:
     """Builds PatchCore.
 
@@ -57,58 +53,29 @@ def patchcore(
       sigma: of the Gaussian that smooths the map, in pixels of the input; 0 = off.
       bank_bytes: what the bank may take while it fills, over all devices; 0 = no limit. A full bank is compressed, so that
         the final coreset is that of a coreset (docs/scaling.md has the loss).
+      incremental: whether the state keeps all patches, or what `bank_bytes` left of them, so that a fit on further images
+        (`start` of `iadjax.fit`) chooses from all of them. Without a budget the result is that of one fit on all images
+        (docs/scaling.md). Then the coreset begins with the patch farthest from the mean instead of a random one.
 
     Raises:
       UserError: an option out of its range, or a layer that the backbone does not have.
     """
     layers = check_layers(backbone, layers)
-    if embedding not in ("pool", "unfold"):
-        raise UserError(f"detector.embedding must be 'pool' or 'unfold', got {embedding!r}")
-    dimensions = {"pretrain_dimension": pretrain_dimension, "target_dimension": target_dimension}
-    check_options("[1, inf)", num_neighbors=num_neighbors, **dimensions)
+    check_options("[1, inf)", num_neighbors=num_neighbors)
     check_options("(0, 1]", coreset_ratio=coreset_ratio)
     check_options("(0, 1)", projection_eps=projection_eps)
     check_options("[0, inf)", sigma=sigma)
-    check_odd(patch_size=patch_size)
-
-    def embed(frozen, image):
-        levels = backbone.features(frozen["backbone"], image, layers)
-        if embedding == "pool":
-            return ops.concatenate_levels([ops.average_pool(level, patch_size) for level in levels])
-        return ops.patch_embedding(levels, patch_size, pretrain_dimension, target_dimension)
+    embed = patch_features(backbone, layers, embedding, patch_size, pretrain_dimension, target_dimension)
 
     def choose(key, bank):
-        size, seen = int(bank.rows), int(bank.count) * int(bank.patches)
-        number = min(size, max(1, int(seen * coreset_ratio)))
-        if reweight and number < num_neighbors:
-            progress.say(
-                f"the bank holds {number} patches, fewer than detector.num_neighbors={num_neighbors}: scores are weighted by "
-                "all of them" + (", so not at all" if number == 1 else "") + "; more images or a larger coreset_ratio help"
-            )
-        if number == size:
-            return np.arange(size, dtype=np.int32), None
-        return coreset(key, bank.features, number, size, projection_eps), None
+        index = choose_coreset(key, bank, coreset_ratio, projection_eps, from_mean=incremental)
+        if reweight:
+            say_small(len(index), num_neighbors)
+        return index, None
 
     def predict(memory, frozen, batch):
         del frozen
-        features, bank = batch.features, memory.features
-        rows, height, width, depth = features.shape
-        distance, nearest = ops.nearest_neighbors(features.reshape(-1, depth), bank, 1)
-        distance, nearest = distance.reshape(rows, -1), nearest.reshape(rows, -1)
-        # eq. 6: the patch that is farthest from M, s* = ||m_test - m*||
-        worst = jnp.argmax(distance, axis=1)[:, None]
-        score = jnp.take_along_axis(distance, worst, axis=1)[:, 0]
-        # among one patch there is no neighbourhood: the weight would be 0
-        if reweight and min(num_neighbors, len(bank)) > 1:
-            test_patch = jnp.take_along_axis(features.reshape(rows, -1, depth), worst[..., None], axis=1)
-            nearest_patch = ops.rows_at(bank, jnp.take_along_axis(nearest, worst, axis=1)[:, 0])
-            _, neighbors = ops.nearest_neighbors(nearest_patch, bank, min(num_neighbors, len(bank)))
-            to_neighbors = jnp.linalg.norm(test_patch - ops.rows_at(bank, neighbors), axis=-1)
-            # eq. 7: w = 1 - exp(s*) / sum over N_b(m*) of exp(||m_test - m||), in the stable form of a softmax
-            weight = 1 - jnp.exp(score - jax.nn.logsumexp(jnp.concatenate([score[:, None], to_neighbors[:, 1:]], 1), axis=1))
-            score = weight * score
-        # bilinear, then smoothed: section 3.3
-        maps = ops.anomaly_map(distance.reshape(rows, height, width), batch.image.shape[1:3], sigma)
-        return Prediction(score, maps)
+        size = batch.image.shape[1:3]
+        return patch_prediction(batch.features, memory.features, size, reweight, num_neighbors, sigma)
 
-    return memory_bank(lambda frozen, batch: batch.features, choose, predict, bank_bytes, embed=embed)
+    return memory_bank(lambda frozen, batch: batch.features, choose, predict, bank_bytes, incremental, embed=embed)

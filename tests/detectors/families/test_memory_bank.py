@@ -25,20 +25,21 @@ def describe(frozen, batch):
     return batch.image + 0 * frozen
 
 
-def filled(features, bank_bytes, batch_size=4, number=200):
-    """The bank of images `[N, 8, 8, 16]`, and the rows that were in use after each step."""
+def filled(features, bank_bytes, batch_size=4, number=200, incremental=False, start=None):
+    """The bank of images `[N, 8, 8, 16]`, and the rows that were in use after each step; behind those of an earlier one."""
 
     def choose(key, bank):
         size = int(bank.rows)
-        assert int(bank.count) == count and int(bank.patches) == 64
-        return coreset(key, bank.features, min(number, size), size), None
+        assert int(bank.count) == count + seen and int(bank.patches) == 64
+        return coreset(key, bank.features, min(number, size), size, from_mean=incremental), None
 
-    count = len(features)
+    count, seen = len(features), 0 if start is None else int(start.bank.count)
     spec = DataSpec(count, (SIDE, SIDE, DEPTH), ("a",), 0, -(-count // batch_size), batch_size)
-    detector = memory_bank(describe, choose, None, bank_bytes, embed=None)
+    detector = memory_bank(describe, choose, None, bank_bytes, incremental, embed=None)
     (phase,) = detector.phases(spec)
     update = jax.jit(phase.update, donate_argnums=1)
     state, rows = detector.init(KEY, jnp.zeros(()), spec), []
+    state = state if start is None else detector.warm_start(state, start)
     for begin in range(0, count, batch_size):
         part = features[begin : begin + batch_size]
         image = np.concatenate([part, np.zeros((batch_size - len(part), *part.shape[1:]), np.float32)])

@@ -2,9 +2,11 @@
 
 import jax
 import numpy as np
+import optax
 import pytest
+import torch
 
-from iadjax.detectors.families.schedules import rate_schedule
+from iadjax.detectors.families.schedules import amsgrad_w, rate_schedule
 from iadjax.errors import UserError
 
 TOTAL = 250
@@ -37,3 +39,20 @@ def test_rates_follow_their_formulas(kind, warmup):
 def test_bad_schedules_are_named(kind, warmup):
     with pytest.raises(UserError, match=r"detector.schedule must be one of constant, cosine, step and warmup in \[0, 1\)"):
         rate_schedule(kind, 0.1, 10, warmup)
+
+
+def test_amsgrad_is_pytorchs():
+    start, steps = np.array([1.0, -2.0, 0.5], np.float32), np.random.default_rng(0).normal(size=(30, 3)).astype(np.float32)
+    # large gradients first: what Optax's form would never forget
+    steps[:3] *= 100
+    theirs = torch.nn.Parameter(torch.tensor(start))
+    reference = torch.optim.AdamW([theirs], lr=0.1, weight_decay=0.05, amsgrad=True)
+    ours, optimizer = start, amsgrad_w(0.1, 0.05)
+    state = optimizer.init(ours)
+    with jax.numpy_dtype_promotion("standard"):
+        for gradient in steps:
+            theirs.grad = torch.tensor(gradient)
+            reference.step()
+            updates, state = optimizer.update(gradient, state, ours)
+            ours = optax.apply_updates(ours, updates)
+    np.testing.assert_allclose(ours, theirs.detach().numpy(), rtol=1e-4)
