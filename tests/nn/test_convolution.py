@@ -166,3 +166,10 @@ def test_a_program_for_a_converter_has_plain_convolutions():
     with plain():
         text = str(jax.make_jaxpr(lambda x, k: convolve(x, k, 1, 1))(x, kernel))
     assert "platform_index" not in text and "conv_general_dilated" in text
+
+
+def test_gpus_get_no_product_of_a_strided_slice():
+    """XLA of JAX 0.11 ends the process there."""
+    x, kernel = drawn((8, 8), 1, 4, 6)
+    lowered = jax.jit(lambda x, k: convolve(x, k, 2)).trace(x, kernel).lower(lowering_platforms=("cuda",)).as_text()
+    assert "stablehlo.convolution" in lowered and "dot_general" not in lowered
