@@ -13,6 +13,7 @@ from iadjax.errors import UserError
 from iadjax.export import export, load_exported, write
 from tests.conftest import draw_tree
 from tests.detectors.test_contract import CASES, config_of
+from tests.tiny import tiny_networks
 
 # one of every kind: a bank, Gaussians, a flow, a discriminator; the others take minutes to fit and compile
 QUICK = {"patchcore", "padim", "fastflow", "simplenet"}
@@ -20,6 +21,12 @@ QUICK = {"patchcore", "padim", "fastflow", "simplenet"}
 
 def row(name):
     return pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def tiny():
+    with tiny_networks():
+        yield
 
 
 @pytest.fixture(scope="module", params=[row(name) for name in sorted(CASES)])

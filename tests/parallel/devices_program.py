@@ -25,12 +25,13 @@ from iadjax.ops import rows
 from iadjax.parallel import distributed, placement
 from iadjax.parallel.axis import AXIS, all_sum, replicated
 from tests.detectors.test_contract import config_of
+from tests.tiny import tiny_networks
 
 # image size and options that make several devices do something else than one: banks that are split, batches that do not divide
 CASES = {
     "patchcore": {"data": {"batch_size": 3}, "detector": {"coreset_ratio": 0.5}},
     # room for 4 of 5 images
-    "budget": {"data": {"batch_size": 2}, "detector": {"coreset_ratio": 0.3, "bank_bytes": 260 * 4 * (2 * 36 + 10)}},
+    "budget": {"data": {"batch_size": 2}, "detector": {"coreset_ratio": 0.3, "bank_bytes": 260 * 4 * (2 * 48 + 10)}},
     "padim": {"data": {"batch_size": 5}},
     "fastflow": {"data": {"batch_size": 3}, "detector": {"flow_steps": 1, "layers": ("layer1",)}},
     # noise and dropout are those of the whole batch
@@ -195,4 +196,5 @@ def main(out: str, work: str, tree: str, cases: str, *where: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    with tiny_networks():
+        main(*sys.argv[1:])
