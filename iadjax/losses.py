@@ -179,13 +179,13 @@ def deviation(score: jax.Array, label: jax.Array, reference: jax.Array, margin: 
 
 
 def normal_nll(z: Sequence[jax.Array], log_det: Sequence[jax.Array]) -> jax.Array:
-    """Negative log-likelihood of a flow up to its constant: the sum over scales of 1/2 |z|^2 - log |det dz/dx|.
+    """Negative log-likelihood of a flow up to its constant: the sum over scales of 1/2 |z|^2, less log |det dz/dx|.
 
     Args:
       z: `[B, ...]` per scale.
-      log_det: `[B]` per scale.
+      log_det: `[B]` per scale, or one of all scales together.
     """
-    return sum(0.5 * jnp.sum(each**2, axis=tuple(range(1, each.ndim))) - log for each, log in zip(z, log_det, strict=True))
+    return sum(0.5 * jnp.sum(each**2, axis=tuple(range(1, each.ndim))) for each in z) - sum(log_det)
 
 
 @jax.custom_vjp

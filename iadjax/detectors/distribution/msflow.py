@@ -149,7 +149,7 @@ def msflow(
         del key, frozen
         z, log_det = flows.apply(variables, list(batch.features))
         # eq. 8: the sum over all dimensions
-        nll = losses.normal_nll(z, [log_det, *[jnp.zeros_like(log_det)] * (len(z) - 1)])
+        nll = losses.normal_nll(z, [log_det])
         return losses.mean(nll, batch.valid), ({}, {})
 
     def predict(variables, frozen, batch):
