@@ -10,6 +10,7 @@ from iadjax.backbones.filter_bank import filter_bank
 from iadjax.backbones.pdn import pdn
 from iadjax.backbones.resnet import SPECS, resnet
 from iadjax.backbones.squeezenet import squeezenet1_1
+from iadjax.backbones.vgg import vgg16
 from iadjax.backbones.vit import SPECS as VITS
 from iadjax.backbones.vit import vit
 from iadjax.backbones.weights import content_hash, convert, load_weights
@@ -17,7 +18,7 @@ from iadjax.errors import UserError, did_you_mean
 
 __all__ = ["NAMES", "Backbone", "backbone", "check_layers", "content_hash", "convert", "load_weights"]
 
-NAMES = ("filter_bank", "pdn_medium", "pdn_small", *SPECS, "squeezenet1_1", *EFFICIENTNETS, *VITS, *CAITS, *TEXT_SPECS)
+NAMES = ("filter_bank", "pdn_medium", "pdn_small", *SPECS, "squeezenet1_1", "vgg16", *EFFICIENTNETS, *VITS, *CAITS, *TEXT_SPECS)
 
 
 def backbone(name: str) -> Backbone:
@@ -34,6 +35,8 @@ def backbone(name: str) -> Backbone:
         return clip_text(name)
     if name == "squeezenet1_1":
         return squeezenet1_1()
+    if name == "vgg16":
+        return vgg16()
     if name in ("pdn_medium", "pdn_small"):
         return pdn(name)
     if name == "filter_bank":

@@ -89,6 +89,7 @@ CASES = {
         "detector.local_size": 8,
         "detector.bank_size": 12,
     },
+    "mkd": {"detector.layers": ("layer1", "layer2"), "detector.num_scored": 1, "detector.width": 4, "detector.epochs": 1},
     "musc": {
         "protocol.name": "zero_shot",
         "protocol.test_batch": True,
@@ -106,6 +107,14 @@ CASES = {
         "detector.map_size": 32,
     },
     "rd4ad": {"detector.epochs": 2},
+    "rdpp": {"detector.epochs": 1, "detector.octaves": 1, "detector.halves": True},
+    "reconpatch": {
+        "detector.layers": ("layer2",),
+        "detector.dimension": 8,
+        "detector.projection_dimension": 4,
+        "detector.epochs": 1,
+        "detector.coreset_ratio": 0.2,
+    },
     "simplenet": {
         "detector.epochs": 2,
         "detector.pretrain_dimension": 24,
@@ -168,7 +177,7 @@ def tiny_clip():
 
 
 # half of their time would go into compiling Winograd's form, which tests/nn/test_convolution.py holds to the same
-PLAIN = {"draem", "efficientad", "rd4ad", "stpm"}
+PLAIN = {"draem", "efficientad", "rd4ad", "rdpp", "stpm"}
 
 
 @pytest.fixture(scope="module", params=sorted(CASES))
