@@ -51,7 +51,7 @@ def get_config(arg: str = "synthetic"):
         config.threshold.holdout = 0.0
     if wanted.quick:
         # one category has few images; a smaller image than the protocol's would tell nothing
-        options = {"layers": ("layer1", "layer2", "layer3"), "epochs": 100 if wanted.category else 5, "raw_pixels": False}
+        options = {"layers": ("layer1", "layer2", "layer3"), "epochs": 50 if wanted.category else 4, "raw_pixels": False}
         quick(config, options, batch_size=8)
         config.data.resize = 96
     return finish(config, wanted)

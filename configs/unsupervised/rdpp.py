@@ -1,6 +1,6 @@
 """RD++ (Tien et al., CVPR 2023), one model per category.
 
-    python scripts/train.py --config=configs/unsupervised/rdpp.py:synthetic,category=washer,quick
+    python scripts/train.py --config=configs/unsupervised/rdpp.py:synthetic,category=wood,quick
     python scripts/train.py --config=configs/unsupervised/rdpp.py:mvtec_ad,category=bottle --config.data.root=DIR
     python scripts/train.py --config=configs/unsupervised/rdpp.py:mtd --config.data.root=DIR
     python scripts/train.py --config=configs/unsupervised/rdpp.py:folder --config.data.root=DIR

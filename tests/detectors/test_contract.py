@@ -177,7 +177,7 @@ def tiny_clip():
 
 
 # half of their time would go into compiling Winograd's form, which tests/nn/test_convolution.py holds to the same
-PLAIN = {"draem", "efficientad", "rd4ad", "rdpp", "stpm"}
+PLAIN = {"draem", "efficientad", "mkd", "rd4ad", "rdpp", "stpm"}
 
 
 @pytest.fixture(scope="module", params=sorted(CASES))
