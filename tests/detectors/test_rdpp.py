@@ -48,7 +48,7 @@ def test_augment_adds_noise_in_a_rectangle():
 def test_bad_options_are_refused():
     with pytest.raises(UserError, match="must name three levels for rdpp"):
         rdpp(BACKBONE, layers=("layer1",))
-    with pytest.raises(UserError, match=r"margin must be in \[-1, 1\]"):
+    with pytest.raises(UserError, match=r"margin must be in \[0, 1\]"):
         rdpp(BACKBONE, margin=2.0)
     detector = rdpp(BACKBONE)
     with pytest.raises(UserError, match="needs three grids that halve"):

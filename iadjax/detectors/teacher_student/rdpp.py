@@ -99,8 +99,7 @@ def rdpp(
     check_options("[0, 1)", beta1=beta1, beta2=beta2)
     check_options("[0, inf)", projection_weight=projection_weight, reconstruction_weight=reconstruction_weight)
     check_options("[0, inf)", contrast_weight=contrast_weight, noise_strength=noise_strength, sigma=sigma)
-    check_options("[0, 1]", persistence=persistence)
-    check_options("[-1, 1]", margin=margin)
+    check_options("[0, 1]", persistence=persistence, margin=margin)
     projections = Projections()
 
     def embed(frozen, image):
