@@ -11,6 +11,7 @@ from iadjax.backbones.filter_bank import filter_bank
 from iadjax.backbones.pdn import pdn
 from iadjax.backbones.resnet import SPECS, resnet
 from iadjax.backbones.squeezenet import squeezenet1_1
+from iadjax.backbones.vgg import vgg16
 from iadjax.backbones.vit import SPECS as VITS
 from iadjax.backbones.vit import vit
 from iadjax.backbones.weights import content_hash, convert, load_weights
@@ -25,6 +26,7 @@ NAMES = (
     "pdn_small",
     *SPECS,
     "squeezenet1_1",
+    "vgg16",
     *EFFICIENTNETS,
     *VITS,
     *CAITS,
@@ -48,6 +50,8 @@ def backbone(name: str) -> Backbone:
         return alexnet()
     if name == "squeezenet1_1":
         return squeezenet1_1()
+    if name == "vgg16":
+        return vgg16()
     if name in ("pdn_medium", "pdn_small"):
         return pdn(name)
     if name == "filter_bank":

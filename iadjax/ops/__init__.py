@@ -18,6 +18,7 @@ from iadjax.ops.rows import FAR, padded_rows, rows_at, take_rows, write_rows
 from iadjax.ops.sets import largest_cosines, mutual_distances, unit_distance
 from iadjax.ops.similarity import ssim
 from iadjax.ops.tiles import stitched_levels, tile_layout
+from iadjax.ops.transport import sinkhorn_divergence
 
 __all__ = [
     "BYTE_BUDGET",
@@ -43,6 +44,7 @@ __all__ = [
     "resize_nearest",
     "rotate",
     "rows_at",
+    "sinkhorn_divergence",
     "sparse_random_projection",
     "ssim",
     "stitched_levels",

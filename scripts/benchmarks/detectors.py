@@ -133,6 +133,12 @@ BENCHMARKS = {
         {"detector.epochs": 4},
     ),
     "mh_patchcore": Benchmark("unsupervised/mh_patchcore.py", {"data.crop": 0}),
+    "mkd": Benchmark(
+        "unsupervised/mkd.py",
+        {"detector.layers": ("layer1", "layer2", "layer3"), "data.batch_size": 8},
+        {"detector.epochs": 20},
+        {"detector.epochs": 4},
+    ),
     "msflow": Benchmark(
         "unsupervised/msflow.py",
         {"detector.blocks": (2, 2, 2), "data.batch_size": 8},
@@ -150,6 +156,13 @@ BENCHMARKS = {
     ),
     "rd4ad": Benchmark(
         "unsupervised/rd4ad.py", {"data.batch_size": 8}, {"detector.epochs": 12}, {"detector.epochs": 2}
+    ),
+    "rdpp": Benchmark("unsupervised/rdpp.py", {"data.batch_size": 8}, {"detector.epochs": 12}, {"detector.epochs": 2}),
+    "reconpatch": Benchmark(
+        "unsupervised/reconpatch.py",
+        {"data.crop": 0, "data.batch_size": 4, "detector.coreset_ratio": 0.05},
+        {"detector.epochs": 4, "detector.learning_rate": 1e-3},
+        {"detector.epochs": 1, "detector.learning_rate": 1e-3},
     ),
     "simplenet": Benchmark(
         "unsupervised/simplenet.py",

@@ -117,6 +117,7 @@ CASES = {
         "detector.local_size": 8,
         "detector.bank_size": 12,
     },
+    "mkd": {"detector.layers": ("layer1", "layer2"), "detector.num_scored": 1, "detector.width": 4, "detector.epochs": 1},
     "msflow": {
         "detector.layers": ("layer1", "layer2"),
         "detector.blocks": (1, 1),
@@ -141,6 +142,14 @@ CASES = {
         "detector.map_size": 32,
     },
     "rd4ad": {"detector.epochs": 2},
+    "rdpp": {"detector.epochs": 1, "detector.octaves": 1, "detector.halves": True},
+    "reconpatch": {
+        "detector.layers": ("layer2",),
+        "detector.dimension": 8,
+        "detector.projection_dimension": 4,
+        "detector.epochs": 1,
+        "detector.coreset_ratio": 0.2,
+    },
     "simplenet": {
         "detector.epochs": 2,
         "detector.pretrain_dimension": 24,
@@ -197,7 +206,7 @@ def config_of(name, tree):
 WITHOUT_MAP = {"differnet", "gaussian_ad"}
 
 # half of their time would go into compiling Winograd's form, which tests/nn/test_convolution.py holds to the same
-PLAIN = {"draem", "efficientad", "rd4ad", "stpm"}
+PLAIN = {"draem", "efficientad", "mkd", "rd4ad", "rdpp", "stpm"}
 
 
 @pytest.fixture(scope="module", params=sorted(CASES))

@@ -1,6 +1,7 @@
 """The memory bank: it is filled, within a budget if there is one, and then thinned."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,17 @@ from iadjax.detectors.families.bank import Bank, Growing, Memory, behind_bank, b
 from iadjax.errors import UserError
 from iadjax.parallel.axis import AXIS, all_rows
 
-__all__ = ["add_images", "bank_phase", "capacity", "coreset", "init_bank", "memory_bank"]
+__all__ = [
+    "add_images",
+    "bank_partition",
+    "bank_phase",
+    "capacity",
+    "coreset",
+    "empty_bank",
+    "init_bank",
+    "memory_bank",
+    "remember",
+]
 
 
 def coreset(
@@ -79,6 +90,11 @@ def init_bank(describe: Callable, frozen, spec: DataSpec, bank_bytes: int = 0) -
                 f"give at least {4 * patches * bank_bytes // max(number, 1) + 1}, or shrink the images"
             )
         rows = min(rows, number + spec.batch_size * patches)
+    return empty_bank(rows, patches, depth)
+
+
+def empty_bank(rows: int, patches: int, depth: int) -> Bank:
+    """A bank with room for so many rows of `depth` numbers, `patches` of them from each image."""
     size = ops.padded_rows(rows)
     # arrays of their own: the driver donates them
     counts = (jnp.int32(number) for number in (0, 0, patches))
@@ -126,6 +142,29 @@ def _compress(key: jax.Array, bank: Bank, bank_bytes: int) -> Bank:
     return bank if features is bank.features else Bank(features, origin, jnp.int32(rows), bank.count, bank.patches)
 
 
+def remember(bank: Bank, index: np.ndarray | jax.Array, weights: np.ndarray | None = None) -> Memory:
+    """The chosen rows of a bank, with their weights or 1."""
+    if len(index) == int(bank.rows) == len(bank.features):
+        features, origin = bank.features, bank.origin
+    else:
+        features, origin = ops.take_rows(bank.features, index), ops.take_rows(bank.origin, index, fill=-1)
+    given = jnp.ones(len(index)) if weights is None else jnp.asarray(weights, jnp.float32)
+    weights = jnp.pad(given, (0, len(features) - len(index)))
+    return Memory(features, weights, origin, jnp.int32(len(index)), bank.count, bank.patches)
+
+
+def bank_partition(state: Any) -> Any:
+    """`Detector.partition` of a state that is or holds banks: their rows are split, everything else is on every device."""
+    if isinstance(state, Bank | Memory):
+        arrays = {"features", "origin", "weights"}
+        return type(state)(*(PartitionSpec(AXIS) if name in arrays else PartitionSpec() for name in state._fields))
+    return type(state)(*(bank_partition(part) if _is_bank(part) else PartitionSpec() for part in state))
+
+
+def _is_bank(part: Any) -> bool:
+    return isinstance(part, Bank | Memory | Growing)
+
+
 def bank_phase(
     describe: Callable, choose: Callable, bank_bytes: int = 0, incremental: bool = False, name: str = "fit", **fields
 ) -> Phase:
@@ -151,14 +190,7 @@ def bank_phase(
 
     def finalize(key, state, frozen):
         del frozen
-        index, weights = choose(key, state)
-        if len(index) == int(state.rows) == len(state.features):
-            features, origin = state.features, state.origin
-        else:
-            features, origin = ops.take_rows(state.features, index), ops.take_rows(state.origin, index, fill=-1)
-        given = jnp.ones(len(index)) if weights is None else jnp.asarray(weights, jnp.float32)
-        weights = jnp.pad(given, (0, len(features) - len(index)))
-        memory = Memory(features, weights, origin, jnp.int32(len(index)), state.count, state.patches)
+        memory = remember(state, *choose(key, state))
         return Growing(memory, state) if incremental else memory
 
     def finalized(state):
@@ -205,18 +237,12 @@ def memory_bank(
         del key
         return init_bank(describe, frozen, spec, bank_bytes)
 
-    def partition(state):
-        if isinstance(state, Growing):
-            return Growing(*map(partition, state))
-        arrays = {"features", "origin", "weights"}
-        return type(state)(*(PartitionSpec(AXIS) if name in arrays else PartitionSpec() for name in state._fields))
-
     return Detector(
         init=init,
         phases=lambda spec: (bank_phase(describe, choose, bank_bytes, incremental, **phase),),
         predict=(lambda state, frozen, batch: predict(state.memory, frozen, batch)) if incremental else predict,
         embed=embed,
-        partition=partition,
+        partition=bank_partition,
         warm_start=behind_bank if incremental else behind_memory,
         merge=merge_growing if incremental else merge_memories,
     )

@@ -8,7 +8,7 @@ import optax
 
 from iadjax.errors import UserError
 
-__all__ = ["adam_with_l2", "amsgrad_w", "check_schedule", "rate_schedule", "step_decay", "warm_cosine"]
+__all__ = ["adam_with_l2", "adamp", "amsgrad_w", "check_schedule", "rate_schedule", "step_decay", "warm_cosine"]
 
 SCHEDULES = ("constant", "cosine", "step")
 
@@ -54,6 +54,60 @@ def amsgrad_w(
 
     scale = optax.GradientTransformation(init, update)
     return optax.chain(scale, optax.add_decayed_weights(weight_decay), optax.scale_by_learning_rate(rate))
+
+
+def adamp(
+    rate: optax.ScalarOrSchedule,
+    weight_decay: float,
+    b1: float = 0.9,
+    b2: float = 0.999,
+    eps: float = 1e-8,
+    delta: float = 0.1,
+    decay_ratio: float = 0.1,
+) -> optax.GradientTransformation:
+    """AdamP (Heo et al., ICLR 2021): Adam without the radial part of its steps where the loss does not depend on a norm.
+
+    A matrix `[I, O]` is such where the gradients of all columns, or else of the whole, are nearly orthogonal to the weights:
+    the largest cosine is below delta / sqrt(size).
+
+    Args:
+      rate: learning rate.
+      weight_decay: decoupled, as AdamW's.
+      b1, b2, eps: Adam's.
+      delta: see above.
+      decay_ratio: factor of the decay of such a matrix.
+    """
+    adam = optax.scale_by_adam(b1, b2, eps)
+
+    def projected(step, gradient, param):
+        """The step of one array and the factor of its decay."""
+        if param.ndim < 2:
+            return step, jnp.float32(1)
+        whole = lambda x: x.reshape(-1, 1)  # noqa: E731
+        columns = lambda x: x.reshape(-1, x.shape[-1])  # noqa: E731
+        found, ratio, free = step, jnp.float32(1), jnp.bool_(True)
+        for view in (columns, whole):
+            p, g, s = (view(x) for x in (param, gradient, step))
+            norm = jnp.linalg.norm(p, axis=0, keepdims=True)
+            cosine = jnp.abs(jnp.sum(p * g, axis=0, keepdims=True)) / (norm * jnp.linalg.norm(g, axis=0, keepdims=True) + eps)
+            radial = p / (norm + eps)
+            tangent = (s - radial * jnp.sum(radial * s, axis=0, keepdims=True)).reshape(step.shape)
+            taken = free & (jnp.max(cosine) < delta / len(p) ** 0.5)
+            found, ratio = jnp.where(taken, tangent, found), jnp.where(taken, jnp.float32(decay_ratio), ratio)
+            free &= ~taken
+        return found, ratio
+
+    def update(gradients, state, params):
+        steps, state = adam.update(gradients, state, params)
+
+        def decayed(step, gradient, param):
+            found, ratio = projected(step, gradient, param)
+            return found + weight_decay * ratio * param
+
+        return jax.tree.map(decayed, steps, gradients, params), state
+
+    scale = optax.GradientTransformation(adam.init, update)
+    return optax.chain(scale, optax.scale_by_learning_rate(rate))
 
 
 def step_decay(rate: float, factor: float, *milestones: float) -> optax.Schedule:

@@ -6,7 +6,7 @@ import optax
 import pytest
 import torch
 
-from iadjax.detectors.families.schedules import amsgrad_w, rate_schedule
+from iadjax.detectors.families.schedules import adamp, amsgrad_w, rate_schedule
 from iadjax.errors import UserError
 
 TOTAL = 250
@@ -56,3 +56,31 @@ def test_amsgrad_is_pytorchs():
             updates, state = optimizer.update(gradient, state, ours)
             ours = optax.apply_updates(ours, updates)
     np.testing.assert_allclose(ours, theirs.detach().numpy(), rtol=1e-4)
+
+
+@pytest.mark.parametrize("radial", [0.0, 1.0])
+def test_adamp_follows_its_paper(radial):
+    rng = np.random.default_rng(0)
+    start = rng.normal(size=(400, 3)).astype(np.float32)
+    gradients = []
+    for _ in range(2):
+        gradient = rng.normal(size=(400, 3)).astype(np.float32)
+        # orthogonal to each column of the weights, as where a normalisation follows, or not
+        gradient -= start * (gradient * start).sum(0) / (start**2).sum(0)
+        gradients.append(gradient + radial * start)
+    optimizer, ours = adamp(0.01, 0.5), {"w": start, "b": start[0]}
+    state = optimizer.init(ours)
+    with jax.numpy_dtype_promotion("standard"):
+        for gradient in gradients:
+            updates, state = optimizer.update({"w": gradient, "b": gradient[0]}, state, ours)
+            ours = optax.apply_updates(ours, updates)
+    for name, param, steps in (("w", start, gradients), ("b", start[0], [each[0] for each in gradients])):
+        p, m, v = param.astype(np.float64), 0.0, 0.0
+        for i, g in enumerate(steps, start=1):
+            m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
+            step, ratio = m / (1 - 0.9**i) / (np.sqrt(v / (1 - 0.999**i)) + 1e-8), 1.0
+            if name == "w" and not radial:
+                unit = p / np.linalg.norm(p, axis=0)
+                step, ratio = step - unit * (unit * step).sum(0), 0.1
+            p = p - 0.01 * (step + 0.5 * ratio * p)
+        np.testing.assert_allclose(ours[name], p, rtol=2e-4, atol=2e-5)
