@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -17,7 +18,7 @@ from iadjax.backbones.vit import Spec
 from iadjax.nn.layers import Conv
 from iadjax.nn.pdn import SPECS as PDNS
 
-__all__ = ["tiny_networks"]
+__all__ = ["pyramid", "pyramid_variables", "tiny_networks"]
 
 
 class Pyramid(nn.Module):
@@ -46,6 +47,12 @@ def pyramid() -> Backbone:
 
     backbone = Backbone("tiny", ("layer1", "layer2", "layer3"), init, plain_features(features), lambda path: ".".join(path[1:]))
     return backbone
+
+
+def pyramid_variables() -> dict[str, Any]:
+    """Random variables of `pyramid`."""
+    network = pyramid()
+    return network.init(jax.random.key(0), network.layers)
 
 
 @contextlib.contextmanager

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import cdist
 
-from iadjax import backbones
 from iadjax.detectors.memory_bank.cfa import Adapting, cfa
 from iadjax.errors import UserError
 from tests.direct import batch_of, predict, spec_for
+from tests.tiny import pyramid, pyramid_variables
 
-BACKBONE, FROZEN, LAYERS = backbones.backbone("filter_bank"), {"backbone": {}}, ("layer2", "layer3")
+BACKBONE, FROZEN, LAYERS = pyramid(), {"backbone": pyramid_variables()}, ("layer2", "layer3")
 KEY = jax.random.key(0)
 
 

@@ -142,7 +142,7 @@ CASES = {
         "detector.map_size": 32,
     },
     "rd4ad": {"detector.epochs": 2},
-    "rdpp": {"detector.epochs": 1, "detector.octaves": 1, "detector.halves": True},
+    "rdpp": {"detector.epochs": 1, "detector.octaves": 1},
     "reconpatch": {
         "detector.layers": ("layer2",),
         "detector.dimension": 8,

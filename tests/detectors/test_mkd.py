@@ -9,8 +9,9 @@ from iadjax import backbones
 from iadjax.detectors.teacher_student import mkd as module
 from iadjax.errors import UserError
 from tests.direct import predict, spec_for
+from tests.tiny import pyramid, pyramid_variables
 
-BACKBONE, FROZEN = backbones.backbone("filter_bank"), {"backbone": {}}
+BACKBONE, FROZEN = pyramid(), {"backbone": pyramid_variables()}
 KEY, OPTIONS = jax.random.key(0), {"layers": ("layer1", "layer2"), "num_scored": 2, "width": 4}
 
 
@@ -57,6 +58,7 @@ def test_bad_options_are_refused():
         module.mkd(BACKBONE, **{**OPTIONS, "num_scored": 3})
     with pytest.raises(UserError, match="map_kind must be 'gradients' or 'guided'"):
         module.mkd(BACKBONE, **OPTIONS, map_kind="smooth")
-    detector = module.mkd(BACKBONE, **OPTIONS)
+    # its grids are rounded up
+    detector = module.mkd(backbones.backbone("filter_bank"), **OPTIONS)
     with pytest.raises(UserError, match="mkd needs layers of rising strides"):
         detector.init(KEY, FROZEN, spec_for(detector, FROZEN, 1, (36, 36, 3)))

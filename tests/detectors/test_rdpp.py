@@ -4,12 +4,13 @@ import jax
 import numpy as np
 import pytest
 
-from iadjax import backbones, ops
+from iadjax import ops
 from iadjax.detectors.teacher_student.rdpp import Projections, rdpp
 from iadjax.errors import UserError
 from tests.direct import batch_of, spec_for
+from tests.tiny import pyramid, pyramid_variables
 
-BACKBONE, FROZEN = backbones.backbone("filter_bank"), {"backbone": {}}
+BACKBONE, FROZEN = pyramid(), {"backbone": pyramid_variables()}
 KEY = jax.random.key(0)
 
 

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import cdist
 
-from iadjax import backbones
 from iadjax.detectors.memory_bank import reconpatch as module
 from iadjax.errors import UserError
 from tests.direct import batch_of, predict, spec_for
+from tests.tiny import pyramid, pyramid_variables
 
-BACKBONE, FROZEN = backbones.backbone("filter_bank"), {"backbone": {}}
+BACKBONE, FROZEN = pyramid(), {"backbone": pyramid_variables()}
 KEY = jax.random.key(0)
 
 

@@ -9,8 +9,9 @@ from iadjax import backbones
 from iadjax.detectors.teacher_student.stpm import Student, stpm
 from iadjax.errors import UserError
 from tests.direct import batch_of, predict, spec_for
+from tests.tiny import pyramid, pyramid_variables
 
-BACKBONE, FROZEN, LAYERS = backbones.backbone("filter_bank"), {"backbone": {}}, ("layer1", "layer3")
+BACKBONE, FROZEN, LAYERS = pyramid(), {"backbone": pyramid_variables()}, ("layer1", "layer3")
 KEY = jax.random.key(0)
 
 
