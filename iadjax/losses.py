@@ -64,15 +64,10 @@ def gms(x: jax.Array, y: jax.Array, scales: int = 4, c: float = 0.0026) -> jax.A
     total = 0.0
     for scale in range(scales):
         if scale:
-            x, y = (_halve(each) for each in (x, y))
+            x, y = (ops.block_mean(each, 2) for each in (x, y))
         a, b = (_prewitt(each) for each in (x, y))
         total += jnp.mean(1 - (2 * a * b + c) / (a**2 + b**2 + c), axis=(1, 2, 3))
     return total / scales
-
-
-def _halve(x: jax.Array) -> jax.Array:
-    batch, height, width, depth = x.shape
-    return jnp.mean(x.reshape(batch, height // 2, 2, width // 2, 2, depth), axis=(2, 4))
 
 
 def _prewitt(x: jax.Array) -> jax.Array:

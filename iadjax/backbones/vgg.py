@@ -9,10 +9,10 @@ import jax.numpy as jnp
 from iadjax.backbones.backbone import Backbone, check_layers, normalize, plain_features
 from iadjax.nn.layers import Conv
 
-__all__ = ["VGG", "halved", "vgg16"]
+__all__ = ["STAGES", "VGG", "halved", "vgg16"]
 
 # channels and number of the convolutions of each stage
-_STAGES = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
+STAGES = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
 
 
 def halved(x: jax.Array) -> jax.Array:
@@ -29,7 +29,7 @@ class VGG(nn.Module):
     def __call__(self, x: jax.Array) -> tuple[jax.Array, ...]:
         taps, number = {}, 0
         for stage in range(1, 1 + max(int(name.removeprefix("pool")) for name in self.layers)):
-            features, count = _STAGES[stage - 1]
+            features, count = STAGES[stage - 1]
             for _ in range(count):
                 x = nn.relu(Conv(features, name=f"features_{number}")(x))
                 number += 2

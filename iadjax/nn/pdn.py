@@ -4,6 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from iadjax import ops
 from iadjax.nn.layers import Conv
 
 __all__ = ["PDN", "SPECS"]
@@ -53,7 +54,4 @@ class PDN(nn.Module):
 
 def _pool(x: jax.Array, padding: int) -> jax.Array:
     """2 x 2 average pooling with stride 2; zeros of the padding count; an odd last row or column is left out."""
-    x = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
-    batch, height, width, depth = x.shape
-    x = x[:, : height // 2 * 2, : width // 2 * 2]
-    return jnp.mean(x.reshape(batch, height // 2, 2, width // 2, 2, depth), axis=(2, 4))
+    return ops.block_mean(jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0))), 2)

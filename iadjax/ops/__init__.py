@@ -2,6 +2,7 @@
 
 from iadjax.ops.channels import per_channel, unit
 from iadjax.ops.coreset import johnson_lindenstrauss_dimension, k_center_greedy, sparse_random_projection
+from iadjax.ops.distances import squared_distances
 from iadjax.ops.maps import anomaly_map, concatenate_levels, top_mean
 from iadjax.ops.neighbors import BYTE_BUDGET, nearest_neighbors
 from iadjax.ops.patches import (
@@ -46,6 +47,7 @@ __all__ = [
     "rows_at",
     "sinkhorn_divergence",
     "sparse_random_projection",
+    "squared_distances",
     "ssim",
     "stitched_levels",
     "take_rows",

@@ -5,6 +5,8 @@ import math
 import jax
 import jax.numpy as jnp
 
+from iadjax.ops.distances import squared_distances
+
 __all__ = ["sinkhorn_divergence"]
 
 
@@ -64,5 +66,4 @@ def sinkhorn_divergence(
 
 def _cost(x: jax.Array, y: jax.Array) -> jax.Array:
     """|x - y|^2 / 2 of all pairs, `[N, M]`."""
-    squares = [0.5 * jnp.sum(each**2, axis=1) for each in (x, y)]
-    return jnp.maximum(squares[0][:, None] + squares[1][None] - jnp.matmul(x, y.T, precision="highest"), 0)
+    return jnp.maximum(0.5 * squared_distances(x, y), 0)

@@ -18,8 +18,7 @@ from iadjax import losses, ops
 from iadjax.backbones import Backbone, check_layers
 from iadjax.detector import Detector, Phase, Prediction
 from iadjax.detectors.families.gradient import Trained, copy_variables, init_trained, train_step
-from iadjax.detectors.families.options import check_options
-from iadjax.errors import UserError
+from iadjax.detectors.families.options import check_multiple, check_options
 from iadjax.nn.flow import AllInOneBlock, chain, dense, position_code
 from iadjax.parallel.axis import all_rows, all_sum, num_replicas, own_rows
 
@@ -106,8 +105,7 @@ def cflow(
     check_options("(0, inf)", clamp=clamp, learning_rate=learning_rate)
     check_options("(0, 1]", final_fraction=final_fraction)
     check_options("[0, inf)", warmup=warmup)
-    if condition_dimension < 4 or condition_dimension % 4:
-        raise UserError(f"detector.condition_dimension must be a positive multiple of 4, got {condition_dimension}")
+    check_multiple(4, condition_dimension=condition_dimension)
     decoders = [Decoder(number, coupling_blocks, clamp, soft_permutation) for number in range(len(layers))]
 
     def embed(frozen, image):

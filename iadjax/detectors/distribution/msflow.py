@@ -15,7 +15,7 @@ from iadjax import losses, ops
 from iadjax.backbones import Backbone, check_layers
 from iadjax.detector import Detector, Prediction
 from iadjax.detectors.families.gradient import gradient
-from iadjax.detectors.families.options import check_options
+from iadjax.detectors.families.options import check_multiple, check_options
 from iadjax.errors import UserError
 from iadjax.nn.flow import AllInOneBlock, LevelCoupling, Permutation, chain, convolutions, position_code
 from iadjax.nn.layers import Conv
@@ -131,8 +131,7 @@ def msflow(
     check_options("(0, 1]", top=top, decay=decay, **{f"decay_at[{i}]": at for i, at in enumerate(decay_at)})
     if len(blocks) != len(layers):
         raise UserError(f"detector.blocks needs a number for each of the {len(layers)} layers, got {len(blocks)}")
-    if condition_dimension < 4 or condition_dimension % 4:
-        raise UserError(f"detector.condition_dimension must be a positive multiple of 4, got {condition_dimension}")
+    check_multiple(4, condition_dimension=condition_dimension)
     flows = Flows(blocks, condition_dimension, clamp)
 
     def embed(frozen, image):

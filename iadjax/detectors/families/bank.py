@@ -74,24 +74,24 @@ def behind_memory(fresh: Bank, old: Memory | Bank) -> Bank:
 def merge_memories(states: Sequence[Memory], weights: np.ndarray) -> Memory:
     """`Detector.merge` of banks: the rows of all of them, one site after the other."""
     del weights
-    rows = [int(state.rows) for state in states]
+    bank, index = _joined(states)
+    given = jnp.concatenate([state.weights for state in states])[index]
+    return Memory(bank.features, jnp.pad(given, (0, len(bank.features) - len(index))), *bank[1:])
+
+
+def _joined(states: Sequence[Memory | Bank]) -> tuple[Bank, np.ndarray]:
+    """The rows of banks one after the other, and their indices in the arrays put together."""
+    starts = np.cumsum([0, *(len(state.features) for state in states[:-1])])
     index = np.concatenate(
-        [start + np.arange(number) for start, number in zip(_starts(states), rows, strict=True)], dtype=np.int32
+        [start + np.arange(int(state.rows)) for start, state in zip(starts, states, strict=True)], dtype=np.int32
     )
 
     def join(name, fill):
         return ops.take_rows(jnp.concatenate([getattr(state, name) for state in states]), index, fill=fill)
 
+    count = jnp.int32(sum(int(state.count) for state in states))
     features, origin = join("features", ops.FAR), join("origin", -1)
-    given = jnp.concatenate([state.weights for state in states])[index]
-    number = len(index)
-    count = sum(int(state.count) for state in states)
-    padded = jnp.pad(given, (0, len(features) - number))
-    return Memory(features, padded, origin, jnp.int32(number), jnp.int32(count), jnp.asarray(states[0].patches))
-
-
-def _starts(states: Sequence[Memory]) -> np.ndarray:
-    return np.cumsum([0, *(len(state.features) for state in states[:-1])])
+    return Bank(features, origin, jnp.int32(len(index)), count, jnp.asarray(states[0].patches)), index
 
 
 def behind_bank(fresh: Bank, old: Growing) -> Bank:
@@ -102,8 +102,5 @@ def behind_bank(fresh: Bank, old: Growing) -> Bank:
 def merge_growing(states: Sequence[Growing], weights: np.ndarray) -> Growing:
     """`Detector.merge` of growing banks: their memories, and all of their rows."""
     memory = merge_memories([state.memory for state in states], weights)
-    # the same join; the weights of a bank's rows are not known yet
-    ones = [jnp.ones(len(state.bank.features)) for state in states]
-    rows = [Memory(each.bank.features, one, *each.bank[1:]) for each, one in zip(states, ones, strict=True)]
-    joined = merge_memories(rows, weights)
-    return Growing(memory, Bank(joined.features, joined.origin, *joined[3:]))
+    bank, _ = _joined([state.bank for state in states])
+    return Growing(memory, bank)

@@ -5,7 +5,7 @@ import re
 
 from iadjax.errors import UserError
 
-__all__ = ["check_odd", "check_options"]
+__all__ = ["check_multiple", "check_odd", "check_options"]
 
 
 def check_options(interval: str, **options: float) -> None:
@@ -35,3 +35,10 @@ def check_odd(**options: int) -> None:
     for name, value in options.items():
         if value < 1 or value % 2 == 0:
             raise UserError(f"detector.{name} must be a positive odd number, got {value}")
+
+
+def check_multiple(factor: int, **options: int) -> None:
+    """A UserError where an option is no positive multiple of a number."""
+    for name, value in options.items():
+        if value < factor or value % factor:
+            raise UserError(f"detector.{name} must be a positive multiple of {factor}, got {value}")

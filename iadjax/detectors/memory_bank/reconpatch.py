@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from iadjax import losses
+from iadjax import losses, ops
 from iadjax.backbones import Backbone, check_layers
 from iadjax.detector import Detector, Phase
 from iadjax.detectors.families.bank import Bank, Memory
@@ -184,12 +184,7 @@ def reconpatch(
         size = batch.image.shape[1:3]
         return patch_prediction(_linear(state.f, batch.features), state.memory.features, size, reweight, num_neighbors, sigma)
 
-    return Detector(init, phases, predict, embed, partition=partition)
-
-
-def partition(state: Learning | Filling | Adapted) -> Any:
-    """The rows of the bank are split over the devices."""
-    return bank_partition(state)
+    return Detector(init, phases, predict, embed, partition=bank_partition)
 
 
 def _linear(params: Any, x: jax.Array) -> jax.Array:
@@ -199,9 +194,7 @@ def _linear(params: Any, x: jax.Array) -> jax.Array:
 
 def _squared_distances(z: jax.Array) -> jax.Array:
     """`[N, N]`, exactly 0 on the diagonal."""
-    squares = jnp.sum(z**2, axis=1)
-    squared = squares[:, None] + squares[None] - 2 * jnp.matmul(z, z.T, precision="highest")
-    return jnp.where(jnp.eye(len(z), dtype=bool), 0, jnp.maximum(squared, 0))
+    return jnp.where(jnp.eye(len(z), dtype=bool), 0, jnp.maximum(ops.squared_distances(z, z), 0))
 
 
 def contextual_similarity(squared: jax.Array, k: int) -> jax.Array:

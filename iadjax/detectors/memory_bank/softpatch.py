@@ -131,9 +131,7 @@ def _at_positions(features, table, discriminator, k):
 
 def _neighbors(x: jax.Array, present: jax.Array, k: int) -> tuple[jax.Array, jax.Array, jax.Array]:
     """The k nearest others of each of `[N, D]`: distances `[N, k]`, indices, and whether there is such a row."""
-    squares = jnp.sum(x**2, axis=1)
-    squared = squares[:, None] + squares[None] - 2 * jnp.matmul(x, x.T, precision="highest")
-    squared = jnp.where(present[None] & ~jnp.eye(len(x), dtype=bool), squared, jnp.inf)
+    squared = jnp.where(present[None] & ~jnp.eye(len(x), dtype=bool), ops.squared_distances(x, x), jnp.inf)
     values, index = jax.lax.top_k(-squared, min(k, len(x)))
     # from the differences, which do not cancel
     return jnp.linalg.norm(x[:, None] - x[index], axis=-1), index, jnp.isfinite(values)

@@ -15,7 +15,7 @@ import optax
 from iadjax import losses, ops
 from iadjax.backbones import Backbone, check_layers
 from iadjax.backbones.backbone import IMAGENET_MEAN, IMAGENET_STD
-from iadjax.backbones.vgg import halved
+from iadjax.backbones.vgg import STAGES, halved
 from iadjax.detector import Detector, Prediction
 from iadjax.detectors.families.gradient import gradient
 from iadjax.detectors.families.options import check_options
@@ -23,9 +23,6 @@ from iadjax.errors import UserError
 from iadjax.nn.layers import BatchNorm, Conv
 
 __all__ = ["mkd"]
-
-# convolutions of each stage of VGG-16, and its channels
-_CONVOLUTIONS, _CHANNELS = (2, 2, 3, 3, 3), (64, 128, 256, 512, 512)
 
 
 @jax.custom_vjp
@@ -56,9 +53,10 @@ class Cloner(nn.Module):
         draw = nn.initializers.xavier_uniform()
         levels, number = [], 0
         for stage in range(1, 1 + max(self.channels)):
-            width = self.width or _CHANNELS[stage - 1]
-            for i in range(_CONVOLUTIONS[stage - 1]):
-                last = i + 1 == _CONVOLUTIONS[stage - 1]
+            channels, count = STAGES[stage - 1]
+            width = self.width or channels
+            for i in range(count):
+                last = i + 1 == count
                 features = self.channels.get(stage, width) if last else width
                 x = Conv(features, bias=False, kernel_init=draw, name=f"features_{number}")(x)
                 if not last:
@@ -109,7 +107,7 @@ def mkd(
         not have.
     """
     layers = check_layers(backbone, layers)
-    check_options("[1, inf)", epochs=epochs, num_scored=num_scored)
+    check_options("[1, inf)", epochs=epochs)
     check_options(f"[1, {len(layers)}]", num_scored=num_scored)
     check_options("(0, inf)", learning_rate=learning_rate)
     check_options("[0, inf)", width=width, value_weight=value_weight, sigma=sigma)
@@ -151,19 +149,20 @@ def mkd(
         return losses.mean(differences(batch.features, imitated), batch.valid), (changed, {})
 
     def predict(variables, frozen, batch):
-        def score(image, guided=False):
+        def total(image):
             features = embed(frozen, image)
-            imitated = imitate(variables, features, image, guided=guided)
-            return differences(features[-num_scored:], imitated[-num_scored:])
+            imitated = imitate(variables, features, image, guided=map_kind == "guided")
+            score = differences(features[-num_scored:], imitated[-num_scored:])
+            # the sum, because no score depends on another image
+            return jnp.sum(score), score
 
-        # the sum, because no score depends on another image
-        slope = jax.grad(lambda image: jnp.sum(score(image, map_kind == "guided")))(batch.image)
+        slope, score = jax.grad(total, has_aux=True)(batch.image)
         maps = jnp.sum(jnp.abs(slope), axis=-1)
         if normalize_map:
             low = jnp.min(maps, axis=(1, 2), keepdims=True)
             high = jnp.percentile(maps.reshape(len(maps), -1), 99, axis=1)[:, None, None]
             maps = jnp.clip((maps - low) / jnp.maximum(high - low, 1e-30), 0, 1)
-        return Prediction(score(batch.image), ops.gaussian_blur(maps, sigma) if sigma else maps)
+        return Prediction(score, ops.gaussian_blur(maps, sigma) if sigma else maps)
 
     def optimizer(spec):
         del spec
