@@ -4,7 +4,6 @@ import jax
 import numpy as np
 import optax
 import pytest
-import torch
 
 from iadjax.detectors.families.schedules import adamp, amsgrad_w, rate_schedule
 from iadjax.errors import UserError
@@ -42,6 +41,7 @@ def test_bad_schedules_are_named(kind, warmup):
 
 
 def test_amsgrad_is_pytorchs():
+    torch = pytest.importorskip("torch")
     start, steps = np.array([1.0, -2.0, 0.5], np.float32), np.random.default_rng(0).normal(size=(30, 3)).astype(np.float32)
     # large gradients first: what Optax's form would never forget
     steps[:3] *= 100
