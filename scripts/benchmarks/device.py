@@ -21,19 +21,33 @@ import importlib.util
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from absl import flags
-from device_cases import ACCELERATOR, CASES, CPU, SMALL, Case, Sizes, largest_difference
+from device_cases import ACCELERATOR, CPU, SMALL, Case, Sizes, largest_difference
+from device_networks import backbone_cases, patchcore_cases, training_case
+from device_ops import aupro_cases, blur_cases, coreset_cases, knn_cases
 from timing import fastest
 
 from iadjax import UserError, files
 from iadjax.errors import did_you_mean
 from iadjax.experiment import cli, record
+
+BACKBONES = ("resnet18", "wide_resnet50_2", "dinov2_vits14")
+CASES: Mapping[str, Callable[[Sizes], Iterator[Case]]] = {
+    **{name: functools.partial(backbone_cases, name=name) for name in BACKBONES},
+    "knn": knn_cases,
+    "coreset": coreset_cases,
+    "blur": blur_cases,
+    "aupro": aupro_cases,
+    "rd4ad": functools.partial(training_case, name="rd4ad"),
+    "fastflow": functools.partial(training_case, name="fastflow"),
+    "patchcore": patchcore_cases,
+}
 
 _STAGES = flags.DEFINE_list("stages", [], "Stages to run; all by default.")
 _SMALL = flags.DEFINE_bool("small", False, "Tiny sizes: whether it runs, not how fast.")
@@ -200,7 +214,7 @@ def main() -> None:
         for case in CASES[name](size):
             found.append(measure(case, ceiling, forms))
             show(found[-1])
-        best = best_batches(found) if name == "backbone" else []
+        best = best_batches(found) if name in BACKBONES else []
         for row in best:
             show(row)
         rows += found + best

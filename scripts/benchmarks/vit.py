@@ -9,12 +9,14 @@ the fastest round of each side counts.
 
 import importlib
 import importlib.util
+import itertools
 from pathlib import Path
 
 import jax
 import numpy as np
 from absl import flags
-from device_cases import CPU, backbone_cases, largest_difference
+from device_cases import CPU, largest_difference
+from device_networks import backbone_cases
 from timing import fastest
 
 from iadjax import files
@@ -31,7 +33,8 @@ def main() -> None:
     if importlib.util.find_spec("torch") is None:
         raise UserError("this benchmark compares with PyTorch, which is not installed; pip install torch")
     module, rows = importlib.import_module("device_torch"), []
-    for case in backbone_cases(CPU._replace(vit_side=SIDE, batches=BATCHES), NAMES):
+    size = CPU._replace(vit_side=SIDE, batches=BATCHES)
+    for case in itertools.chain.from_iterable(backbone_cases(size, name) for name in NAMES):
         sides = {
             "ours": lambda case=case: jax.block_until_ready(case.ours()),
             "pytorch": case.theirs(module, lambda network: network),
