@@ -58,10 +58,12 @@ def k_center_greedy(
         raise UserError(f"start must be from 0 to {size - 1}, got {start}")
     m = min(candidates, _BUCKETS[-1])
     points, squares, distances = _prepare(features, size, m)
+    # each size is a program: an accelerator multiplies 512 columns as fast as few, and compiles for seconds
+    buckets = _BUCKETS if jax.default_backend() == "cpu" else _BUCKETS[-1:]
     picks = [np.array([start], np.int32)]
     done = 1
     while done < num_centers:
-        bucket = next(size for size in _BUCKETS if size >= len(picks[-1]))
+        bucket = next(size for size in buckets if size >= len(picks[-1]))
         group = np.pad(picks[-1], (0, bucket - len(picks[-1])))
         distances, *farthest = _update(points, squares, distances, group, len(picks[-1]), m)
         index, distance, among, bound = jax.device_get(farthest)

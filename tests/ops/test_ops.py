@@ -12,6 +12,7 @@ from sklearn.random_projection import johnson_lindenstrauss_min_dim
 
 from iadjax import ops
 from iadjax.errors import UserError
+from iadjax.ops import coreset
 from iadjax.ops.neighbors.reference import reference
 from iadjax.synthesis.rotation import rotate_nearest
 
@@ -130,6 +131,13 @@ class TestKCenterGreedy:
         start = int(rng(seed).integers(120))
         picks = ops.k_center_greedy(features, 120, start, candidates=candidates)
         np.testing.assert_array_equal(picks, greedy(features, 120, start))
+
+    def test_accelerators_take_one_program_for_every_group(self, monkeypatch):
+        monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+        features = rng().integers(0, 3, (120, 3)).astype(np.float32)
+        before = coreset._update._cache_size()
+        np.testing.assert_array_equal(ops.k_center_greedy(features, 120, candidates=100), greedy(features, 120))
+        assert coreset._update._cache_size() == before + 1
 
     def test_real_valued_duplicates_are_picked_last_and_once(self):
         features = np.repeat(rng().standard_normal((30, 8)), 4, axis=0).astype(np.float32)
