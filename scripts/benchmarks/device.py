@@ -4,7 +4,7 @@
     python scripts/benchmarks/device.py --stages=knn,coreset,rd4ad [--rounds=5] [--small]
 
 Ceilings are measured in the same run: a large matrix product in the stage's precision, and reading and writing a large array.
-Where PyTorch is installed and sees the same device it runs the same stages (`device_torch.py`) with the same number of
+Where PyTorch is installed and sees the same device it runs the same stages (`device_torch*.py`) with the same number of
 threads. On CUDA it runs them compiled by `torch.compile` as well (`--notorch_compile`: not). A stage whose outputs differ
 gets no ratio, and the script ends with status 1. In bfloat16 PyTorch runs by autocast, with float32 weights as usual and with
 weights that are rounded before, as frozen ones are here; a ratio is to the fastest form. Rounds alternate between the sides;
@@ -29,7 +29,7 @@ import jax
 import jax.numpy as jnp
 from absl import flags
 from device_cases import ACCELERATOR, CPU, SMALL, Case, Sizes, largest_difference
-from device_networks import backbone_cases, patchcore_cases, training_case
+from device_networks import backbone_cases, cfa_cases, patchcore_cases, training_case
 from device_ops import aupro_cases, blur_cases, coreset_cases, knn_cases
 from timing import fastest
 
@@ -46,6 +46,8 @@ CASES: Mapping[str, Callable[[Sizes], Iterator[Case]]] = {
     "aupro": aupro_cases,
     "rd4ad": functools.partial(training_case, name="rd4ad"),
     "fastflow": functools.partial(training_case, name="fastflow"),
+    "stpm": functools.partial(training_case, name="stpm"),
+    "cfa": cfa_cases,
     "patchcore": patchcore_cases,
 }
 

@@ -1,12 +1,14 @@
 """Stages of `device.py` that run networks: frozen ones, training steps, PatchCore's prediction."""
 
 import functools
+import importlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from device_cases import Case, Sizes, flops, largest_difference, precise
 from flax.traverse_util import flatten_dict
 
@@ -18,7 +20,7 @@ from iadjax.detector import Batch, DataSpec, embed_shapes
 from iadjax.detectors.families.bank import Memory
 from iadjax.nn.precision import PRECISIONS, mixed_precision
 
-__all__ = ["backbone_cases", "patchcore_cases", "training_case"]
+__all__ = ["backbone_cases", "cfa_cases", "patchcore_cases", "training_case"]
 
 LAYERS = ("layer1", "layer2", "layer3")
 BLOCKS = backbones.SPECS["resnet18"][1]
@@ -105,6 +107,24 @@ def spec_of(detector, frozen, number: int, shape: tuple[int, int, int]) -> DataS
     return DataSpec(number, shape, ("a",), batch_size=number, features=features)
 
 
+def relative_norm(ours: Any, theirs: Any) -> float:
+    """|a - b| / |b| of all arrays together: rounding turns a rectifier or a neighbour here and there."""
+    a, b = (np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(each)]) for each in (ours, theirs))
+    return float(np.linalg.norm(a - b) / np.linalg.norm(b))
+
+
+def training_forms():
+    return importlib.import_module("device_torch_training")
+
+
+def first_moments(optimizer):
+    """Those of Adam, or the momentum of SGD."""
+    kinds = optax.ScaleByAdamState, optax.ScaleByAmsgradState, optax.TraceState
+    states = jax.tree.leaves(optimizer, is_leaf=lambda leaf: isinstance(leaf, kinds))
+    (found,) = (leaf.trace if isinstance(leaf, optax.TraceState) else leaf.mu for leaf in states if isinstance(leaf, kinds))
+    return found
+
+
 def training_case(size: Sizes, name: str) -> Iterator[Case]:
     key = jax.random.key(0)
     backbone, frozen, tensors = network("resnet18", LAYERS)
@@ -121,7 +141,7 @@ def training_case(size: Sizes, name: str) -> Iterator[Case]:
     def step(key, state, frozen, batch):
         """The frozen network and the update, as PyTorch's step has both."""
         features = detector.embed(frozen, batch.image)
-        return phase.update(key, state, frozen, batch._replace(features=features, image=None, mask=None))
+        return phase.update(key, state, frozen, batch._replace(features=features, mask=None))
 
     program = jax.jit(step, donate_argnums=1)
     work = flops(program, *arguments)
@@ -130,30 +150,71 @@ def training_case(size: Sizes, name: str) -> Iterator[Case]:
 
     def ours():
         held[0], info = program(key, held[0], ready, batch)
-        moments = [leaf.mu for leaf in jax.tree.leaves(held[0].optimizer, is_leaf=is_adam) if is_adam(leaf)]
-        return [info["loss"], moments[0]]
-
-    def is_adam(leaf):
-        return hasattr(leaf, "mu")
+        return [info["loss"], first_moments(held[0].optimizer)]
 
     def difference(ours, theirs):
-        # first moments are gradients, compared over the largest of all
+        # first moments are gradients
         moments = weights.fill({"params": params}, theirs[1], layout=our_layout)["params"]
-        flat = [np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(each)]) for each in (ours[1], moments)]
-        return largest_difference([ours[0], flat[0]], [theirs[0], flat[1]])
+        return max(largest_difference(ours[0], theirs[0]), relative_norm(ours[1], moments))
 
     options = {"steps": detectors.options(name)["flow_steps"]} if name == "fastflow" else {}
     yield Case(
         f"{name} training step, batch {number}",
         ours,
-        lambda module, wrap: getattr(module, name)(tensors, theirs, host, BLOCKS, wrap=wrap, **options),
+        lambda _, wrap: getattr(training_forms(), name)(tensors, theirs, host, BLOCKS, wrap=wrap, **options),
         work,
         "FLOP",
         "cost analysis",
         "float32",
-        3 * precise(),
+        5 * precise(),
         number,
         difference,
+    )
+
+
+def cfa_cases(size: Sizes) -> Iterator[Case]:
+    key, (backbone, frozen, tensors) = jax.random.key(0), network("resnet18", LAYERS)
+    detector = detectors.factory("cfa")(backbone, layers=LAYERS)
+    number, host = size.train_batch, images(size.train_batch, size.side)
+    batch, spec = batch_of(jnp.asarray(host)), spec_of(detector, frozen, number, host.shape[1:])
+    ready = precompute({"backbone": frozen}, "float32")
+    average, adapt = detector.phases(spec)
+    state = jax.jit(lambda key: detector.init(key, ready, spec))(key)
+    features = jax.jit(detector.embed)(ready, batch.image)
+    state, _ = jax.jit(average.update)(key, state, ready, batch._replace(features=features))
+    state = average.finalize(key, state, ready)
+    params = state.trained.variables["params"]
+    theirs = {
+        "kernel": np.asarray(params["kernel"]).T,
+        "bias": np.asarray(params["bias"]),
+        "radius": np.asarray(params["radius"]),
+    }
+    centers = np.asarray(state.centers)
+
+    def step(key, state, frozen, batch):
+        features = detector.embed(frozen, batch.image)
+        return adapt.update(key, state, frozen, batch._replace(features=features, image=None, mask=None))
+
+    program = jax.jit(step, donate_argnums=1)
+    work = flops(program, key, state, ready, batch)
+    held = [state]
+
+    def ours():
+        held[0], info = program(key, held[0], ready, batch)
+        return [info["loss"], first_moments(held[0].trained.optimizer)["kernel"]]
+
+    yield Case(
+        f"cfa training step, batch {number}",
+        ours,
+        lambda _, wrap: training_forms().cfa(tensors, theirs, centers, host, BLOCKS, wrap),
+        work,
+        "FLOP",
+        "cost analysis",
+        "float32",
+        # rounding swaps centres of almost one distance
+        3e-2,
+        number,
+        lambda ours, theirs: max(largest_difference(ours[0], theirs[0]), relative_norm(ours[1], theirs[1]["kernel"].T)),
     )
 
 

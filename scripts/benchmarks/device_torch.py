@@ -4,6 +4,8 @@ Every form takes NumPy arrays, networks as tensors by PyTorch's names, and retur
 timed. Feature maps are NHWC outside, channels-last inside. `wrap` is `torch.compile` or nothing.
 """
 
+import functools
+
 import numpy as np
 import torch
 from scipy import ndimage
@@ -33,7 +35,7 @@ def _tensor(array):
     return torch.from_numpy(np.array(array)).to(DEVICE)
 
 
-def _image(array):
+def image_of(array):
     """`[B, H, W, 3]` to a channels-last tensor `[B, 3, H, W]`."""
     return _tensor(array).permute(0, 3, 1, 2)
 
@@ -43,7 +45,7 @@ def _last(x):
     return x.permute(0, 2, 3, 1)
 
 
-def _network(tensors, rounded=False):
+def tensors_of(tensors, rounded=False):
     """Tensors of a network; `rounded`: weights of products are, once, where autocast rounds them in every call."""
     tensors = {name: _tensor(tensor) for name, tensor in tensors.items()}
     if rounded:
@@ -56,15 +58,16 @@ def _normalize(x):
     return (x - mean) / std
 
 
-def _norm(x, w, name, training=False):
+def batch_norm(x, w, name, training=False):
     stats = [w[f"{name}.{key}"] for key in ("running_mean", "running_var", "weight", "bias")]
     return functional.batch_norm(x, *stats, training=training, momentum=0.1, eps=1e-5)
 
 
-def _resnet(w, image, bottleneck, blocks, layers):
-    """He et al., CVPR 2016, with torchvision's names."""
+def resnet_levels(w, image, bottleneck, blocks, layers, training=False):
+    """He et al., CVPR 2016, with torchvision's names; `training`: its norms take the statistics of the batch."""
+    norm = functools.partial(batch_norm, w=w, training=training)
     x = functional.conv2d(_normalize(image), w["conv1.weight"], stride=2, padding=3)
-    x = functional.max_pool2d(torch.relu(_norm(x, w, "bn1")), 3, 2, 1)
+    x = functional.max_pool2d(torch.relu(norm(x, name="bn1")), 3, 2, 1)
     out = {}
     for stage, count in enumerate(blocks, start=1):
         if set(layers) <= out.keys():
@@ -74,11 +77,11 @@ def _resnet(w, image, bottleneck, blocks, layers):
             plan = [(1, 0), (stride, 1), (1, 0)] if bottleneck else [(stride, 1), (1, 1)]
             y = x
             for j, (step, pad) in enumerate(plan, start=1):
-                y = _norm(functional.conv2d(y, w[f"{name}.conv{j}.weight"], stride=step, padding=pad), w, f"{name}.bn{j}")
+                y = norm(functional.conv2d(y, w[f"{name}.conv{j}.weight"], stride=step, padding=pad), name=f"{name}.bn{j}")
                 y = torch.relu(y) if j < len(plan) else y
             if f"{name}.downsample.0.weight" in w:
                 x = functional.conv2d(x, w[f"{name}.downsample.0.weight"], stride=stride)
-                x = _norm(x, w, f"{name}.downsample.1")
+                x = norm(x, name=f"{name}.downsample.1")
             x = torch.relu(x + y)
         out[f"layer{stage}"] = x
     return [out[layer] for layer in layers]
@@ -124,14 +127,14 @@ def _forward(network, image, precision, wrap):
 
 
 def resnet(tensors, image, bottleneck, blocks, layers, precision, rounded, wrap):
-    w = _network(tensors, rounded)
-    network = lambda x: [_last(each) for each in _resnet(w, x, bottleneck, blocks, layers)]  # noqa: E731
-    return _forward(network, _image(image), precision, wrap)
+    w = tensors_of(tensors, rounded)
+    network = lambda x: [_last(each) for each in resnet_levels(w, x, bottleneck, blocks, layers)]  # noqa: E731
+    return _forward(network, image_of(image), precision, wrap)
 
 
 def vit(tensors, image, spec, precision, rounded, wrap):
-    w = _network(tensors, rounded)
-    return _forward(lambda x: _vit(w, x, spec), _image(image), precision, wrap)
+    w = tensors_of(tensors, rounded)
+    return _forward(lambda x: _vit(w, x, spec), image_of(image), precision, wrap)
 
 
 def knn(queries, bank, k, wrap):
@@ -226,102 +229,16 @@ def aupro(maps, masks, wrap, limit=0.3):
     return call
 
 
-def _train(w, loss, image, wrap, **options):
-    """A step of Adam on all of `w` but running statistics; gives the loss and Adam's first moments."""
-    params = {n: t.requires_grad_() for n, t in w.items() if ".running_" not in n}
-    optimizer = torch.optim.Adam(params.values(), **options)
-    loss = wrap(loss)
-
-    def call():
-        torch.set_float32_matmul_precision("high")
-        optimizer.zero_grad()
-        value = loss(image)
-        value.backward()
-        optimizer.step()
-        return [value, {name: optimizer.state[each]["exp_avg"] for name, each in params.items()}]
-
-    return call
-
-
-def rd4ad(teacher, student, image, blocks, wrap):
-    """Reverse distillation (Deng & Li, CVPR 2022), basic blocks; Adam with the betas of its section 4.1."""
-    frozen, w = _network(teacher), _network(student)
-
-    def strided(x, name, stride, up):
-        weight = w[f"{name}.weight"]
-        if up and stride == 2:
-            return functional.conv_transpose2d(x, weight, stride=2)
-        return functional.conv2d(x, weight, stride=stride, padding=weight.shape[2] // 2)
-
-    def norm(x, name):
-        return _norm(x, w, name, training=True)
-
-    def stage(x, name, count, up):
-        for i in range(count):
-            block, stride = f"{name}.{i}", 1 if i else 2
-            y = torch.relu(norm(strided(x, f"{block}.conv1", stride, up), f"{block}.bn1"))
-            y = norm(strided(y, f"{block}.conv2", 1, up), f"{block}.bn2")
-            if i == 0:
-                way = f"{block}.{'upsample' if up else 'downsample'}"
-                x = norm(strided(x, f"{way}.0", stride, up), f"{way}.1")
-            x = torch.relu(x + y)
-        return x
-
-    def loss(image):
-        with torch.no_grad():
-            a, b, c = levels = _resnet(frozen, image, False, blocks, ("layer1", "layer2", "layer3"))
-        a = torch.relu(norm(strided(a, "bn.conv1", 2, False), "bn.bn1"))
-        a = torch.relu(norm(strided(a, "bn.conv2", 2, False), "bn.bn2"))
-        b = torch.relu(norm(strided(b, "bn.conv3", 2, False), "bn.bn3"))
-        x = stage(torch.cat([a, b, c], 1), "bn.bn_layer", blocks[3], False)
-        total = 0
-        for i, level in enumerate(levels[::-1]):
-            x = stage(x, f"decoder.layer{i + 1}", blocks[i], True)
-            total = total + (1 - functional.cosine_similarity(level.flatten(1), x.flatten(1))).mean()
-        return total
-
-    return _train(w, loss, _image(image), wrap, lr=0.005, betas=(0.5, 0.999))
-
-
-def fastflow(teacher, flows, image, blocks, steps, wrap):
-    """Two-dimensional flows per level (Yu et al., 2021): couplings of 3 x 3 convolutions with a norm before each flow."""
-    frozen, w = _network(teacher), _network(flows)
-    # as matrices, because the gradient of an index is slow and its result not channels-last; constants, so under no name
-    orders = {name: w.pop(name) for name in list(w) if name.endswith(".permutation")}
-    matrices = {name: torch.eye(len(order), device=DEVICE)[order][:, :, None, None] for name, order in orders.items()}
-
-    def loss(image):
-        with torch.no_grad():
-            levels = _resnet(frozen, image, False, blocks, ("layer1", "layer2", "layer3"))
-        total = 0
-        for level, x in enumerate(levels):
-            x = functional.layer_norm(x, x.shape[1:], w[f"norms.{level}.weight"], w[f"norms.{level}.bias"])
-            half, log_det = x.shape[1] // 2, 0
-            for i in range(steps):
-                name = f"nf_flows.{level}.module_list.{i}"
-                a = functional.conv2d(x[:, :half], w[f"{name}.subnet.0.weight"], w[f"{name}.subnet.0.bias"], padding=1)
-                a = functional.conv2d(torch.relu(a), w[f"{name}.subnet.2.weight"], w[f"{name}.subnet.2.bias"], padding=1)
-                s, t = (0.1 * a).chunk(2, 1)
-                s = 2 * torch.tanh(s)
-                x = torch.cat([x[:, :half], x[:, half:] * s.exp() + t], 1)
-                scale = 0.1 * functional.softplus(w[f"{name}.global_scale"], beta=0.5)
-                x = x * scale.view(1, -1, 1, 1) + w[f"{name}.global_offset"].view(1, -1, 1, 1)
-                x = functional.conv2d(x, matrices[f"{name}.permutation"])
-                log_det = log_det + s.sum((1, 2, 3)) + x.shape[2] * x.shape[3] * scale.log().sum()
-            total = total + (0.5 * (x**2).sum((1, 2, 3)) - log_det).mean()
-        return total
-
-    return _train(w, loss, _image(image), wrap, lr=1e-3, weight_decay=1e-5)
-
-
 def patchcore(tensors, bank, image, blocks, wrap):
     """PatchCore's prediction (Roth et al., CVPR 2022) with layer2 + layer3, 3 x 3 pooling and eq. 7; host to host."""
-    w, bank = _network(tensors), _tensor(bank)
+    w, bank = tensors_of(tensors), _tensor(bank)
     size, smoothing = image.shape[1], _blur_taps(image.shape[1])
 
     @wrap
     def predict(x):
-        first, second = (functional.avg_pool2d(each, 3, 1, 1) for each in _resnet(w, x, False, blocks, ("layer2", "layer3")))
+        first, second = (
+            functional.avg_pool2d(each, 3, 1, 1) for each in resnet_levels(w, x, False, blocks, ("layer2", "layer3"))
+        )
         x = torch.cat([first, functional.interpolate(second, first.shape[-2:], mode="bilinear")], 1)
         batch, depth, height, width = x.shape
         patches = _last(x).reshape(batch, -1, depth)
@@ -337,6 +254,6 @@ def patchcore(tensors, bank, image, blocks, wrap):
     def call():
         torch.set_float32_matmul_precision("highest")
         with torch.inference_mode():
-            return [each.cpu() for each in predict(_image(image))]
+            return [each.cpu() for each in predict(image_of(image))]
 
     return call
