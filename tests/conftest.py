@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from iadjax.config import base_config
+from iadjax.cpu.dispatch import plain
 
 
 def pytest_configure(config):
@@ -46,6 +47,13 @@ def no_compiled_functions_of_other_files():
     """Compiled functions are dropped after each file: a worker that keeps them grows to gigabytes."""
     yield
     drop_compiled_functions()
+
+
+@pytest.fixture
+def plain_convolutions():
+    """XLA's own convolutions: the fast forms take longer to compile, and tests/nn/test_convolution.py holds them to these."""
+    with plain():
+        yield
 
 
 @pytest.fixture

@@ -1,12 +1,14 @@
 """Networks that compile in a fraction of a second, for tests in which any network will do."""
 
 import contextlib
+import math
 from collections.abc import Iterator
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from iadjax import backbones
@@ -18,7 +20,7 @@ from iadjax.backbones.vit import Spec
 from iadjax.nn.layers import Conv
 from iadjax.nn.pdn import SPECS as PDNS
 
-__all__ = ["pyramid", "pyramid_variables", "tiny_networks"]
+__all__ = ["bank", "pyramid", "pyramid_variables", "tiny_networks"]
 
 
 class Pyramid(nn.Module):
@@ -32,6 +34,31 @@ class Pyramid(nn.Module):
             x = jnp.abs(Conv(24, stride, stride, padding=0, name=f"conv{i}")(x)) + (0.1 * i)
             levels.append(x)
         return tuple(levels)
+
+
+def bank() -> Backbone:
+    """`layer1`, `layer2`, `layer3` at strides 4, 8, 16 of 18 channels, without variables, as `filter_bank` has them."""
+    rng = np.random.default_rng(0)
+    kernels = [rng.standard_normal((stride * stride * depth, 18)) for stride, depth in ((4, 3), (2, 18), (2, 18))]
+
+    def features(variables, image, layers):
+        levels, x = {}, image
+        for layer, kernel, stride in zip(backbone.layers, kernels, (4, 2, 2), strict=True):
+            number, height, width, depth = x.shape
+            grid = height // stride, width // stride
+            x = x[:, : grid[0] * stride, : grid[1] * stride].reshape(number, grid[0], stride, grid[1], stride, depth)
+            x = x.transpose(0, 1, 3, 2, 4, 5).reshape(number, *grid, len(kernel))
+            x = levels[layer] = jnp.abs(x @ (kernel / math.sqrt(len(kernel))).astype(x.dtype))
+        return tuple(levels[layer] for layer in check_layers(backbone, layers))
+
+    backbone = Backbone(
+        "tiny_bank",
+        ("layer1", "layer2", "layer3"),
+        lambda key, layers: {},
+        plain_features(features),
+        lambda path: ".".join(path),
+    )
+    return backbone
 
 
 def pyramid() -> Backbone:

@@ -7,15 +7,15 @@ import pytest
 from scipy import ndimage
 from sklearn.decomposition import PCA
 
-from iadjax import backbones
 from iadjax.detectors.memory_bank.anomalydino import anomalydino, foreground, rotate
 from iadjax.errors import UserError
+from tests import tiny
 from tests import torch_parity as parity
 from tests.direct import batch_of, phases, predict, spec_for
 
 
 def fitted(images, **options):
-    backbone = backbones.backbone("filter_bank")
+    backbone = tiny.bank()
     detector = anomalydino(backbone, layers=("layer2",), **options)
     state = jax.jit(detector.init, static_argnums=2)(
         jax.random.key(0), {"backbone": {}}, spec_for(detector, {"backbone": {}}, len(images), images.shape[1:])
@@ -92,13 +92,13 @@ def test_masked_patches_score_zero_and_leave_the_bank():
     rng = np.random.default_rng(0)
     images = np.full((2, 192, 192, 3), 0.5, np.float32) + 0.01 * rng.random((2, 192, 192, 3), np.float32)
     images[:, 50:142, 50:142] = rng.random((2, 92, 92, 3))
-    options = {"masking": True, "mask_threshold": 2.0, "rotations": 1, "sigma": 0.0}
+    options = {"masking": True, "mask_threshold": 0.5, "rotations": 1, "sigma": 0.0}
     backbone, detector, state = fitted(images, mask_references=True, **options)
     x = parity.features(backbone, {}, images, ("layer2",))[0]
-    mask = np.asarray(foreground(x, 2.0))
+    mask = np.asarray(foreground(x, 0.5))
     assert 0 < mask.sum() < mask.size and len(state.features) == mask.sum()
     other = images[:1, ::-1].copy()
-    shown = np.asarray(foreground(parity.features(backbone, {}, other, ("layer2",))[0], 2.0))[0]
+    shown = np.asarray(foreground(parity.features(backbone, {}, other, ("layer2",))[0], 0.5))[0]
     prediction = np.asarray(predict(detector, state, {"backbone": {}}, other).map)[0]
     # a pixel in the middle of four masked patches is made of zeros alone
     corner = ~(shown[:-1, :-1] | shown[1:, :-1] | shown[:-1, 1:] | shown[1:, 1:])
@@ -129,6 +129,6 @@ def test_one_image_alone_leaves_nothing_to_compare():
 
 def test_bad_options_are_refused():
     with pytest.raises(UserError, match="rotations must be at least 1"):
-        anomalydino(backbones.backbone("filter_bank"), layers=("layer1",), rotations=0)
+        anomalydino(tiny.bank(), layers=("layer1",), rotations=0)
     with pytest.raises(UserError, match="has no layer 'norm'"):
-        anomalydino(backbones.backbone("filter_bank"))
+        anomalydino(tiny.bank())

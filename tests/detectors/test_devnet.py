@@ -18,6 +18,8 @@ from iadjax.synthesis.rotation import rotate_nearest
 from tests import torch_parity as parity
 from tests.direct import batch_of, phases, predict, spec_for
 
+pytestmark = pytest.mark.usefixtures("plain_convolutions")
+
 
 def built(name="resnet18", layers=("layer1",), **options):
     backbone = backbones.backbone(name)

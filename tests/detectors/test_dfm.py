@@ -5,17 +5,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from iadjax import backbones
 from iadjax.detectors.distribution.dfm import dfm
 from iadjax.detectors.distribution.fre import fre
 from iadjax.errors import UserError
+from tests import tiny
 from tests.direct import batch_of, phases, predict, spec_for
 
 FROZEN = {"backbone": {}}
 
 
 def fitted(images, valid=None, **options):
-    detector = dfm(backbones.backbone("filter_bank"), **{"layer": "layer2", "pooling": 2, **options})
+    detector = dfm(tiny.bank(), **{"layer": "layer2", "pooling": 2, **options})
     state = detector.init(jax.random.key(0), FROZEN, spec_for(detector, FROZEN, len(images), images.shape[1:]))
     (phase,) = phases(detector)
     for start in range(0, len(images), 3):
@@ -38,7 +38,7 @@ def test_the_principal_axes_are_the_best_tied_autoencoder():
     images = np.random.default_rng(0).random((6, 32, 32, 3), np.float32)
     detector, state = fitted(images, variance=0.5)
     axes = np.moveaxis(np.asarray(state.axes), 0, -1)
-    other = fre(backbones.backbone("filter_bank"), layer="layer2", latent=axes.shape[-1])
+    other = fre(tiny.bank(), layer="layer2", latent=axes.shape[-1])
     spec = spec_for(other, FROZEN, 6, (32, 32, 3))
     trained = other.init(jax.random.key(0), FROZEN, spec)
     best = {"weight": axes, "encoder_bias": -np.einsum("hwck,hwc->k", axes, state.mean), "decoder_bias": state.mean}

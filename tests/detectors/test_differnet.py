@@ -11,6 +11,8 @@ from iadjax.detectors.distribution.differnet import Flow, differnet
 from iadjax.errors import UserError
 from tests.direct import phases, predict, spec_for
 
+pytestmark = pytest.mark.usefixtures("plain_convolutions")
+
 FROZEN = {"backbone": {}}
 # quarters of an image as channels: means over positions change with rotations
 QUARTERS = Backbone(

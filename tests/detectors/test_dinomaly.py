@@ -11,6 +11,7 @@ from iadjax.detectors.transformer import dinomaly as module
 from iadjax.detectors.transformer.dinomaly import dinomaly
 from iadjax.errors import UserError
 from iadjax.nn.transformer import LinearAttention, Mlp
+from tests import tiny
 from tests.direct import batch_of, phases, spec_for
 
 SMALL = {"layers": ("layer2", "layer3"), "depth": 2, "heads": 2, "map_size": 0}
@@ -18,7 +19,8 @@ IMAGE = np.random.default_rng(0).random((2, 32, 32, 3), np.float32)
 
 
 def built(**options):
-    backbone = backbones.backbone(options.pop("backbone", "filter_bank"))
+    name = options.pop("backbone", None)
+    backbone = backbones.backbone(name) if name else tiny.bank()
     detector = dinomaly(backbone, **{**SMALL, **options})
     names = [f"{layer}{kind}" for layer in {**SMALL, **options}["layers"] for kind in ("", ".class", ".registers")]
     names = tuple(name for name in names if name in backbone.layers)
@@ -112,7 +114,7 @@ def test_special_tokens_and_recentering_change_what_a_vit_gives(monkeypatch):
         ({"groups": 3}, "detector.groups must divide the number of detector.layers and detector.depth; got 3, 2 and 2"),
         ({"depth": 3}, "got 2, 2 and 3"),
         ({"heads": 5}, "detector.heads=5 does not divide the 18 channels"),
-        ({"recenter": True}, "filter_bank has none; switch it off"),
+        ({"recenter": True}, "tiny_bank has none; switch it off"),
         ({"easy": 1.0}, "detector.easy must be in"),
         ({"taps": 4}, "detector.taps must be a positive odd number"),
     ],

@@ -15,6 +15,8 @@ from iadjax.synthesis.source import draw_texture
 from tests.direct import phases, predict
 from tests.parity import harness
 
+pytestmark = pytest.mark.usefixtures("plain_convolutions")
+
 WIDTH, SEGMENT = 3, 2
 
 

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from iadjax import backbones
-from iadjax.cpu.dispatch import plain
 from iadjax.detectors.pytorch import from_torch
 from iadjax.detectors.teacher_student import efficientad as module
 from iadjax.detectors.teacher_student.efficientad import Autoencoder, efficientad
@@ -16,12 +15,7 @@ from tests import torch_parity as parity
 from tests.direct import batch_of, phases, predict, spec_for
 from tests.parity import harness
 
-
-@pytest.fixture(autouse=True)
-def xla_convolutions():
-    """The forms that compile fast; tests/nn/test_convolution.py holds the others to the same."""
-    with plain():
-        yield
+pytestmark = pytest.mark.usefixtures("plain_convolutions")
 
 
 def built(name="pdn_small", size=128, validation=3, **options):

@@ -5,12 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from iadjax import backbones
 from iadjax.backbones.weights import fill_by_table
 from iadjax.detectors.distribution.fastflow import Flow, fastflow
 from iadjax.detectors.pytorch import from_torch
 from iadjax.errors import UserError
+from tests import tiny
 from tests.direct import spec_for
+
+pytestmark = pytest.mark.usefixtures("plain_convolutions")
 
 
 def random_flow(depth=5, hidden_ratio=0.7):
@@ -53,7 +55,7 @@ def test_scale_starts_at_one():
 
 
 def built(**options):
-    backbone = backbones.backbone("filter_bank")
+    backbone = tiny.bank()
     frozen = {"backbone": backbone.init(jax.random.key(0), backbone.layers)}
     detector = fastflow(backbone, flow_steps=2, **options)
     return (

@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from iadjax import backbones
 from iadjax.detectors.transformer.foundad import Projector, foundad
 from iadjax.errors import UserError
+from tests import tiny
 from tests.direct import batch_of, phases, predict, spec_for
 
 SMALL = {"layers": ("layer3",), "width": 8, "depth": 2, "heads": 2, "top_k": 3}
@@ -16,7 +16,7 @@ PASTED = np.random.default_rng(1).random((2, 48, 48, 3), np.float32)
 
 
 def built(**options):
-    backbone = backbones.backbone("filter_bank")
+    backbone = tiny.bank()
     detector = foundad(backbone, **{**SMALL, **options})
     frozen = {"backbone": {}}
     spec = spec_for(detector, frozen, 4, IMAGE.shape[1:])

@@ -6,9 +6,9 @@ import pytest
 from sklearn.covariance import LedoitWolf
 from sklearn.decomposition import PCA
 
-from iadjax import backbones
 from iadjax.detectors.distribution.gaussian_ad import gaussian_ad, ledoit_wolf
 from iadjax.errors import UserError
+from tests import tiny
 from tests.direct import batch_of, phases, predict, spec_for
 
 FROZEN = {"backbone": {}}
@@ -27,7 +27,7 @@ def test_scores_follow_the_authors(reduce):
     rng = np.random.default_rng(0)
     # more images than channels: with fewer, the last component has no variance and any direction
     images, tests = rng.random((24, 32, 32, 3), np.float32), rng.random((3, 32, 32, 3), np.float32)
-    backbone = backbones.backbone("filter_bank")
+    backbone = tiny.bank()
     detector = gaussian_ad(backbone, layers=LAYERS, reduce=reduce, variance=0.8)
     spec = spec_for(detector, FROZEN, 24, (32, 32, 3))
     state, (phase,) = detector.init(jax.random.key(0), FROZEN, spec), detector.phases(spec)
@@ -57,7 +57,7 @@ def test_scores_follow_the_authors(reduce):
 
 
 def test_refusals():
-    backbone = backbones.backbone("filter_bank")
+    backbone = tiny.bank()
     with pytest.raises(UserError, match="must be 'none', 'pca' or 'npca'"):
         gaussian_ad(backbone, layers=LAYERS, reduce="some")
     detector = gaussian_ad(backbone, layers=LAYERS)

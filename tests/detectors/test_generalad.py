@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from iadjax import backbones
 from iadjax.detectors.one_class import generalad as module
 from iadjax.detectors.one_class.generalad import Discriminator, draw_patches, generalad, shuffled
 from iadjax.errors import UserError
+from tests import tiny
 from tests.direct import batch_of, phases, predict, spec_for
 
 SMALL = {"layers": ("layer3",), "heads": 2, "hidden": 8, "dropout": 0.0, "top_k": 3, "sigma": 0.0}
@@ -16,7 +16,7 @@ IMAGE = np.random.default_rng(0).random((3, 48, 48, 3), np.float32)
 
 
 def built(**options):
-    backbone = backbones.backbone("filter_bank")
+    backbone = tiny.bank()
     detector = generalad(backbone, **{**SMALL, **options})
     frozen = {"backbone": {}}
     spec = spec_for(detector, frozen, 4, IMAGE.shape[1:], steps_per_epoch=2)

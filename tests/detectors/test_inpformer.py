@@ -5,11 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from iadjax import backbones
 from iadjax.detectors.transformer.inpformer import Decoder, inpformer
 from iadjax.errors import UserError
 from iadjax.nn.transformer import CrossAttention
 from iadjax.synthesis.views import NUM_VIEWS, view
+from tests import tiny
 from tests.direct import batch_of, phases, spec_for
 
 SMALL = {"layers": ("layer3",), "groups": 1, "depth": 1, "heads": 2, "num_prototypes": 3, "map_size": 0}
@@ -17,7 +17,7 @@ IMAGE = np.random.default_rng(0).random((2, 32, 32, 3), np.float32)
 
 
 def built(**options):
-    backbone = backbones.backbone("filter_bank")
+    backbone = tiny.bank()
     detector = inpformer(backbone, **{**SMALL, **options})
     frozen = {"backbone": {}}
     spec = spec_for(detector, frozen, 4, IMAGE.shape[1:])

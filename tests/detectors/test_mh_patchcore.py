@@ -6,9 +6,9 @@ import pytest
 from scipy.ndimage import gaussian_filter
 from scipy.spatial.distance import cdist
 
-from iadjax import backbones
 from iadjax.detectors.memory_bank.mh_patchcore import farthest_first, mh_patchcore
 from iadjax.errors import UserError
+from tests import tiny
 from tests import torch_parity as parity
 from tests.direct import batch_of, embed, predict, spec_for
 
@@ -18,7 +18,7 @@ OPTIONS = {"layers": ("layer2",), "pretrain_dimension": 12, "target_dimension": 
 
 def fitted(images, batch_size, **options):
     """The detector, what predicts, and the features `[N, P, 12]` in float64."""
-    detector = mh_patchcore(backbones.backbone("filter_bank"), **OPTIONS, **options)
+    detector = mh_patchcore(tiny.bank(), **OPTIONS, **options)
     spec = spec_for(detector, FROZEN, len(images), images.shape[1:], batch_size=batch_size)
     state = detector.init(None, FROZEN, spec)
     for phase in detector.phases(spec):
@@ -104,7 +104,7 @@ def test_farthest_first_begins_far_from_the_mean():
 
 
 def test_bad_options_are_refused():
-    bank = backbones.backbone("filter_bank")
+    bank = tiny.bank()
     with pytest.raises(UserError, match="shrinkage must be in"):
         mh_patchcore(bank, layers=("layer2",), shrinkage=1.5)
     with pytest.raises(UserError, match="patch_size must be a positive odd number"):

@@ -11,6 +11,8 @@ from iadjax.errors import UserError
 from tests.direct import predict, spec_for
 from tests.tiny import pyramid, pyramid_variables
 
+pytestmark = pytest.mark.usefixtures("plain_convolutions")
+
 BACKBONE, FROZEN = pyramid(), {"backbone": pyramid_variables()}
 KEY, OPTIONS = jax.random.key(0), {"layers": ("layer1", "layer2"), "num_scored": 2, "width": 4}
 

@@ -9,6 +9,7 @@ from iadjax import backbones, ops
 from iadjax.backbones.vit_specs import SPECS, Spec
 from iadjax.detectors.zero_shot.musc import musc
 from iadjax.errors import UserError
+from tests import tiny
 from tests import torch_parity as parity
 from tests.direct import batch_of, spec_for
 
@@ -23,7 +24,7 @@ def images(number, seed=0):
 @pytest.fixture(scope="module")
 def fitted():
     detector = musc(
-        backbones.backbone("filter_bank"),
+        tiny.bank(),
         layers=LAYERS,
         class_layer="layer3",
         degrees=DEGREES,
@@ -45,7 +46,7 @@ def scored(fitted, pixels, index):
 
 def features(pixels):
     """For every layer and degree: `[N, P, C]` float64; and descriptors."""
-    levels = [np.asarray(each, np.float64) for each in parity.features(backbones.backbone("filter_bank"), {}, pixels, LAYERS)]
+    levels = [np.asarray(each, np.float64) for each in parity.features(tiny.bank(), {}, pixels, LAYERS)]
     unit = lambda x: x / np.linalg.norm(x, axis=-1, keepdims=True)  # noqa: E731
     found = []
     for level in levels:
@@ -145,7 +146,7 @@ def test_only_blocks_of_pairs_are_held(monkeypatch):
 
 
 def test_bad_options_are_refused():
-    bank = backbones.backbone("filter_bank")
+    bank = tiny.bank()
     options = {"layers": ("layer1",), "class_layer": "layer1"}
     with pytest.raises(UserError, match="degrees must be a positive odd number, got 2"):
         musc(bank, **options, degrees=(1, 2))

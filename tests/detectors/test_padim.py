@@ -4,15 +4,15 @@ import jax
 import numpy as np
 import pytest
 
-from iadjax import backbones
 from iadjax.detectors.distribution.padim import padim
 from iadjax.errors import UserError
+from tests import tiny
 from tests import torch_parity as parity
 from tests.direct import batch_of, phases, predict, spec_for
 
 
 def fitted(images, batch_size, **options):
-    backbone = backbones.backbone("filter_bank")
+    backbone = tiny.bank()
     frozen = {"backbone": backbone.init(jax.random.key(0), backbone.layers)}
     detector = padim(backbone, **options)
     state = jax.jit(detector.init, static_argnums=2)(

@@ -7,13 +7,14 @@ import pytest
 from scipy import ndimage
 from scipy.spatial.distance import cdist
 
-from iadjax import backbones, ops
+from iadjax import ops
 from iadjax.detectors.memory_bank.patchcore import patchcore
 from iadjax.errors import UserError
+from tests import tiny
 from tests.direct import batch_of, phases, predict, spec_for
 
 LAYERS = ("layer1", "layer2")
-BACKBONE = backbones.backbone("filter_bank")
+BACKBONE = tiny.bank()
 FROZEN = {"backbone": {}}
 KEY = jax.random.key(0)
 

@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from iadjax import backbones
 from iadjax.config import load_config
 from iadjax.detectors.memory_bank import rad as module
 from iadjax.detectors.memory_bank.rad import rad
 from iadjax.errors import UserError
+from tests import tiny
 from tests import torch_parity as parity
 from tests.direct import batch_of, predict, spec_for
 
@@ -36,7 +36,7 @@ def best_cosine(x, gallery, radius):
 )
 def test_scores_and_maps_follow_the_paper(num_images, radius, positional, block, monkeypatch):
     monkeypatch.setattr(module, "_BLOCK", block)
-    bank = backbones.backbone("filter_bank")
+    bank = tiny.bank()
     options = {"num_images": num_images, "radius": radius, "positional": positional}
     detector = rad(bank, layers=("layer2",), class_layer="layer3", map_size=0, kernel_size=3, top=0.1, **options)
     spec = spec_for(detector, FROZEN, 5, (32, 48, 3))
@@ -66,7 +66,7 @@ def test_scores_and_maps_follow_the_paper(num_images, radius, positional, block,
 
 
 def test_the_map_is_scored_at_the_authors_size():
-    detector = rad(backbones.backbone("filter_bank"), layers=("layer2",), class_layer="layer3", map_size=16, top=0.1)
+    detector = rad(tiny.bank(), layers=("layer2",), class_layer="layer3", map_size=16, top=0.1)
     square = np.random.default_rng(2).random((4, 48, 48, 3), np.float32)
     spec = spec_for(detector, FROZEN, 3, (48, 48, 3))
     state, batch = detector.init(None, FROZEN, spec), batch_of(detector, FROZEN, square[:3])
@@ -84,7 +84,7 @@ def test_radius_and_images_follow_the_data_set():
 
 
 def test_bad_options_are_refused():
-    bank = backbones.backbone("filter_bank")
+    bank = tiny.bank()
     with pytest.raises(UserError, match="radius must be at least 0"):
         rad(bank, layers=("layer2",), class_layer="layer3", radius=-1)
     with pytest.raises(UserError, match="has no layer 'class'"):

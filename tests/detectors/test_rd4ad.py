@@ -6,14 +6,17 @@ import numpy as np
 import optax
 import pytest
 
-from iadjax import backbones, detectors, losses
+from iadjax import detectors, losses
 from iadjax.backbones.weights import fill
 from iadjax.detectors.families.reverse import Student
 from iadjax.detectors.pytorch import from_torch
 from iadjax.detectors.teacher_student.rd4ad import rd4ad
 from iadjax.errors import UserError
+from tests import tiny
 from tests import torch_parity as parity
 from tests.direct import spec_for
+
+pytestmark = pytest.mark.usefixtures("plain_convolutions")
 
 CHANNELS, BLOCKS = (4, 6, 8), (2, 1, 1, 2)
 
@@ -143,7 +146,7 @@ def test_padded_rows_change_neither_loss_nor_statistics():
 
 
 def build(**options):
-    backbone = backbones.backbone("filter_bank")
+    backbone = tiny.bank()
     frozen = {"backbone": backbone.init(jax.random.key(0), backbone.layers)}
     detector = rd4ad(backbone, **options)
     return (
@@ -179,7 +182,7 @@ def test_bad_options_are_refused():
         build(layers=("layer1", "layer2"))
     with pytest.raises(UserError, match="epochs"):
         build(epochs=0)
-    backbone = backbones.backbone("filter_bank")
+    backbone = tiny.bank()
     frozen = {"backbone": backbone.init(jax.random.key(0), backbone.layers)}
     with pytest.raises(UserError, match="multiple of 32"):
         detector = rd4ad(backbone)

@@ -10,6 +10,8 @@ from iadjax.errors import UserError
 from tests.direct import batch_of, spec_for
 from tests.tiny import pyramid, pyramid_variables
 
+pytestmark = pytest.mark.usefixtures("plain_convolutions")
+
 BACKBONE, FROZEN = pyramid(), {"backbone": pyramid_variables()}
 KEY = jax.random.key(0)
 
@@ -24,11 +26,14 @@ def test_halves_of_a_batch_are_drawn_together():
         state = jax.jit(detector.init, static_argnums=2)(KEY, FROZEN, spec)
         batch = batch_of(detector, FROZEN, image, extra={"noisy": image[::-1].copy()})
         (phase,) = detector.phases(spec)
-        values.append(float(jax.jit(phase.update)(KEY, state, FROZEN, batch)[1]["loss"]))
-    projected = Projections().apply({"params": state.variables["params"]["proj"]}, batch.features)
+        # the loss alone: without gradients there is little to compile
+        loss = jax.jit(lambda *given, phase=phase: phase.update(*given)[1]["loss"])
+        values.append(float(loss(KEY, state, FROZEN, batch)))
+    projected = jax.jit(Projections().apply)({"params": state.variables["params"]["proj"]}, batch.features)
     points = [jax.nn.softmax(level.reshape(2, -1)) for level in projected]
     # of two images, each half is one
-    truth = sum(float(ops.sinkhorn_divergence(each[:1], each[1:], diameter=2.0)) for each in points)
+    divergence = jax.jit(lambda each: ops.sinkhorn_divergence(each[:1], each[1:], diameter=2.0))
+    truth = sum(float(divergence(each)) for each in points)
     assert truth > 0
     # of single points, the divergence is their cost, half the squared distance
     assert truth == pytest.approx(sum(0.5 * float(((each[0] - each[1]) ** 2).sum()) for each in points), rel=1e-3)

@@ -6,16 +6,18 @@ import numpy as np
 import optax
 import pytest
 
-from iadjax import backbones
 from iadjax.detectors.one_class.simplenet import Adaptor, Discriminator, simplenet
 from iadjax.errors import UserError
+from tests import tiny
 from tests.direct import batch_of, phases, spec_for
+
+pytestmark = pytest.mark.usefixtures("plain_convolutions")
 
 DEPTH, HIDDEN = 12, 7
 
 
 def built(**options):
-    backbone = backbones.backbone("filter_bank")
+    backbone = tiny.bank()
     frozen = {"backbone": backbone.init(jax.random.key(0), backbone.layers)}
     sizes = {"pretrain_dimension": 16, "target_dimension": DEPTH, "hidden": HIDDEN}
     detector = simplenet(backbone, **{**sizes, **options})

@@ -6,9 +6,9 @@ import pytest
 from scipy.ndimage import gaussian_filter
 from scipy.spatial.distance import cdist
 
-from iadjax import backbones
 from iadjax.detectors.memory_bank.spade import spade
 from iadjax.errors import UserError
+from tests import tiny
 from tests import torch_parity as parity
 from tests.direct import batch_of, predict, spec_for
 
@@ -21,7 +21,7 @@ def images(number, seed):
 
 @pytest.mark.parametrize(("num_images", "kappa"), [(2, 3), (9, 1)])
 def test_scores_and_maps_follow_the_paper(num_images, kappa):
-    bank = backbones.backbone("filter_bank")
+    bank = tiny.bank()
     detector = spade(bank, layers=LAYERS, class_layer="layer3", num_images=num_images, num_neighbors=kappa, sigma=1.5)
     spec = spec_for(detector, FROZEN, 4, (32, 32, 3))
     train, tests = images(4, 0), images(2, 1)
@@ -48,7 +48,7 @@ def test_scores_and_maps_follow_the_paper(num_images, kappa):
 
 
 def test_bad_options_are_refused():
-    bank = backbones.backbone("filter_bank")
+    bank = tiny.bank()
     with pytest.raises(UserError, match="has no layer 'layer4'"):
         spade(bank)
     with pytest.raises(UserError, match="num_images must be at least 1"):

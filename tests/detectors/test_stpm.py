@@ -11,6 +11,8 @@ from iadjax.errors import UserError
 from tests.direct import batch_of, predict, spec_for
 from tests.tiny import pyramid, pyramid_variables
 
+pytestmark = pytest.mark.usefixtures("plain_convolutions")
+
 BACKBONE, FROZEN, LAYERS = pyramid(), {"backbone": pyramid_variables()}, ("layer1", "layer3")
 KEY = jax.random.key(0)
 

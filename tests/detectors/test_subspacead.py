@@ -7,10 +7,10 @@ from PIL import Image
 from scipy import ndimage
 from sklearn.decomposition import PCA
 
-from iadjax import backbones
 from iadjax.config import load_config
 from iadjax.detectors.distribution.subspacead import subspacead
 from iadjax.errors import UserError
+from tests import tiny
 from tests import torch_parity as parity
 from tests.direct import batch_of, phases, predict, spec_for
 
@@ -19,7 +19,7 @@ FROZEN = {"backbone": {}}
 
 def fitted(images, **options):
     """The detector on `filter_bank`, fitted in batches of two; and the images that it saw, with the rotated ones."""
-    backbone = backbones.backbone("filter_bank")
+    backbone = tiny.bank()
     detector = subspacead(backbone, layers=("layer2",), **options)
     state = detector.init(jax.random.key(0), FROZEN, spec_for(detector, FROZEN, len(images), images.shape[1:]))
     seen, rng = [], np.random.default_rng(1)
@@ -58,7 +58,7 @@ def test_scores_and_maps_follow_the_paper(rotations):
 
 
 def test_rotated_copies_are_those_of_pillow():
-    detector = subspacead(backbones.backbone("filter_bank"), layers=("layer1",), rotations=3)
+    detector = subspacead(tiny.bank(), layers=("layer1",), rotations=3)
     reference, rotations = phases(detector)
     assert reference.epochs == 1 and rotations.epochs == 3
     image = np.random.default_rng(0).random((20, 30, 3), np.float32)
@@ -74,7 +74,7 @@ def test_the_authors_rotate_no_transistor():
 
 
 def test_bad_options_are_refused():
-    bank = backbones.backbone("filter_bank")
+    bank = tiny.bank()
     with pytest.raises(UserError, match="aggregation must be 'mean' or 'concatenate'"):
         subspacead(bank, layers=("layer1",), aggregation="sum")
     with pytest.raises(UserError, match="kernel_size must be a positive odd number"):

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from iadjax import backbones
 from iadjax.detectors.memory_bank.superad import superad
 from iadjax.errors import UserError
+from tests import tiny
 from tests import torch_parity as parity
 from tests.direct import batch_of, predict, spec_for
 
@@ -22,7 +22,7 @@ def images(number, seed=0):
     ("options", "number"), [({"num_references": 3}, 3), ({"num_references": 0, "reference_ratio": 0.4}, 2)]
 )
 def test_scores_and_maps_follow_the_paper(options, number):
-    bank = backbones.backbone("filter_bank")
+    bank = tiny.bank()
     detector = superad(bank, layers=LAYERS, class_layer="layer3", num_neighbors=2, top=0.25, sigma=1.5, **options)
     spec = spec_for(detector, FROZEN, 5, (32, 32, 3))
     (phase,) = detector.phases(spec)
@@ -54,7 +54,7 @@ def test_scores_and_maps_follow_the_paper(options, number):
 
 
 def test_bad_options_are_refused():
-    bank = backbones.backbone("filter_bank")
+    bank = tiny.bank()
     with pytest.raises(UserError, match="reference_ratio must be in"):
         superad(bank, layers=LAYERS, class_layer="layer3", reference_ratio=0)
     with pytest.raises(UserError, match="has no layer 'class'"):

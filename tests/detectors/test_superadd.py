@@ -6,9 +6,9 @@ import pytest
 from scipy.ndimage import gaussian_filter
 from scipy.spatial.distance import cdist
 
-from iadjax import backbones
 from iadjax.detectors.memory_bank.superadd import superadd, thinned
 from iadjax.errors import UserError
+from tests import tiny
 from tests import torch_parity as parity
 from tests.direct import batch_of, predict, spec_for
 
@@ -20,7 +20,7 @@ def images(number, seed=0):
 
 
 def fitted(pictures, **options):
-    bank = backbones.backbone("filter_bank")
+    bank = tiny.bank()
     detector = superadd(bank, **({"tile": 0, "brightness": 0.0} | options))
     spec = spec_for(detector, FROZEN, len(pictures), pictures.shape[1:])
     (phase,) = detector.phases(spec)
@@ -41,7 +41,7 @@ def test_scores_and_maps_follow_the_paper():
     detector, state, _ = fitted(images(3), layers=layers, sigma=1.5, top=0.01)
     tests = images(2, 1)
     found = predict(detector, state, FROZEN, tests)
-    bank = backbones.backbone("filter_bank")
+    bank = tiny.bank()
     maps = np.zeros((2, 32, 32))
     train, levels = (
         [np.asarray(x, np.float64) for x in parity.features(bank, {}, each, layers)] for each in (images(3), tests)
@@ -71,7 +71,7 @@ def test_training_images_are_brightened():
     _, state, extra = fitted(pictures, layers=("layer2",), brightness=0.2)
     factor = 1 + np.random.default_rng(1).uniform(-0.2, 0.2)
     np.testing.assert_allclose(extra["brightened"][1], np.clip(pictures[1] * factor, 0, 1), atol=1e-6)
-    tokens = parity.features(backbones.backbone("filter_bank"), {}, extra["brightened"], ("layer2",))[0]
+    tokens = parity.features(tiny.bank(), {}, extra["brightened"], ("layer2",))[0]
     np.testing.assert_allclose(state.levels[0], np.asarray(tokens).reshape(-1, 18), atol=1e-5)
 
 
@@ -90,7 +90,7 @@ def test_thinning_leaves_dense_places():
 
 
 def test_bad_options_are_refused():
-    bank = backbones.backbone("filter_bank")
+    bank = tiny.bank()
     with pytest.raises(UserError, match="overlap must be in"):
         superadd(bank, layers=("layer2",), tile=64, overlap=32)
     with pytest.raises(UserError, match="tiles of 64 pixels with an overlap of 16 do not fit an image of 32x32"):

@@ -4,15 +4,15 @@ import jax
 import numpy as np
 import pytest
 
-from iadjax import backbones
 from iadjax.detectors.transformer import uniad as module
 from iadjax.detectors.transformer.uniad import Reconstruction, uniad
 from iadjax.errors import UserError
+from tests import tiny
 from tests.direct import batch_of, phases, predict, spec_for
 
 
 def built(**options):
-    backbone = backbones.backbone("filter_bank")
+    backbone = tiny.bank()
     frozen = {"backbone": backbone.init(jax.random.key(0), backbone.layers)}
     detector = uniad(
         backbone, **{"stride": 8, "hidden": 8, "heads": 2, "width": 8, "neighbor_size": 3, "epochs": 10, **options}

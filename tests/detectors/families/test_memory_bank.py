@@ -123,9 +123,9 @@ class Images:
         return rng.standard_normal((len(range(self.count)[part]), 8, 8, 16)).astype(np.float32)
 
 before = peak()
-filled(Images(2000), budget, 16)
+filled(Images(1000), budget, 16)
 few = peak()
-filled(Images(20_000), budget, 16)
+filled(Images(10_000), budget, 16)
 many = peak()
 print(few - before, many - few)
 """
@@ -143,6 +143,6 @@ def test_memory_does_not_grow_with_the_number_of_images():
     )
     assert done.returncode == 0, done.stderr[-2000:]
     first, more = map(int, done.stdout.split())
-    # the patches of the 18,000 images more are 70 MiB, what an allocator keeps is up to 9; beside the budget the first
+    # the patches of the 9,000 images more are 35 MiB, what an allocator keeps is up to 9; beside the budget the first
     # images take compiled programs
     assert more < 16 * 2**20 < first < 256 * 2**20, done.stdout
