@@ -41,7 +41,7 @@ def fitted():
     train[..., :32, :, :] *= 0.2
     spec = spec_for(detector, FROZEN, 3, (64, 64, 3))
     fit, learn, refine = detector.phases(spec)
-    state = detector.init(KEY, FROZEN, spec)
+    state = jax.jit(lambda key: detector.init(key, FROZEN, spec))(KEY)
     augmented = [refine.augment(np.random.default_rng(i), image, None) for i, image in enumerate(train)]
     extra = {name: np.stack([each[name] for each in augmented]) for name in ("augmented", "mask")}
     # the last image is padding
