@@ -35,6 +35,7 @@ MODULES = {
     "padim": "iadjax.detectors.distribution.padim",
     "patchcore": "iadjax.detectors.memory_bank.patchcore",
     "pni": "iadjax.detectors.memory_bank.pni",
+    "pyramidflow": "iadjax.detectors.distribution.pyramidflow",
     "rad": "iadjax.detectors.memory_bank.rad",
     "rd4ad": "iadjax.detectors.teacher_student.rd4ad",
     "rdpp": "iadjax.detectors.teacher_student.rdpp",
@@ -48,6 +49,7 @@ MODULES = {
     "superadd": "iadjax.detectors.memory_bank.superadd",
     "uflow": "iadjax.detectors.distribution.uflow",
     "uniad": "iadjax.detectors.transformer.uniad",
+    "us": "iadjax.detectors.teacher_student.us",
     "winclip": "iadjax.detectors.zero_shot.winclip",
 }
 

@@ -163,6 +163,12 @@ BENCHMARKS = {
         {"detector.epochs": 6, "detector.refine_steps": 200, "data.crop": 0},
         {"detector.epochs": 2, "detector.refine_steps": 50, "data.crop": 0},
     ),
+    "pyramidflow": Benchmark(
+        "unsupervised/pyramidflow.py",
+        {"detector.stacks": 2, "data.batch_size": 4, "detector.learning_rate": 1e-3},
+        {"detector.epochs": 6},
+        {"detector.epochs": 2},
+    ),
     "rad": Benchmark(
         "multi_class/rad.py", {"detector.layers": ("layer2", "layer3"), "detector.class_layer": "layer3", "data.crop": 0}
     ),
@@ -212,6 +218,12 @@ BENCHMARKS = {
         },
         {"detector.epochs": 40, "data.category": ""},
         {"detector.epochs": 4},
+    ),
+    "us": Benchmark(
+        "unsupervised/us.py",
+        {"detector.patch_sizes": (33,), "detector.width": 32, "detector.dimension": 64, "data.batch_size": 4},
+        {"detector.teacher_steps": 200, "detector.epochs": 6, "data.resize": 128},
+        {"detector.teacher_steps": 200, "detector.epochs": 2, "data.resize": 128},
     ),
 }  # fmt: skip
 

@@ -159,6 +159,13 @@ CASES = {
         "detector.refine_width": 4,
         "detector.refine_halvings": 1,
     },
+    "pyramidflow": {
+        "detector.levels": 2,
+        "detector.stacks": 1,
+        "detector.kernel": 3,
+        "detector.epochs": 1,
+        "detector.learning_rate": 1e-3,
+    },
     "rad": {
         "detector.layers": ("layer2",),
         "detector.class_layer": "layer3",
@@ -213,6 +220,16 @@ CASES = {
         "detector.epochs": 2,
         "detector.num_encoder_layers": 1,
         "detector.num_decoder_layers": 1,
+    },
+    "us": {
+        "detector.layer": "layer1",
+        "detector.patch_sizes": (33,),
+        "detector.num_students": 2,
+        "detector.width": 2,
+        "detector.dimension": 4,
+        "detector.teacher_steps": 2,
+        "detector.crops": 2,
+        "detector.epochs": 1,
     },
     "winclip": {**TINY_CLIP, "protocol.name": "few_shot", "protocol.num_shots": 3},
 }
