@@ -43,7 +43,7 @@ def get_config(arg: str = "synthetic"):
             "teacher_steps": 60,
             "crops": 16,
             "teacher_images": "train",
-            "epochs": 8,
+            "epochs": 4,
             "learning_rate": 2e-3,
             "teacher_learning_rate": 2e-3,
         }
