@@ -5,7 +5,7 @@
     python scripts/train.py --config=configs/unsupervised/pni.py:mtd --config.data.root=DIR
     python scripts/train.py --config=configs/unsupervised/pni.py:folder --config.data.root=DIR
 
-The paper's figures (mvtec_ad: image AUROC 0.996, pixel AUROC 0.990, AU-PRO 0.961) are of a refinement network that was trained
+Published figures (mvtec_ad: image AUROC 0.996, pixel AUROC 0.990, AU-PRO 0.961) are of a refinement network that was trained
 on images that are not published. They are no row of this config. The authors' code states no licence; nothing of it is here.
 
 Measured here: docs/benchmarks.md, made by scripts/benchmarks/detectors.py.

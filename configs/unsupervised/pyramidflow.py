@@ -6,8 +6,8 @@
     python scripts/train.py --config=configs/unsupervised/pyramidflow.py:folder --config.data.root=DIR
 
 The authors have 8 levels for metal_nut, carpet and transistor, 2 for screw, and 4 for the others. The norm is "spatial" for
-carpet, grid, bottle and transistor, and textures are mirrored and turned. They select the epoch on the test set. Their figures
-are not quoted: the paper's table was not at hand. Their code is under the MIT licence; nothing of it is here.
+carpet, grid, bottle and transistor, and textures are mirrored and turned. They select the epoch on the test set. Published
+figures are not quoted: the paper's table was not at hand. Their code is under the MIT licence; nothing of it is here.
 
 No training images are held out for mvtec_ad, as in the authors' protocol, so no threshold is fitted there: add
 --config.threshold.holdout=0.1 for one.

@@ -5,7 +5,7 @@
     python scripts/train.py --config=configs/unsupervised/uflow.py:mtd --config.data.root=DIR
     python scripts/train.py --config=configs/unsupervised/uflow.py:folder --config.data.root=DIR
 
-The paper's figures (mvtec_ad, pixel AUROC 0.987) are of two CaiTs, with a rate and a batch for each category and the epoch
+Published figures (mvtec_ad, pixel AUROC 0.987) are of two CaiTs, with a rate and a batch for each category and the epoch
 selected on the test set. They are no row of this config, which has the default schedule of the authors' code and a ResNet.
 Their code is under AGPL-3; nothing of it is here.
 
