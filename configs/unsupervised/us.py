@@ -40,7 +40,7 @@ def get_config(arg: str = "synthetic"):
     config.backbone.name = "resnet18"
     if wanted.quick:
         small = {"layer": "layer3", "patch_sizes": (17,), "num_students": 2, "width": 8, "dimension": 16, "target_size": 64}
-        teacher = {"teacher_images": "train", "teacher_steps": 100, "crops": 16, "teacher_learning_rate": 2e-3}
-        students = {"epochs": 10, "learning_rate": 2e-3}
+        teacher = {"teacher_steps": 100, "crops": 16, "compactness_weight": 0.1, "teacher_learning_rate": 2e-3}
+        students = {"epochs": 12, "learning_rate": 2e-3}
         quick(config, small | teacher | students, batch_size=4)
     return finish(config, wanted)

@@ -112,6 +112,7 @@ def us(
     check_options("[1, inf)", num_students=num_students, width=width, epochs=epochs, teacher_steps=teacher_steps)
     check_options("[2, inf)", dimension=dimension, crops=crops)
     check_options("[0, inf)", target_size=target_size, compactness_weight=compactness_weight, weight_decay=weight_decay)
+    check_options("[0, inf)", decode=decode)
     check_options("(0, inf)", learning_rate=learning_rate, teacher_learning_rate=teacher_learning_rate)
     networks = [PatchNetwork(size, width, dimension, decode) for size in patch_sizes]
     source = image_source("" if teacher_images == "train" else teacher_images)
