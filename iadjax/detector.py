@@ -179,6 +179,7 @@ class Detector(NamedTuple):
         None: nothing of the past is kept.
       merge: `(states, weights) -> state`: one fitted state from those of several sites, `weights` their fractions of the
         images; outside jit. None: states of several sites cannot be merged.
+      false_alarms: whether scores and maps are -log10 of numbers of false alarms, as the threshold rule "a_contrario" asks.
     """
 
     init: Callable[[jax.Array, Frozen, DataSpec], State]
@@ -190,6 +191,7 @@ class Detector(NamedTuple):
     partition: Callable[[State], Any] = on_every_device
     warm_start: Callable[[State, State], State] | None = None
     merge: Callable[[list[State], np.ndarray], State] | None = None
+    false_alarms: bool = False
 
 
 def embed_shapes(detector: Detector, frozen: Frozen, image_shape: tuple[int, int, int]) -> Any:

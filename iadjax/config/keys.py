@@ -57,12 +57,13 @@ KEYS = {
     "evaluate.map_sigma": "Gaussian that smooths maps at the original resolution, in pixels; 0: off",
     "evaluate.save_maps": "whether every map is written as a TIFF",
     "evaluate.byte_budget": "bytes of maps that are held for exact pixel metrics; above it they are streamed, with bounds",
-    "threshold.name": "rule from the scores of held-out normal images: quantile, k_sigma, extreme_value or target_fpr",
+    "threshold.name": "rule from held-out normal images: quantile, k_sigma, extreme_value, target_fpr; or a_contrario",
     "threshold.holdout": "fraction of the normal training images that is held out for it; 0: no threshold",
     "threshold.quantile": "quantile: of the scores",
     "threshold.num_sigmas": "k_sigma: standard deviations above the mean",
     "threshold.fpr": "target_fpr, extreme_value: fraction of normal images that may pass the threshold",
     "threshold.tail_fraction": "extreme_value: fraction of the largest scores that the tail is fitted to",
+    "threshold.false_alarms": "a_contrario: false alarms that are expected in a normal image",
 }
 """{key with dots: what it is}; the options of a detector stand in the docstring of its factory."""
 

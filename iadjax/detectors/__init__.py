@@ -12,6 +12,7 @@ __all__ = ["MODULES", "factory", "heading", "map_unit", "networks", "options"]
 MODULES = {
     "anomalyclip": "iadjax.detectors.zero_shot.anomalyclip",
     "anomalydino": "iadjax.detectors.memory_bank.anomalydino",
+    "ast": "iadjax.detectors.teacher_student.ast",
     "cfa": "iadjax.detectors.memory_bank.cfa",
     "cflow": "iadjax.detectors.distribution.cflow",
     "csflow": "iadjax.detectors.distribution.csflow",
@@ -33,6 +34,8 @@ MODULES = {
     "musc": "iadjax.detectors.zero_shot.musc",
     "padim": "iadjax.detectors.distribution.padim",
     "patchcore": "iadjax.detectors.memory_bank.patchcore",
+    "pni": "iadjax.detectors.memory_bank.pni",
+    "pyramidflow": "iadjax.detectors.distribution.pyramidflow",
     "rad": "iadjax.detectors.memory_bank.rad",
     "rd4ad": "iadjax.detectors.teacher_student.rd4ad",
     "rdpp": "iadjax.detectors.teacher_student.rdpp",
@@ -44,7 +47,9 @@ MODULES = {
     "subspacead": "iadjax.detectors.distribution.subspacead",
     "superad": "iadjax.detectors.memory_bank.superad",
     "superadd": "iadjax.detectors.memory_bank.superadd",
+    "uflow": "iadjax.detectors.distribution.uflow",
     "uniad": "iadjax.detectors.transformer.uniad",
+    "us": "iadjax.detectors.teacher_student.us",
     "winclip": "iadjax.detectors.zero_shot.winclip",
 }
 

@@ -63,7 +63,7 @@ def fit(config: Mapping[str, Any], workdir: str | Path, resume: bool = False, st
             nested_state(model, spec, 0, False)
             _check_phases(model.detector, spec, built, config["data"]["batch_size"])
             _check_augment(model, spec, built)
-            _check_outputs(config, built)
+            _check_outputs(config, built, model)
             hashes = record.data_hashes(built)
             _check_images(workdir, hashes)
             # 2. weights, which may be fetched
@@ -127,8 +127,13 @@ def _check_augment(model: configs.Model, spec: DataSpec, built: configs.Data) ->
         each(np.random.default_rng(0), image, lambda: image)
 
 
-def _check_outputs(config: Mapping[str, Any], built: configs.Data) -> None:
-    """What would fail after the fit alone: a rule that asks for more images, maps that cannot be saved."""
+def _check_outputs(config: Mapping[str, Any], built: configs.Data, model: configs.Model) -> None:
+    """What would fail after the fit alone: a rule for other scores or more images, maps that cannot be saved."""
+    if config["threshold"]["name"] == "a_contrario" and not model.detector.false_alarms:
+        raise UserError(
+            "the threshold rule a_contrario is for scores that are numbers of false alarms, such as those of uflow with "
+            "--config.detector.scores=nfa; take another --config.threshold.name"
+        )
     if built.split.validation:
         metrics.check_threshold(number=len(built.split.validation), **config["threshold"])
     check_maps(config)
@@ -172,13 +177,18 @@ def _fit_phases(job: Job, start: Run | None) -> State:
 
 
 def _fit_threshold(run: Run, items) -> Run:
-    """The decision rule, from held-out normal images alone; none without them."""
-    file = run.workdir / "threshold.json"
+    """The decision rule, from held-out normal images alone; without them none but "a_contrario"."""
+    file, rule = run.workdir / "threshold.json", run.config["threshold"]
+    if not items and rule["name"] == "a_contrario":
+        value = float(metrics.fit_threshold(rule["name"], [], false_alarms=rule["false_alarms"]))
+        alone = {key: rule[key] for key in ("name", "holdout", "false_alarms")} | {"value": value, "images": 0}
+        if distributed.is_main():
+            files.write_json(file, alone | {"pixel_value": value})
+        return dataclasses.replace(run, threshold=alone | {"pixel_value": value})
     if not items:
         if distributed.is_main():
             file.unlink(missing_ok=True)
         return run
-    rule = run.config["threshold"]
     options = {key: rule[key] for key in metrics.threshold_options(rule["name"])}
     scores, largest, pixels = [], [], []
     for _, score, anomaly_map in run.predict_items(items, "threshold"):
@@ -187,7 +197,7 @@ def _fit_threshold(run: Run, items) -> Run:
             largest.append(anomaly_map.max())
             pixels.append(anomaly_map.ravel()[:: max(1, anomaly_map.size // _PIXELS)])
     scores = np.array(scores)
-    if len(scores) < _FEW:
+    if len(scores) < _FEW and rule["name"] != "a_contrario":
         progress.say(
             f"the threshold rests on {len(scores)} held-out normal images: a new normal image scores higher than all of them "
             f"with a probability of {1 / (len(scores) + 1):.0%}; hold out more with --config.threshold.holdout"

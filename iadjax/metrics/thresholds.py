@@ -17,7 +17,7 @@ from iadjax.metrics.inputs import as_scores
 
 __all__ = ["DEFAULTS", "check_threshold", "fit_threshold", "threshold_options", "threshold_report"]
 
-DEFAULTS = {"quantile": 0.99, "num_sigmas": 3.0, "fpr": 0.01, "tail_fraction": 0.1}
+DEFAULTS = {"quantile": 0.99, "num_sigmas": 3.0, "fpr": 0.01, "tail_fraction": 0.1, "false_alarms": 1.0}
 """Default of every option of a rule, here and in configs."""
 
 _MIN_EXCEEDANCES = 10
@@ -34,7 +34,9 @@ def fit_threshold(name: str, scores: Any, **options: float) -> float:
           by maximum likelihood to the n_u of n scores above u, the 1 - `tail_fraction` quantile. The threshold is
           u + (s / g) ((fpr n / n_u)^-g - 1). A normal image passes it with probability `fpr`, which may be below 1 / n.
         "target_fpr": the lowest threshold that flags at most the fraction `fpr` of these scores.
-      scores: any shape, at least one finite value.
+        "a_contrario": for scores that are -log10 of a number of false alarms (Desolneux et al., 2000): -log10 `false_alarms`,
+          the number of them that is expected in a normal image. It follows from the theory, and needs no scores.
+      scores: any shape, at least one finite value; "a_contrario" takes none as well.
       options: keywords of the rule; `DEFAULTS` has what is left out.
 
     Returns:
@@ -48,7 +50,7 @@ def fit_threshold(name: str, scores: Any, **options: float) -> float:
         if key not in known:
             raise UserError(f"the threshold rule {name!r} has no option {key!r}; {did_you_mean(key, known)}")
     scores = as_scores(scores).ravel()
-    if not scores.size:
+    if not scores.size and name != "a_contrario":
         raise UserError("a threshold needs the scores of at least one normal image; hold some out")
     return _RULES[name](scores, **options)
 
@@ -143,8 +145,16 @@ def _extreme_value(scores: np.ndarray, fpr: float = DEFAULTS["fpr"], tail_fracti
     return float(start + scale * stats.genpareto.isf(fpr * scores.size / len(over), shape, scale=width))
 
 
+def _a_contrario(scores: np.ndarray, false_alarms: float = DEFAULTS["false_alarms"]) -> float:
+    del scores
+    _check("false_alarms", false_alarms)
+    return 0.0 - math.log10(false_alarms)
+
+
 def _check(name: str, value: float) -> None:
     low, high = _RANGES[name]
+    if name == "false_alarms" and value == 0:
+        raise UserError("threshold option false_alarms must be above 0, got 0")
     # NaN and infinity fail too
     if not (low <= value <= high and math.isfinite(value)):
         allowed = f"from {low:g} to {high:g}" if math.isfinite(high) else f"a number of at least {low:g}"
@@ -166,7 +176,19 @@ def _check_exceedances(above: int, number: int, tail_fraction: float) -> None:
         )
 
 
-_RANGES = {"quantile": (0, 1), "num_sigmas": (0, math.inf), "fpr": (0, 1), "tail_fraction": (0, 1)}
+_RANGES = {
+    "quantile": (0, 1),
+    "num_sigmas": (0, math.inf),
+    "fpr": (0, 1),
+    "tail_fraction": (0, 1),
+    "false_alarms": (0, math.inf),
+}
 
 
-_RULES = {"quantile": _quantile, "k_sigma": _k_sigma, "extreme_value": _extreme_value, "target_fpr": _target_fpr}
+_RULES = {
+    "quantile": _quantile,
+    "k_sigma": _k_sigma,
+    "extreme_value": _extreme_value,
+    "target_fpr": _target_fpr,
+    "a_contrario": _a_contrario,
+}

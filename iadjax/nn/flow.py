@@ -23,9 +23,14 @@ __all__ = [
 ]  # fmt: skip
 
 
-def affine(x: jax.Array, s: jax.Array, t: jax.Array, inverse: bool = False) -> tuple[jax.Array, jax.Array]:
-    """y = x exp(s) + t, or x = (y - t) exp(-s), with log |det| of this direction `[B]`; all arrays are `[B, ..., C]`."""
-    log_det = jnp.sum(s, axis=tuple(range(1, s.ndim)))
+def affine(
+    x: jax.Array, s: jax.Array, t: jax.Array, inverse: bool = False, by_position: bool = False
+) -> tuple[jax.Array, jax.Array]:
+    """y = x exp(s) + t, or x = (y - t) exp(-s), with log |det| of this direction; all arrays are `[B, ..., C]`.
+
+    It is `[B]`, or `by_position` the part of each position `[B, ...]`, the sum over channels alone.
+    """
+    log_det = jnp.sum(s, axis=-1 if by_position else tuple(range(1, s.ndim)))
     if inverse:
         return (x - t) * jnp.exp(-s), -log_det
     return x * jnp.exp(s) + t, log_det
@@ -211,10 +216,12 @@ class LevelCoupling(nn.Module):
       subnet: `(1 or 2, channels out of each level) -> network`, which maps levels `[B, ..., half of C]` to levels of so many
         channels. Number 2 sees x2, number 1 sees y1.
       clamp: of the log scales.
+      by_position: give the part of each position in log |det|, where there is one level.
     """
 
     subnet: Callable[[int, list[int]], Callable]
     clamp: float
+    by_position: bool = False
 
     @nn.compact
     def __call__(self, levels: Sequence[jax.Array], inverse: bool = False) -> tuple[list[jax.Array], jax.Array]:
@@ -227,7 +234,7 @@ class LevelCoupling(nn.Module):
             pairs = []
             for x, output in zip(halves, outputs, strict=True):
                 a, t = jnp.split(output, 2, axis=-1)
-                pairs.append(affine(x, atan_clamp(a, self.clamp), t, inverse))
+                pairs.append(affine(x, atan_clamp(a, self.clamp), t, inverse, self.by_position))
             return [y for y, _ in pairs], functools.reduce(jnp.add, [log_det for _, log_det in pairs])
 
         if inverse:

@@ -3,6 +3,7 @@
 from iadjax.ops.channels import per_channel, unit
 from iadjax.ops.coreset import johnson_lindenstrauss_dimension, k_center_greedy, sparse_random_projection
 from iadjax.ops.distances import squared_distances
+from iadjax.ops.false_alarms import log10_region_tests, region_log10_probability
 from iadjax.ops.maps import anomaly_map, concatenate_levels, top_mean
 from iadjax.ops.neighbors import BYTE_BUDGET, nearest_neighbors
 from iadjax.ops.patches import (
@@ -36,11 +37,13 @@ __all__ = [
     "k_center_greedy",
     "kernel_blur",
     "largest_cosines",
+    "log10_region_tests",
     "mutual_distances",
     "nearest_neighbors",
     "padded_rows",
     "patch_embedding",
     "per_channel",
+    "region_log10_probability",
     "resize",
     "resize_nearest",
     "rotate",

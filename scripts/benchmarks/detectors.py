@@ -58,6 +58,12 @@ BENCHMARKS = {
     "anomalydino": Benchmark(
         "few_shot/anomalydino.py", {"protocol.num_shots": 4, "detector.layers": ("layer2", "layer3")}, {"detector.rotations": 8}
     ),
+    "ast": Benchmark(
+        "unsupervised/ast.py",
+        {"detector.layer": "layer3", "detector.student_hidden": 128, "data.batch_size": 8},
+        {"detector.epochs": 12},
+        {"detector.epochs": 3},
+    ),
     "cfa": Benchmark(
         "unsupervised/cfa.py",
         {"data.crop": 0},
@@ -151,6 +157,18 @@ BENCHMARKS = {
     ),
     "padim": Benchmark("unsupervised/padim.py", {"detector.num_channels": 100, "data.crop": 0}),
     "patchcore": Benchmark("unsupervised/patchcore.py", {}, {"detector.coreset_ratio": 0.1}, {"detector.coreset_ratio": 0.01}),
+    "pni": Benchmark(
+        "unsupervised/pni.py",
+        {"detector.hidden": 256, "detector.mlp_layers": 3, "detector.distribution_size": 256, "data.batch_size": 8},
+        {"detector.epochs": 6, "detector.refine_steps": 200, "data.crop": 0},
+        {"detector.epochs": 2, "detector.refine_steps": 50, "data.crop": 0},
+    ),
+    "pyramidflow": Benchmark(
+        "unsupervised/pyramidflow.py",
+        {"detector.stacks": 2, "data.batch_size": 4, "detector.learning_rate": 1e-3},
+        {"detector.epochs": 6},
+        {"detector.epochs": 2},
+    ),
     "rad": Benchmark(
         "multi_class/rad.py", {"detector.layers": ("layer2", "layer3"), "detector.class_layer": "layer3", "data.crop": 0}
     ),
@@ -184,6 +202,12 @@ BENCHMARKS = {
         "unsupervised/superadd.py",
         {"detector.layers": ("layer2", "layer3"), "detector.tile": 128, "detector.overlap": 32, "detector.bank_size": 10_000},
     ),
+    "uflow": Benchmark(
+        "unsupervised/uflow.py",
+        {"data.batch_size": 8, "detector.learning_rate": 1e-3},
+        {"detector.epochs": 12},
+        {"detector.epochs": 2},
+    ),
     "uniad": Benchmark(
         "multi_class/uniad.py",
         {
@@ -194,6 +218,12 @@ BENCHMARKS = {
         },
         {"detector.epochs": 40, "data.category": ""},
         {"detector.epochs": 4},
+    ),
+    "us": Benchmark(
+        "unsupervised/us.py",
+        {"detector.patch_sizes": (33,), "detector.width": 32, "detector.dimension": 64, "data.batch_size": 4},
+        {"detector.teacher_steps": 200, "detector.epochs": 6, "data.resize": 128},
+        {"detector.teacher_steps": 200, "detector.epochs": 2, "data.resize": 128},
     ),
 }  # fmt: skip
 

@@ -14,7 +14,16 @@ from iadjax.detectors.families.memory_bank import coreset
 from iadjax.detectors.families.options import check_odd, check_options
 from iadjax.errors import UserError
 
-__all__ = ["choose_coreset", "nearest_patches", "neighborhood_weight", "patch_features", "patch_prediction", "say_small"]
+__all__ = [
+    "choose_coreset",
+    "inner_rows",
+    "nearest_patches",
+    "neighborhood_weight",
+    "patch_features",
+    "patch_prediction",
+    "position_histogram",
+    "say_small",
+]
 
 
 def patch_features(
@@ -136,3 +145,21 @@ def say_small(number: int, num_neighbors: int) -> None:
             f"the bank holds {number} patches, fewer than detector.num_neighbors={num_neighbors}: scores are weighted by "
             "all of them" + (", so not at all" if number == 1 else "") + "; more images or a larger coreset_ratio help"
         )
+
+
+def inner_rows(bank: Bank, grid: tuple[int, int], border: int) -> tuple[np.ndarray, np.ndarray]:
+    """Indices `[N]` int32 of the rows of patches at least `border` away from the ends of a grid, and their positions."""
+    position = np.asarray(ops.rows_at(bank.origin, np.arange(int(bank.rows), dtype=np.int32)))[:, 1]
+    row, column = position // grid[1], position % grid[1]
+    kept = (np.minimum(row, column) >= border) & (row < grid[0] - border) & (column < grid[1] - border)
+    return np.flatnonzero(kept).astype(np.int32), position[kept]
+
+
+def position_histogram(counts: np.ndarray, reach: int) -> np.ndarray:
+    """Counts `[h, w, M]` of rows by position to probabilities of the rows, each position with those at most `reach` away."""
+    for axis in (0, 1):
+        ends = np.arange(counts.shape[axis])
+        total = np.cumsum(np.insert(counts, 0, 0, axis=axis), axis=axis)
+        last, first = np.minimum(ends + reach + 1, len(ends)), np.maximum(ends - reach, 0)
+        counts = np.take(total, last, axis=axis) - np.take(total, first, axis=axis)
+    return counts / np.maximum(counts.sum(axis=2, keepdims=True), 1)
