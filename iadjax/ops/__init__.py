@@ -3,7 +3,7 @@
 from iadjax.ops.channels import per_channel, unit
 from iadjax.ops.coreset import johnson_lindenstrauss_dimension, k_center_greedy, sparse_random_projection
 from iadjax.ops.distances import squared_distances
-from iadjax.ops.maps import anomaly_map, concatenate_levels, top_mean
+from iadjax.ops.maps import anomaly_map, concatenate_levels, quantile_where, spread_patches, top_mean
 from iadjax.ops.neighbors import BYTE_BUDGET, nearest_neighbors
 from iadjax.ops.patches import (
     adaptive_average_pool,
@@ -41,12 +41,14 @@ __all__ = [
     "padded_rows",
     "patch_embedding",
     "per_channel",
+    "quantile_where",
     "resize",
     "resize_nearest",
     "rotate",
     "rows_at",
     "sinkhorn_divergence",
     "sparse_random_projection",
+    "spread_patches",
     "squared_distances",
     "ssim",
     "stitched_levels",

@@ -76,6 +76,12 @@ BENCHMARKS = {
         {"detector.epochs": 20},
         {"detector.epochs": 4},
     ),
+    "cutpaste": Benchmark(
+        "unsupervised/cutpaste.py",
+        {"detector.layers": ("layer3",), "detector.patch": 64, "detector.stride": 16, "data.batch_size": 16},
+        {"detector.steps": 100},
+        {"detector.steps": 60},
+    ),
     "devnet": Benchmark(
         "supervised/devnet.py",
         {"detector.layers": ("layer3",), "detector.steps": 60, "detector.decay_every": 40, "data.batch_size": 12},
@@ -126,11 +132,23 @@ BENCHMARKS = {
         {"detector.epochs": 20},
         {"detector.epochs": 4},
     ),
+    "glass": Benchmark(
+        "unsupervised/glass.py",
+        {"detector.pretrain_dimension": 384, "detector.target_dimension": 384},
+        {"detector.epochs": 12},
+        {"detector.epochs": 2},
+    ),
     "inpformer": Benchmark(
         "unsupervised/inpformer.py",
         {"detector.layers": ("layer2",), "detector.groups": 1, "data.crop": 0, "data.batch_size": 8, "detector.warmup": 20},
         {"detector.epochs": 20},
         {"detector.epochs": 4},
+    ),
+    "memseg": Benchmark(
+        "unsupervised/memseg.py",
+        {"detector.layers": ("relu", "layer1", "layer2", "layer3")},
+        {"detector.steps": 100, "data.resize": 128},
+        {"detector.steps": 60, "data.resize": 128},
     ),
     "mh_patchcore": Benchmark("unsupervised/mh_patchcore.py", {"data.crop": 0}),
     "mkd": Benchmark(
@@ -183,6 +201,12 @@ BENCHMARKS = {
     "superadd": Benchmark(
         "unsupervised/superadd.py",
         {"detector.layers": ("layer2", "layer3"), "detector.tile": 128, "detector.overlap": 32, "detector.bank_size": 10_000},
+    ),
+    "supersimplenet": Benchmark(
+        "unsupervised/supersimplenet.py",
+        {"data.batch_size": 8, "detector.hidden": 256},
+        {"detector.epochs": 12},
+        {"detector.epochs": 2},
     ),
     "uniad": Benchmark(
         "multi_class/uniad.py",

@@ -7,8 +7,9 @@ import optax
 import pytest
 
 from iadjax import backbones
-from iadjax.detectors.one_class.simplenet import Adaptor, Discriminator, simplenet
+from iadjax.detectors.one_class.simplenet import simplenet
 from iadjax.errors import UserError
+from iadjax.nn.discriminator import Adaptor, Discriminator
 from tests.direct import batch_of, phases, spec_for
 
 DEPTH, HIDDEN = 12, 7
