@@ -16,6 +16,7 @@ MODULES = {
     "cflow": "iadjax.detectors.distribution.cflow",
     "csflow": "iadjax.detectors.distribution.csflow",
     "cutpaste": "iadjax.detectors.one_class.cutpaste",
+    "destseg": "iadjax.detectors.teacher_student.destseg",
     "devnet": "iadjax.detectors.supervised.devnet",
     "dfm": "iadjax.detectors.distribution.dfm",
     "differnet": "iadjax.detectors.distribution.differnet",

@@ -82,6 +82,12 @@ BENCHMARKS = {
         {"detector.steps": 100},
         {"detector.steps": 60},
     ),
+    "destseg": Benchmark(
+        "unsupervised/destseg.py",
+        {"detector.width": 16, "detector.hidden": 64, "data.batch_size": 8},
+        {"detector.student_steps": 60, "detector.segment_steps": 100, "data.resize": 128},
+        {"detector.student_steps": 30, "detector.segment_steps": 60, "data.resize": 128},
+    ),
     "devnet": Benchmark(
         "supervised/devnet.py",
         {"detector.layers": ("layer3",), "detector.steps": 60, "detector.decay_every": 40, "data.batch_size": 12},

@@ -74,6 +74,15 @@ CASES = {
         "detector.density_stride": 16,
         "detector.steps": 5,
     },
+    "destseg": {
+        "detector.layers": ("layer2",),
+        "detector.width": 4,
+        "detector.blocks": 1,
+        "detector.hidden": 8,
+        "detector.rates": (2,),
+        "detector.student_steps": 2,
+        "detector.segment_steps": 2,
+    },
     "devnet": {"protocol.name": "supervised", "protocol.num_anomalies": 1, "detector.layers": ("layer1",), "detector.steps": 5},
     "dfm": {"detector.layer": "layer2", "detector.pooling": 2},
     "differnet": {
@@ -235,7 +244,7 @@ def config_of(name, tree):
 WITHOUT_MAP = {"differnet", "gaussian_ad"}
 
 # half of their time would go into compiling Winograd's form, which tests/nn/test_convolution.py holds to the same
-PLAIN = {"draem", "efficientad", "memseg", "mkd", "rd4ad", "rdpp", "stpm", "supersimplenet"}
+PLAIN = {"destseg", "draem", "efficientad", "memseg", "mkd", "rd4ad", "rdpp", "stpm", "supersimplenet"}
 
 
 @pytest.fixture(scope="module", params=sorted(CASES))

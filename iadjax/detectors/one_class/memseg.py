@@ -21,11 +21,12 @@ from iadjax.detectors.families.gradient import Trained, copy_variables, init_tra
 from iadjax.detectors.families.options import check_options
 from iadjax.detectors.families.rows import Rows, add_rows, init_rows
 from iadjax.errors import UserError
+from iadjax.nn.attention import CoordinateAttention
 from iadjax.nn.layers import BatchNorm, Conv
 from iadjax.synthesis.source import image_source
 from iadjax.synthesis.structure import structure_anomaly
 
-__all__ = ["CoordinateAttention", "Decoder", "Fusion", "Memory", "memory_distance", "memseg"]
+__all__ = ["Decoder", "Fusion", "Memory", "memory_distance", "memseg"]
 
 
 class Memory(NamedTuple):
@@ -38,19 +39,6 @@ class Memory(NamedTuple):
 
     trained: Trained
     memory: tuple[Rows, ...]
-
-
-class CoordinateAttention(nn.Module):
-    """Attention along rows and columns (Hou et al., CVPR 2021): `[B, h, w, C]` of the same shape."""
-
-    @nn.compact
-    def __call__(self, x: jax.Array, valid: jax.Array | None) -> jax.Array:
-        rows, depth = x.shape[1], x.shape[-1]
-        y = jnp.concatenate([x.mean(axis=2), x.mean(axis=1)], axis=1)[:, :, None]
-        y = nn.hard_swish(BatchNorm(name="bn1")(Conv(max(8, depth // 32), 1, name="conv1")(y), valid))
-        by_row = nn.sigmoid(Conv(depth, 1, name="conv_h")(y[:, :rows]))
-        by_column = nn.sigmoid(Conv(depth, 1, name="conv_w")(y[:, rows:])).swapaxes(1, 2)
-        return x * by_column * by_row
 
 
 class FusionBlock(nn.Module):
