@@ -36,6 +36,7 @@ MODULES = {
     "msflow": "iadjax.detectors.distribution.msflow",
     "musc": "iadjax.detectors.zero_shot.musc",
     "padim": "iadjax.detectors.distribution.padim",
+    "panda": "iadjax.detectors.one_class.panda",
     "patchcore": "iadjax.detectors.memory_bank.patchcore",
     "rad": "iadjax.detectors.memory_bank.rad",
     "rd4ad": "iadjax.detectors.teacher_student.rd4ad",

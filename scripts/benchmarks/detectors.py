@@ -174,6 +174,12 @@ BENCHMARKS = {
         {"detector.layers": ("layer2", "layer3"), "detector.class_layer": "layer3", "detector.normalize_class": True},
     ),
     "padim": Benchmark("unsupervised/padim.py", {"detector.num_channels": 100, "data.crop": 0}),
+    "panda": Benchmark(
+        "unsupervised/panda.py",
+        {"detector.layers": ("layer3",), "detector.trained": ("layer3",), "data.crop": 0, "data.batch_size": 16},
+        {"detector.epochs": 5},
+        {"detector.epochs": 1},
+    ),
     "patchcore": Benchmark("unsupervised/patchcore.py", {}, {"detector.coreset_ratio": 0.1}, {"detector.coreset_ratio": 0.01}),
     "rad": Benchmark(
         "multi_class/rad.py", {"detector.layers": ("layer2", "layer3"), "detector.class_layer": "layer3", "data.crop": 0}

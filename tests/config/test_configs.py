@@ -15,7 +15,13 @@ FILES = sorted(FOLDER.glob("*/*.py"))
 NAMES = [f"{file.parent.name}/{file.name}" for file in FILES]
 # nothing is published for PaDiM on unlabelled test images, nor for the protocol of DevNet's authors; figures of SuperAD and
 # SuperADD rest on masks of their own
-WITHOUT_ROWS = {"zero_shot/padim.py", "supervised/devnet.py", "unsupervised/superad.py", "unsupervised/superadd.py"}
+WITHOUT_ROWS = {
+    "zero_shot/padim.py",
+    "supervised/devnet.py",
+    "unsupervised/panda.py",
+    "unsupervised/superad.py",
+    "unsupervised/superadd.py",
+}
 ROWS = [(name, number) for name in NAMES for number in range(len(published(name)))]
 
 

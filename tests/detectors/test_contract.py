@@ -166,6 +166,7 @@ CASES = {
         "detector.degrees": (3,),
     },
     "padim": {"detector.num_channels": 20},
+    "panda": {"detector.layers": ("layer3",), "detector.trained": ("conv3",), "detector.epochs": 2},
     "patchcore": {"detector.layers": ("layer1", "layer2"), "detector.coreset_ratio": 0.2},
     "rad": {
         "detector.layers": ("layer2",),
@@ -241,7 +242,7 @@ def config_of(name, tree):
     return config
 
 
-WITHOUT_MAP = {"differnet", "gaussian_ad"}
+WITHOUT_MAP = {"differnet", "gaussian_ad", "panda"}
 
 # half of their time would go into compiling Winograd's form, which tests/nn/test_convolution.py holds to the same
 PLAIN = {"destseg", "draem", "efficientad", "memseg", "mkd", "rd4ad", "rdpp", "stpm", "supersimplenet"}

@@ -26,8 +26,7 @@ from iadjax.synthesis.source import image_source
 
 __all__ = ["Networks", "Segmentation", "Student", "destseg"]
 
-# the authors' grey outside a rotated image
-GREY = np.float32(114 / 255)
+GREY = np.float32(114 / 255)  # outside of rotated images
 
 
 class Networks(NamedTuple):
@@ -71,14 +70,16 @@ class Student(nn.Module):
 
 
 class Segmentation(nn.Module):
-    """Two residual blocks and a head with atrous pooling (section 3.3), with the names of the authors' code.
+    """Residual blocks and a head with atrous pooling (section 3.3), with the names of the authors' code.
 
     Attributes:
       features: channels inside.
+      blocks: how many.
       rates: of the dilated convolutions.
     """
 
     features: int
+    blocks: int
     rates: tuple[int, ...]
 
     @nn.compact
@@ -88,7 +89,7 @@ class Segmentation(nn.Module):
         def active(y, name):
             return nn.relu(BatchNorm(name=name)(y, valid))
 
-        x = _stage(x, self.features, 2, "res", valid)
+        x = _stage(x, self.features, self.blocks, "res", valid)
         pooled = x.mean(axis=(1, 2), keepdims=True)
         pooled = active(Conv(self.features, 1, bias=False, name="aspp_0_conv")(pooled), "aspp_0_norm")
         branches = [jnp.broadcast_to(pooled, x.shape)]
@@ -129,13 +130,13 @@ def destseg(
     Args:
       backbone: the teacher T, ResNet-18 in the paper; its variables are `frozen["backbone"]`.
       layers: its levels.
-      width, blocks: channels of the student's first stage, and residual blocks of each of its stages.
+      width, blocks: channels of the student's first stage; residual blocks of its stages and of the segmentation network.
       hidden, rates: channels and dilations of the segmentation network.
       segment: whether there is one; otherwise the map is that of the denoising student alone.
       textures: folder of images for synthetic defects, DTD in the paper; "" draws textures.
       max_beta: largest opacity of the image inside a defect.
-      rotation: largest rotation of a training image in degrees; right_angles: before it, one by a multiple of 90 degrees. The
-        authors choose both by category: none, 5 degrees, or both.
+      rotation: largest rotation of a training image in degrees.
+      right_angles: whether it is rotated by a multiple of 90 degrees too. The authors choose both by category.
       student_steps, student_rate: of SGD for the student, whose loss is the sum over the batch.
       segment_steps, residual_rate, head_rate: of SGD for the segmentation network's blocks and its head.
       momentum, weight_decay: of both, the decay as an L2 term in the gradient.
@@ -153,7 +154,7 @@ def destseg(
     check_options("[0, 1)", momentum=momentum)
     check_options("[0, 1]", max_beta=max_beta)
     source, turned = image_source(textures), bool(rotation or right_angles)
-    segmentation = Segmentation(hidden, tuple(rates))
+    segmentation = Segmentation(hidden, blocks, tuple(rates))
 
     def embed(frozen, image):
         return backbone.features(frozen["backbone"], image, layers)
@@ -168,8 +169,7 @@ def destseg(
 
     def denoise(variables, levels, image, valid=None):
         """The student's features beside the teacher's `levels`, all of unit length, and its running statistics."""
-        network = Student(tuple(level.shape[-1] for level in levels), blocks, width)
-        grids = [level.shape[1:3] for level in levels]
+        network, grids = Student(tuple(x.shape[-1] for x in levels), blocks, width), [x.shape[1:3] for x in levels]
         found, changed = network.apply(variables, image, grids, valid, mutable="batch_stats")
         return [_unit(x) for x in levels], [_unit(x) for x in found], changed
 
@@ -217,8 +217,8 @@ def destseg(
         def objective(variables):
             logits, changed = segmentation.apply(variables, x, batch.valid, mutable="batch_stats")
             focal = optax.losses.sigmoid_focal_loss(logits, mask, gamma=gamma)
-            parts = {"loss_focal": focal, "loss_l1": jnp.abs(nn.sigmoid(logits) - mask)}
-            parts = {name: losses.mean(each.mean(axis=(1, 2)), batch.valid) for name, each in parts.items()}
+            each = {"loss_focal": focal, "loss_l1": jnp.abs(nn.sigmoid(logits) - mask)}
+            parts = {name: losses.mean(x.mean(axis=(1, 2)), batch.valid) for name, x in each.items()}
             return sum(parts.values()), (changed, parts)
 
         trained, info = train_step(state.segmentation, objective, optimizers()[1])
@@ -240,9 +240,9 @@ def destseg(
     def warm_start(fresh, old):
         return Networks(*map(copy_variables, fresh, old))
 
-    first = Phase("denoise", learn, steps=student_steps, augment=augment)
-    second = Phase("segment", guide, steps=segment_steps, augment=augment)
-    return Detector(init, lambda spec: (first, second) if segment else (first,), predict, embed, warm_start=warm_start)
+    phases = [Phase("denoise", learn, steps=student_steps, augment=augment)]
+    phases += [Phase("segment", guide, steps=segment_steps, augment=augment)] if segment else []
+    return Detector(init, lambda spec: tuple(phases), predict, embed, warm_start=warm_start)
 
 
 def _unit(x: jax.Array) -> jax.Array:
