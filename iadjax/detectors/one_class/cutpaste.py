@@ -27,8 +27,8 @@ from iadjax.synthesis.appearance import colour_jitter
 
 __all__ = ["Density", "Head", "Seen", "cutpaste"]
 
-# the synthetic classes of each task; class 0 is the normal image
-TASKS = {"normal": ("cutpaste",), "scar": ("scar",), "3way": ("cutpaste", "scar")}
+# the classes of each task; class 0 is the normal image
+CLASSES = {"normal": 2, "scar": 2, "3way": 3}
 
 
 class Seen(NamedTuple):
@@ -121,14 +121,13 @@ def cutpaste(
         trained, or images smaller than a patch.
     """
     layers, widths = check_layers(backbone, layers), tuple(head)
-    if task not in TASKS:
-        raise UserError(f"detector.task must be one of {', '.join(TASKS)}, got {task!r}")
+    if task not in CLASSES:
+        raise UserError(f"detector.task must be one of {', '.join(CLASSES)}, got {task!r}")
     check_options("[1, inf)", stride=stride, density_stride=density_stride, steps=steps, head=min(widths, default=0))
     check_options("[0, inf)", patch=patch, weight_decay=weight_decay)
     check_options("[0, 1)", jitter=jitter, momentum=momentum)
     check_options("(0, inf)", learning_rate=learning_rate, sigma=sigma)
-    classifier = Head(widths, 1 + len(TASKS[task]))
-    pasted = {"cutpaste": synthesis.cutpaste, "scar": synthesis.cutpaste_scar}
+    classifier = Head(widths, CLASSES[task])
 
     def augment(rng, image, draw):
         del draw
@@ -136,7 +135,10 @@ def cutpaste(
             top, left = (int(rng.integers(side - patch + 1)) for side in image.shape[:2])
             image = image[top : top + patch, left : left + patch]
         image = colour_jitter(rng, image, jitter, jitter) if jitter else image
-        return {"views": np.stack([image, *(pasted[kind](rng, image)[0] for kind in TASKS[task])])}
+        if task == "3way":
+            return {"views": np.stack(list(synthesis.cutpaste_3way(rng, image).values()))}
+        paste = synthesis.cutpaste if task == "normal" else synthesis.cutpaste_scar
+        return {"views": np.stack([image, paste(rng, image)[0]])}
 
     def represent(variables, frozen, image, valid=None):
         """f(x) `[B, D]`, and the running statistics, moved where `valid` is given."""
