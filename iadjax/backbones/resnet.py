@@ -21,6 +21,7 @@ SPECS = {
     "resnet34": (False, (3, 4, 6, 3), 64),
     "resnet50": (True, (3, 4, 6, 3), 64),
     "resnet101": (True, (3, 4, 23, 3), 64),
+    "resnet152": (True, (3, 8, 36, 3), 64),
     "wide_resnet50_2": (True, (3, 4, 6, 3), 128),
     "wide_resnet101_2": (True, (3, 4, 23, 3), 128),
 }

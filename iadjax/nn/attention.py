@@ -5,10 +5,10 @@ import jax
 import jax.numpy as jnp
 
 from iadjax.cpu.dispatch import by_platform
-from iadjax.nn.layers import Dropout
+from iadjax.nn.layers import BatchNorm, Conv, Dropout
 from iadjax.ops import per_channel
 
-__all__ = ["MultiheadAttention", "attend"]
+__all__ = ["CoordinateAttention", "MultiheadAttention", "attend"]
 
 LOGITS_BYTES = 2**25
 """What the logits of one step may take on CPUs. They stay in the cache there, which is several times faster."""
@@ -101,3 +101,16 @@ class MultiheadAttention(nn.Module):
 
     def _split(self, x: jax.Array) -> jax.Array:
         return x.reshape(*x.shape[:-1], self.heads, -1)
+
+
+class CoordinateAttention(nn.Module):
+    """Attention along rows and columns (Hou et al., CVPR 2021): `[B, h, w, C]` of the same shape."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array, valid: jax.Array | None) -> jax.Array:
+        rows, depth = x.shape[1], x.shape[-1]
+        y = jnp.concatenate([x.mean(axis=2), x.mean(axis=1)], axis=1)[:, :, None]
+        y = nn.hard_swish(BatchNorm(name="bn1")(Conv(max(8, depth // 32), 1, name="conv1")(y), valid))
+        by_row = nn.sigmoid(Conv(depth, 1, name="conv_h")(y[:, :rows]))
+        by_column = nn.sigmoid(Conv(depth, 1, name="conv_w")(y[:, rows:])).swapaxes(1, 2)
+        return x * by_column * by_row

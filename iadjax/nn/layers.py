@@ -20,6 +20,7 @@ __all__ = [
     "BatchNorm",
     "Conv",
     "ConvTranspose2x2",
+    "DilatedConv",
     "Dropout",
     "max_pool",
     "uniform_bias",
@@ -78,6 +79,24 @@ class Conv(nn.Module):
             init = uniform_bias(sides[0] * sides[1] * x.shape[-1])
             y += per_channel(self.param("bias", init, (self.features,))[part].astype(y.dtype), y)
         return y
+
+
+class DilatedConv(nn.Module):
+    """A 3 x 3 convolution without a bias whose taps are `rate` positions apart; the grid stays.
+
+    Attributes:
+      features: channels of the output.
+      rate: see above.
+    """
+
+    features: int
+    rate: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        kernel = self.param("kernel", uniform_fan_in, (3, 3, x.shape[-1], self.features))
+        step, order = (self.rate, self.rate), ("NHWC", "HWIO", "NHWC")
+        return jax.lax.conv_general_dilated(x, kernel, (1, 1), (step, step), rhs_dilation=step, dimension_numbers=order)
 
 
 class ConvTranspose2x2(nn.Module):

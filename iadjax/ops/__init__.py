@@ -4,7 +4,7 @@ from iadjax.ops.channels import per_channel, unit
 from iadjax.ops.coreset import johnson_lindenstrauss_dimension, k_center_greedy, sparse_random_projection
 from iadjax.ops.distances import squared_distances
 from iadjax.ops.false_alarms import log10_region_tests, region_log10_probability
-from iadjax.ops.maps import anomaly_map, concatenate_levels, top_mean
+from iadjax.ops.maps import anomaly_map, concatenate_levels, quantile_where, spread_patches, top_mean
 from iadjax.ops.neighbors import BYTE_BUDGET, nearest_neighbors
 from iadjax.ops.patches import (
     adaptive_average_pool,
@@ -43,6 +43,7 @@ __all__ = [
     "padded_rows",
     "patch_embedding",
     "per_channel",
+    "quantile_where",
     "region_log10_probability",
     "resize",
     "resize_nearest",
@@ -50,6 +51,7 @@ __all__ = [
     "rows_at",
     "sinkhorn_divergence",
     "sparse_random_projection",
+    "spread_patches",
     "squared_distances",
     "ssim",
     "stitched_levels",

@@ -4,10 +4,11 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from iadjax.ops.resample import gaussian_blur, resize
 
-__all__ = ["anomaly_map", "concatenate_levels", "top_mean"]
+__all__ = ["anomaly_map", "concatenate_levels", "quantile_where", "spread_patches", "top_mean"]
 
 
 def concatenate_levels(levels: Sequence[jax.Array]) -> jax.Array:
@@ -36,6 +37,29 @@ def anomaly_map(distance: jax.Array, size: tuple[int, int], sigma: float = 0.0, 
     return gaussian_blur(maps, sigma) if sigma else maps
 
 
+def spread_patches(scores: jax.Array, centres: Sequence[np.ndarray], size: tuple[int, int], sigma: float) -> jax.Array:
+    """The map of scores of patches: at every pixel their mean, weighed by a Gaussian of the distance to their centres.
+
+    Every pixel's weights sum to 1, also near the border, where fewer patches are.
+
+    Args:
+      scores: `[B, h, w]`.
+      centres: rows `[h]` and columns `[w]` of the patches' centres, in pixels.
+      size: (height, width) of the map.
+      sigma: of the Gaussian, in pixels.
+
+    Returns:
+      `[B, height, width]`.
+    """
+    weights = []
+    for side, centre in zip(size, centres, strict=True):
+        exponent = -0.5 * ((np.arange(side)[:, None] - centre) / sigma) ** 2
+        # the nearest centre has the weight 1, however far it is
+        weight = np.exp(exponent - exponent.max(axis=1, keepdims=True))
+        weights.append(jnp.asarray(weight / weight.sum(axis=1, keepdims=True), scores.dtype))
+    return jnp.einsum("ya,bac,xc->byx", weights[0], scores, weights[1], precision="highest")
+
+
 def top_mean(values: jax.Array, fraction: float) -> jax.Array:
     """The mean of the largest values of each row, the tail value at risk: `[B, N]` to `[B]`.
 
@@ -44,3 +68,13 @@ def top_mean(values: jax.Array, fraction: float) -> jax.Array:
       fraction: in (0, 1]; its part of N is rounded down, and at least one value counts.
     """
     return jnp.mean(jax.lax.top_k(values, max(1, int(fraction * values.shape[1])))[0], axis=1)
+
+
+def quantile_where(values: jax.Array, where: jax.Array, q: float) -> jax.Array:
+    """The quantile `q` of the values where `where` is true, interpolated as NumPy's; 0 where there are none."""
+    ordered = jnp.sort(jnp.where(where, values, jnp.inf).reshape(-1))
+    number = jnp.sum(where)
+    place = q * jnp.maximum(number - 1, 0).astype(values.dtype)
+    low = jnp.floor(place).astype(jnp.int32)
+    first, second = ordered[low], ordered[jnp.minimum(low + 1, jnp.maximum(number - 1, 0))]
+    return jnp.where(number > 0, first + (place - low.astype(place.dtype)) * (second - first), 0)

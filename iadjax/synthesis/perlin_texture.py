@@ -6,7 +6,7 @@ from PIL import Image, ImageEnhance, ImageOps
 from iadjax.synthesis.perlin import perlin_noise
 from iadjax.synthesis.source import Source
 
-__all__ = ["distort", "perlin_anomaly", "rotate"]
+__all__ = ["blended", "combined_anomaly", "distort", "perlin_anomaly", "perlin_mask", "rotate"]
 
 
 def perlin_anomaly(
@@ -36,13 +36,70 @@ def perlin_anomaly(
     """
     size = image.shape[:2]
     texture = distort(rng, source(rng, size))
+    mask = perlin_mask(rng, size, max_scale, threshold)
+    return blended(image, texture, mask, rng.uniform(*beta)), mask.astype(np.uint8)
+
+
+def combined_anomaly(
+    rng: np.random.Generator,
+    image: np.ndarray,
+    source: Source,
+    *,
+    mean: float = 0.5,
+    std: float = 0.1,
+    low: float = 0.2,
+    high: float = 0.8,
+    tries: int = 100,
+) -> tuple[np.ndarray, np.ndarray]:
+    """An anomaly whose region is one Perlin mask, the union or the intersection of two, a third each.
+
+    The local anomaly synthesis of GLASS (Chen et al., ECCV 2024, section 3.4). As there it is drawn again while it is empty.
+
+    Args:
+      rng: draws everything.
+      image: `[H, W, 3]` float32 in [0, 1].
+      source: of textures, as in `perlin_anomaly`.
+      mean, std, low, high: the opacity of the image is drawn from N(mean, std^2) and clipped to [low, high].
+      tries: masks that may be empty before one pixel is taken.
+
+    Returns:
+      The image with the anomaly, `[H, W, 3]` float32, and its region, `[H, W]` uint8 in {0, 1}, never empty.
+    """
+    size = image.shape[:2]
+    texture = distort(rng, source(rng, size))
+    for _ in range(tries):
+        first, second = perlin_mask(rng, size), perlin_mask(rng, size)
+        mask = (first, first | second, first & second)[rng.integers(3)]
+        if mask.any():
+            break
+    else:
+        mask = np.zeros(size, bool)
+        mask[tuple(rng.integers(size))] = True
+    return blended(image, texture, mask, np.clip(rng.normal(mean, std), low, high)), mask.astype(np.uint8)
+
+
+def perlin_mask(rng: np.random.Generator, size: tuple[int, int], max_scale: int = 6, threshold: float = 0.5) -> np.ndarray:
+    """Thresholded Perlin noise of 2^U{0, .., max_scale - 1} cells along each axis, rotated by up to 90 degrees.
+
+    Args:
+      rng: draws everything.
+      size: (height, width).
+      max_scale, threshold: see `perlin_anomaly`.
+
+    Returns:
+      `[height, width]` bool; it may be empty.
+    """
     cells = tuple(min(2 ** int(rng.integers(max_scale)), side) for side in size)
     noise = perlin_noise(rng, size, cells)
     rotated = Image.fromarray(noise).rotate(rng.uniform(-90, 90), Image.Resampling.BILINEAR)
-    mask = np.asarray(rotated) > threshold
-    weight = np.float32(rng.uniform(*beta))
+    return np.asarray(rotated) > threshold
+
+
+def blended(image: np.ndarray, texture: np.ndarray, mask: np.ndarray, beta: float) -> np.ndarray:
+    """beta of the image and 1 - beta of the texture where the mask is true."""
+    weight = np.float32(beta)
     blended = (1 - weight) * texture + weight * image
-    return np.where(mask[..., None], blended, image).astype(np.float32), mask.astype(np.uint8)
+    return np.where(mask[..., None], blended, image).astype(np.float32)
 
 
 def rotate(image: np.ndarray, angle: float) -> np.ndarray:

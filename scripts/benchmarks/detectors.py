@@ -82,6 +82,18 @@ BENCHMARKS = {
         {"detector.epochs": 20},
         {"detector.epochs": 4},
     ),
+    "cutpaste": Benchmark(
+        "unsupervised/cutpaste.py",
+        {"detector.layers": ("layer3",), "detector.patch": 64, "detector.stride": 16, "data.batch_size": 16},
+        {"detector.steps": 100},
+        {"detector.steps": 60},
+    ),
+    "destseg": Benchmark(
+        "unsupervised/destseg.py",
+        {"detector.width": 16, "detector.hidden": 64, "data.batch_size": 8},
+        {"detector.student_steps": 60, "detector.segment_steps": 100, "data.resize": 128},
+        {"detector.student_steps": 30, "detector.segment_steps": 60, "data.resize": 128},
+    ),
     "devnet": Benchmark(
         "supervised/devnet.py",
         {"detector.layers": ("layer3",), "detector.steps": 60, "detector.decay_every": 40, "data.batch_size": 12},
@@ -132,11 +144,23 @@ BENCHMARKS = {
         {"detector.epochs": 20},
         {"detector.epochs": 4},
     ),
+    "glass": Benchmark(
+        "unsupervised/glass.py",
+        {"detector.pretrain_dimension": 384, "detector.target_dimension": 384},
+        {"detector.epochs": 12},
+        {"detector.epochs": 2},
+    ),
     "inpformer": Benchmark(
         "unsupervised/inpformer.py",
         {"detector.layers": ("layer2",), "detector.groups": 1, "data.crop": 0, "data.batch_size": 8, "detector.warmup": 20},
         {"detector.epochs": 20},
         {"detector.epochs": 4},
+    ),
+    "memseg": Benchmark(
+        "unsupervised/memseg.py",
+        {"detector.layers": ("relu", "layer1", "layer2", "layer3")},
+        {"detector.steps": 100, "data.resize": 128},
+        {"detector.steps": 60, "data.resize": 128},
     ),
     "mh_patchcore": Benchmark("unsupervised/mh_patchcore.py", {"data.crop": 0}),
     "mkd": Benchmark(
@@ -156,6 +180,12 @@ BENCHMARKS = {
         {"detector.layers": ("layer2", "layer3"), "detector.class_layer": "layer3", "detector.normalize_class": True},
     ),
     "padim": Benchmark("unsupervised/padim.py", {"detector.num_channels": 100, "data.crop": 0}),
+    "panda": Benchmark(
+        "unsupervised/panda.py",
+        {"detector.layers": ("layer3",), "detector.trained": ("layer3",), "data.crop": 0, "data.batch_size": 16},
+        {"detector.epochs": 5},
+        {"detector.epochs": 1},
+    ),
     "patchcore": Benchmark("unsupervised/patchcore.py", {}, {"detector.coreset_ratio": 0.1}, {"detector.coreset_ratio": 0.01}),
     "pni": Benchmark(
         "unsupervised/pni.py",
@@ -201,6 +231,12 @@ BENCHMARKS = {
     "superadd": Benchmark(
         "unsupervised/superadd.py",
         {"detector.layers": ("layer2", "layer3"), "detector.tile": 128, "detector.overlap": 32, "detector.bank_size": 10_000},
+    ),
+    "supersimplenet": Benchmark(
+        "unsupervised/supersimplenet.py",
+        {"data.batch_size": 8, "detector.hidden": 256},
+        {"detector.epochs": 12},
+        {"detector.epochs": 2},
     ),
     "uflow": Benchmark(
         "unsupervised/uflow.py",

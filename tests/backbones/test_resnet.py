@@ -73,7 +73,7 @@ def torch_resnet(torch, weights, image, bottleneck, blocks):
     "name",
     [
         *("resnet18", "resnet34", "resnet50", "wide_resnet50_2"),
-        *(pytest.param(each, marks=pytest.mark.slow) for each in ("resnet101", "wide_resnet101_2")),
+        *(pytest.param(each, marks=pytest.mark.slow) for each in ("resnet101", "resnet152", "wide_resnet101_2")),
     ],
 )
 def test_every_layer_equals_pytorch(name):

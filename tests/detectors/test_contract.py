@@ -75,6 +75,23 @@ CASES = {
         "detector.epochs": 2,
         "detector.learning_rate": 1e-2,
     },
+    "cutpaste": {
+        "detector.layers": ("layer2",),
+        "detector.head": (8,),
+        "detector.patch": 32,
+        "detector.stride": 16,
+        "detector.density_stride": 16,
+        "detector.steps": 5,
+    },
+    "destseg": {
+        "detector.layers": ("layer2",),
+        "detector.width": 4,
+        "detector.blocks": 1,
+        "detector.hidden": 8,
+        "detector.rates": (2,),
+        "detector.student_steps": 2,
+        "detector.segment_steps": 2,
+    },
     "devnet": {"protocol.name": "supervised", "protocol.num_anomalies": 1, "detector.layers": ("layer1",), "detector.steps": 5},
     "dfm": {"detector.layer": "layer2", "detector.pooling": 2},
     "differnet": {
@@ -112,12 +129,27 @@ CASES = {
         "detector.epochs": 2,
         "detector.shuffle": True,
     },
+    "glass": {
+        "detector.layers": ("layer2",),
+        "detector.pretrain_dimension": 16,
+        "detector.target_dimension": 16,
+        "detector.hidden": 8,
+        "detector.ascent_steps": 2,
+        "detector.project_every": 2,
+        "detector.epochs": 2,
+    },
     "inpformer": {
         "detector.layers": ("layer2", "layer3"),
         "detector.depth": 2,
         "detector.num_prototypes": 2,
         "detector.epochs": 2,
         "detector.warmup": 2,
+    },
+    "memseg": {
+        "detector.layers": ("layer1", "layer2", "layer3"),
+        "detector.num_memory": 3,
+        "detector.width": 4,
+        "detector.steps": 5,
     },
     "mh_patchcore": {
         "detector.pretrain_dimension": 16,
@@ -143,6 +175,7 @@ CASES = {
         "detector.degrees": (3,),
     },
     "padim": {"detector.num_channels": 20},
+    "panda": {"detector.layers": ("layer3",), "detector.trained": ("conv3",), "detector.epochs": 2},
     "patchcore": {"detector.layers": ("layer1", "layer2"), "detector.coreset_ratio": 0.2},
     "pni": {
         "detector.layers": ("layer2",),
@@ -204,6 +237,12 @@ CASES = {
         "detector.bank_size": 100,
         "detector.subsets": 2,
     },
+    "supersimplenet": {
+        "detector.layers": ("layer2",),
+        "detector.hidden": 8,
+        "detector.width": 4,
+        "detector.epochs": 2,
+    },
     "uflow": {
         "detector.layers": ("layer2", "layer3"),
         "detector.flow_steps": 1,
@@ -251,10 +290,10 @@ def config_of(name, tree):
     return config
 
 
-WITHOUT_MAP = {"differnet", "gaussian_ad"}
+WITHOUT_MAP = {"differnet", "gaussian_ad", "panda"}
 
 # half of their time would go into compiling Winograd's form, which tests/nn/test_convolution.py holds to the same
-PLAIN = {"draem", "efficientad", "mkd", "rd4ad", "rdpp", "stpm"}
+PLAIN = {"destseg", "draem", "efficientad", "memseg", "mkd", "rd4ad", "rdpp", "stpm", "supersimplenet"}
 
 
 @pytest.fixture(scope="module", params=sorted(CASES))

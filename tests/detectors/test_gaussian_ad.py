@@ -6,7 +6,8 @@ import pytest
 from sklearn.covariance import LedoitWolf
 from sklearn.decomposition import PCA
 
-from iadjax.detectors.distribution.gaussian_ad import gaussian_ad, ledoit_wolf
+from iadjax.detectors.distribution.gaussian_ad import gaussian_ad
+from iadjax.detectors.families.shrinkage import ledoit_wolf
 from iadjax.errors import UserError
 from tests import tiny
 from tests.direct import batch_of, phases, predict, spec_for

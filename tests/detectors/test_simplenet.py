@@ -6,8 +6,9 @@ import numpy as np
 import optax
 import pytest
 
-from iadjax.detectors.one_class.simplenet import Adaptor, Discriminator, simplenet
+from iadjax.detectors.one_class.simplenet import simplenet
 from iadjax.errors import UserError
+from iadjax.nn.discriminator import Adaptor, Discriminator
 from tests import tiny
 from tests.direct import batch_of, phases, spec_for
 

@@ -42,7 +42,8 @@ def fitted(request, tmp_path_factory):
 def test_the_file_predicts_what_the_run_predicts(fitted, tmp_path):
     path = export(fitted, tmp_path)
     facts = json.loads(path.with_name(path.name + ".json").read_text())
-    assert max(facts["check"]["score_difference"], facts["check"]["map_difference"]) <= write.TOLERANCE
+    # a detector that does not localise has no difference of maps
+    assert max(facts["check"]["score_difference"], facts["check"].get("map_difference", 0)) <= write.TOLERANCE
     assert facts["threshold"] == fitted.threshold
     # another folder, and nothing of the run beside it
     moved = tmp_path / "elsewhere"
@@ -53,9 +54,10 @@ def test_the_file_predicts_what_the_run_predicts(fitted, tmp_path):
     files = [item.file for item in fitted.data.split.test]
     found, truth = exported.predict(files), fitted.predict(files)
     np.testing.assert_allclose(found.score, truth.score, atol=1e-4 * np.abs(truth.score).max())
-    np.testing.assert_allclose(found.map, truth.map, atol=1e-4 * np.abs(truth.map).max())
+    if truth.map is not None:
+        np.testing.assert_allclose(found.map, truth.map, atol=1e-4 * np.abs(truth.map).max())
     # any number of images
-    side = truth.map.shape[1]
+    side = fitted.config["data"]["resize"]
     images = np.random.default_rng(0).random((3, side, side, 3), np.float32)
     together, alone = exported.predict_batch(images), exported.predict_batch(images[1:2])
     np.testing.assert_allclose(alone.score[0], together.score[1], rtol=1e-5)

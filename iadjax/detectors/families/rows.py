@@ -9,7 +9,7 @@ import numpy as np
 from iadjax.detector import Phase
 from iadjax.parallel.axis import all_rows
 
-__all__ = ["Rows", "init_rows", "rows_of", "rows_phase"]
+__all__ = ["Rows", "add_rows", "init_rows", "rows_of", "rows_phase"]
 
 
 class Rows(NamedTuple):
@@ -34,6 +34,14 @@ def rows_of(state: Rows) -> np.ndarray:
     return np.asarray(state.rows[: int(state.count)], np.float64)
 
 
+def add_rows(rows: Rows, x: jax.Array, valid: jax.Array) -> Rows:
+    """The rows with those of a batch `[B, ...]` after them, of the images where `valid [B]` is true."""
+    x, valid = all_rows((x, valid))
+    slots = rows.count + jnp.cumsum(valid, dtype=jnp.int32) - 1
+    kept = rows.rows.at[jnp.where(valid, slots, len(rows.rows))].set(x, mode="drop")
+    return Rows(rows.count + jnp.sum(valid, dtype=jnp.int32), kept)
+
+
 def rows_phase(finalize, finalized) -> Phase:
     """The phase that keeps `batch.features`, an array `[B, ...]`, of every image.
 
@@ -43,10 +51,7 @@ def rows_phase(finalize, finalized) -> Phase:
 
     def update(key, state, frozen, batch):
         del key, frozen
-        features, valid = all_rows((batch.features, batch.valid))
-        slots = state.count + jnp.cumsum(valid, dtype=jnp.int32) - 1
-        rows = state.rows.at[jnp.where(valid, slots, len(state.rows))].set(features, mode="drop")
-        count = state.count + jnp.sum(valid, dtype=jnp.int32)
-        return Rows(count, rows), {"images": count}
+        rows = add_rows(state, batch.features, batch.valid)
+        return rows, {"images": rows.count}
 
     return Phase("fit", update, finalize, finalized=finalized)

@@ -6,7 +6,6 @@ added Gaussian noise.
 
 from collections.abc import Sequence
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
@@ -17,35 +16,10 @@ from iadjax.detector import Detector, Prediction
 from iadjax.detectors.families.gradient import gradient
 from iadjax.detectors.families.options import check_odd, check_options
 from iadjax.detectors.families.schedules import adam_with_l2, check_schedule, rate_schedule
-from iadjax.nn.layers import BatchNorm, uniform_bias
+from iadjax.nn.discriminator import Adaptor, Discriminator
 from iadjax.synthesis.feature_noise import gaussian_noise
 
-__all__ = ["Adaptor", "Discriminator", "simplenet"]
-
-
-def _dense(features: int, fan_in: int, name: str) -> nn.Dense:
-    """Weights are drawn by Xavier's rule, biases by PyTorch's default, as in the authors' code."""
-    return nn.Dense(features, kernel_init=nn.initializers.xavier_normal(), bias_init=uniform_bias(fan_in), name=name)
-
-
-class Adaptor(nn.Module):
-    """G: one linear layer (section 3.2)."""
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        return _dense(x.shape[-1], x.shape[-1], "layers_0fc")(x)
-
-
-class Discriminator(nn.Module):
-    """D: linear, BatchNorm, leaky ReLU, linear; positive for normal features (section 3.4)."""
-
-    hidden: int
-
-    @nn.compact
-    def __call__(self, x: jax.Array, valid: jax.Array | None = None) -> jax.Array:
-        x = _dense(self.hidden, x.shape[-1], "body_block1_0")(x)
-        x = nn.leaky_relu(BatchNorm(name="body_block1_1")(x, valid), 0.2)
-        return nn.Dense(1, use_bias=False, kernel_init=nn.initializers.xavier_normal(), name="tail")(x)[..., 0]
+__all__ = ["simplenet"]
 
 
 def simplenet(
@@ -95,6 +69,7 @@ def simplenet(
     check_options("[0, inf)", weight_decay=weight_decay, sigma=sigma, **rates)
     check_odd(patch_size=patch_size)
     check_schedule(schedule, warmup)
+    # G of section 3.2; D of section 3.4, positive for normal features
     adaptor, discriminator = Adaptor(), Discriminator(hidden)
 
     def embed(frozen, image):
