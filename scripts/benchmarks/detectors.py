@@ -3,7 +3,7 @@
     python scripts/benchmarks/detectors.py --hazelnut=DIR --mtd=DIR --weights=resnet18.safetensors --workdir=runs/detectors
     python scripts/benchmarks/detectors.py --only=padim,rd4ad --workdir=runs/detectors     # synthetic images, two detectors
 
-Every run is a process of its own: `scripts/train.py` with the overrides of `detector_runs.py`, which the page shows. Fitted runs
+Every run is a process of its own: `scripts/train.py` with the overrides of `detector_runs.py`. Fitted runs
 in --workdir are not fitted again. Full-length schedules take days on two cores; the overrides shorten them.
 """
 
