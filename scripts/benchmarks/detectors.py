@@ -29,9 +29,7 @@ _JSON = flags.DEFINE_string("json", "results/detectors.json", "File for the figu
 _PAGE = flags.DEFINE_string("page", "docs/benchmarks.md", "The page made of them; empty for none.")
 _README = flags.DEFINE_string("readme", "README.md", "File whose table between the marks is replaced; empty for none.")
 
-_NOTE = flags.DEFINE_string(
-    "note", None, "A sentence for the page, in place of the one in it."
-)
+_NOTE = flags.DEFINE_string("note", None, "A sentence for the page, in place of the one in it.")
 _SETS = flags.DEFINE_list("sets", [], "Which of synthetic, hazelnut_toy and mtd_300; by default those that have a folder.")
 
 ROOT = Path(__file__).parents[2]
