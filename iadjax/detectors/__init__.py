@@ -38,6 +38,7 @@ MODULES = {
     "padim": "iadjax.detectors.distribution.padim",
     "panda": "iadjax.detectors.one_class.panda",
     "patchcore": "iadjax.detectors.memory_bank.patchcore",
+    "patchsvdd": "iadjax.detectors.one_class.patchsvdd",
     "rad": "iadjax.detectors.memory_bank.rad",
     "rd4ad": "iadjax.detectors.teacher_student.rd4ad",
     "rdpp": "iadjax.detectors.teacher_student.rdpp",

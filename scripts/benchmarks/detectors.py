@@ -181,6 +181,13 @@ BENCHMARKS = {
         {"detector.epochs": 1},
     ),
     "patchcore": Benchmark("unsupervised/patchcore.py", {}, {"detector.coreset_ratio": 0.1}, {"detector.coreset_ratio": 0.01}),
+    "patchsvdd": Benchmark(
+        "unsupervised/patchsvdd.py",
+        {"data.batch_size": 8, "detector.pairs": 4, "detector.learning_rate": 1e-3, "detector.small_stride": 8},
+        {"detector.epochs": 20},
+        {"detector.epochs": 4},
+        pretrained=False,
+    ),
     "rad": Benchmark(
         "multi_class/rad.py", {"detector.layers": ("layer2", "layer3"), "detector.class_layer": "layer3", "data.crop": 0}
     ),
