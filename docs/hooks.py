@@ -52,6 +52,7 @@ SYNTHESIS = (
     "perlin",
     "perlin_texture",
     "feature_noise",
+    "patch_pairs",
     "poisson",
     "rotation",
     "source",

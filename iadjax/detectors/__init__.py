@@ -39,6 +39,7 @@ MODULES = {
     "padim": "iadjax.detectors.distribution.padim",
     "panda": "iadjax.detectors.one_class.panda",
     "patchcore": "iadjax.detectors.memory_bank.patchcore",
+    "patchsvdd": "iadjax.detectors.one_class.patchsvdd",
     "pni": "iadjax.detectors.memory_bank.pni",
     "pyramidflow": "iadjax.detectors.distribution.pyramidflow",
     "rad": "iadjax.detectors.memory_bank.rad",

@@ -4,7 +4,7 @@ from iadjax.ops.channels import per_channel, unit
 from iadjax.ops.coreset import johnson_lindenstrauss_dimension, k_center_greedy, sparse_random_projection
 from iadjax.ops.distances import squared_distances
 from iadjax.ops.false_alarms import log10_region_tests, region_log10_probability
-from iadjax.ops.maps import anomaly_map, concatenate_levels, quantile_where, spread_patches, top_mean
+from iadjax.ops.maps import anomaly_map, average_patches, concatenate_levels, quantile_where, spread_patches, top_mean
 from iadjax.ops.neighbors import BYTE_BUDGET, nearest_neighbors
 from iadjax.ops.patches import (
     adaptive_average_pool,
@@ -28,6 +28,7 @@ __all__ = [
     "adaptive_average_pool",
     "adaptive_average_pool_1d",
     "anomaly_map",
+    "average_patches",
     "average_pool",
     "block_mean",
     "box_mean",

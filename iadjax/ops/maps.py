@@ -8,7 +8,7 @@ import numpy as np
 
 from iadjax.ops.resample import gaussian_blur, resize
 
-__all__ = ["anomaly_map", "concatenate_levels", "quantile_where", "spread_patches", "top_mean"]
+__all__ = ["anomaly_map", "average_patches", "concatenate_levels", "quantile_where", "spread_patches", "top_mean"]
 
 
 def concatenate_levels(levels: Sequence[jax.Array]) -> jax.Array:
@@ -56,6 +56,31 @@ def spread_patches(scores: jax.Array, centres: Sequence[np.ndarray], size: tuple
         exponent = -0.5 * ((np.arange(side)[:, None] - centre) / sigma) ** 2
         # the nearest centre has the weight 1, however far it is
         weight = np.exp(exponent - exponent.max(axis=1, keepdims=True))
+        weights.append(jnp.asarray(weight / weight.sum(axis=1, keepdims=True), scores.dtype))
+    return jnp.einsum("ya,bac,xc->byx", weights[0], scores, weights[1], precision="highest")
+
+
+def average_patches(scores: jax.Array, side: int, stride: int, size: tuple[int, int]) -> jax.Array:
+    """The map of scores of patches: at every pixel the mean of those that cover it.
+
+    Pixels that no patch covers, between patches or at the lower and the right border, take the nearest patch of their row or
+    column.
+
+    Args:
+      scores: `[B, h, w]`, of patches that begin at the multiples of `stride`.
+      side: of the patches, in pixels.
+      stride: pixels between their beginnings.
+      size: (height, width) of the map.
+
+    Returns:
+      `[B, height, width]`.
+    """
+    weights = []
+    for pixels, number in zip(size, scores.shape[1:], strict=True):
+        # how far a pixel lies outside of each patch
+        after = np.arange(pixels)[:, None] - stride * np.arange(number)
+        outside = np.maximum(np.maximum(-after, after - side + 1), 0)
+        weight = outside == outside.min(axis=1, keepdims=True)
         weights.append(jnp.asarray(weight / weight.sum(axis=1, keepdims=True), scores.dtype))
     return jnp.einsum("ya,bac,xc->byx", weights[0], scores, weights[1], precision="highest")
 

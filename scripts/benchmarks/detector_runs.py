@@ -157,6 +157,13 @@ BENCHMARKS = {
         {"detector.epochs": 1},
     ),
     "patchcore": Benchmark("unsupervised/patchcore.py", {}, {"detector.coreset_ratio": 0.1}, {"detector.coreset_ratio": 0.01}),
+    "patchsvdd": Benchmark(
+        "unsupervised/patchsvdd.py",
+        {"data.batch_size": 8, "detector.pairs": 4, "detector.learning_rate": 1e-3, "detector.small_stride": 8},
+        {"detector.epochs": 20},
+        {"detector.epochs": 4},
+        pretrained=False,
+    ),
     "pni": Benchmark(
         "unsupervised/pni.py",
         {"detector.hidden": 256, "detector.mlp_layers": 3, "detector.distribution_size": 256, "data.batch_size": 8},

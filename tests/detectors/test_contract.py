@@ -177,6 +177,16 @@ CASES = {
     "padim": {"detector.num_channels": 20},
     "panda": {"detector.layers": ("layer3",), "detector.trained": ("conv3",), "detector.epochs": 2},
     "patchcore": {"detector.layers": ("layer1", "layer2"), "detector.coreset_ratio": 0.2},
+    "patchsvdd": {
+        # embeddings of deeper untrained encoders differ by little more than rounding
+        "detector.widths": (),
+        "detector.dimension": 4,
+        "detector.hidden": 4,
+        "detector.pairs": 2,
+        "detector.epochs": 2,
+        "detector.learning_rate": 1e-2,
+        "detector.small_stride": 8,
+    },
     "pni": {
         "detector.layers": ("layer2",),
         "detector.patch_size": 3,
@@ -293,7 +303,7 @@ def config_of(name, tree):
 WITHOUT_MAP = {"differnet", "gaussian_ad", "panda"}
 
 # half of their time would go into compiling Winograd's form, which tests/nn/test_convolution.py holds to the same
-PLAIN = {"destseg", "draem", "efficientad", "memseg", "mkd", "rd4ad", "rdpp", "stpm", "supersimplenet"}
+PLAIN = {"destseg", "draem", "efficientad", "memseg", "mkd", "patchsvdd", "rd4ad", "rdpp", "stpm", "supersimplenet"}
 
 
 @pytest.fixture(scope="module", params=sorted(CASES))
