@@ -1,8 +1,6 @@
 """U-Flow: names of the tensors of the authors' code and of anomalib's, with ResNets."""
 
-import numpy as np
-
-from iadjax.backbones.weights import torch_layout
+from iadjax.detectors.pytorch import fastflow
 
 _BLOCK = r"flow\.module_list\.(\d+)\."
 
@@ -15,11 +13,5 @@ TABLE = {
     r"feature_extractor\.(?:feature_)?extractor\..*": None,
 }
 
-
-def layout(path: tuple[str, ...], tensor: np.ndarray) -> np.ndarray:
-    """Norms `[C, h, w]` to `[h, w, C]`, scales `[1, C, 1, 1]` to `[C]`, permutation matrices to the channel that comes i-th."""
-    if path[-1] == "permutation":
-        return tensor[..., 0, 0].argmax(axis=1)
-    if path[1].startswith("norms"):
-        return tensor.transpose(1, 2, 0)
-    return tensor.reshape(-1) if path[-1].startswith("global") else torch_layout(path, tensor)
+# the couplings and norms are those of FastFlow
+layout = fastflow.layout
