@@ -106,7 +106,7 @@ CASES = {
         "detector.epochs": 2,
     },
     "dinomaly": {"detector.layers": ("layer2", "layer3"), "detector.depth": 2, "detector.steps": 5, "detector.warmup": 2},
-    "draem": {"detector.width": 4, "detector.segment_width": 4, "detector.epochs": 2},
+    "draem": {"detector.width": 4, "detector.segment_width": 6, "detector.epochs": 2},
     "efficientad": {
         "backbone.name": "pdn_tiny",
         "data.resize": 128,
