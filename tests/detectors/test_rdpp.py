@@ -16,6 +16,7 @@ BACKBONE, FROZEN = pyramid(), {"backbone": pyramid_variables()}
 KEY = jax.random.key(0)
 
 
+@pytest.mark.slow
 def test_halves_of_a_batch_are_drawn_together():
     rng = np.random.default_rng(0)
     image = rng.random((2, 64, 64, 3), np.float32)
