@@ -179,40 +179,38 @@ def _fit_phases(job: Job, start: Run | None) -> State:
 def _fit_threshold(run: Run, items) -> Run:
     """The decision rule, from held-out normal images alone; without them none but "a_contrario"."""
     file, rule = run.workdir / "threshold.json", run.config["threshold"]
-    if not items and rule["name"] == "a_contrario":
-        value = float(metrics.fit_threshold(rule["name"], [], false_alarms=rule["false_alarms"]))
-        alone = {key: rule[key] for key in ("name", "holdout", "false_alarms")} | {"value": value, "images": 0}
-        if distributed.is_main():
-            files.write_json(file, alone | {"pixel_value": value})
-        return dataclasses.replace(run, threshold=alone | {"pixel_value": value})
-    if not items:
+    theory = rule["name"] == "a_contrario"
+    if not items and not theory:
         if distributed.is_main():
             file.unlink(missing_ok=True)
         return run
     options = {key: rule[key] for key in metrics.threshold_options(rule["name"])}
     scores, largest, pixels = [], [], []
-    for _, score, anomaly_map in run.predict_items(items, "threshold"):
+    for _, score, anomaly_map in run.predict_items(items, "threshold") if items else ():
         scores.append(score)
         if anomaly_map is not None:
             largest.append(anomaly_map.max())
             pixels.append(anomaly_map.ravel()[:: max(1, anomaly_map.size // _PIXELS)])
     scores = np.array(scores)
-    if len(scores) < _FEW and rule["name"] != "a_contrario":
+    if len(scores) < _FEW and not theory:
         progress.say(
             f"the threshold rests on {len(scores)} held-out normal images: a new normal image scores higher than all of them "
             f"with a probability of {1 / (len(scores) + 1):.0%}; hold out more with --config.threshold.holdout"
         )
     value = float(metrics.fit_threshold(rule["name"], scores, **options))
-    statistics = {"mean": scores.mean(), "std": scores.std(), "min": scores.min(), "max": scores.max()}
     threshold = {
         "name": rule["name"],
         "holdout": rule["holdout"],
         **options,
         "value": value,
         "images": len(scores),
-        "normal_scores": {key: float(each) for key, each in statistics.items()},
-        **_of_maps(rule["name"], options, np.array(largest), pixels),
     }
+    if items:
+        statistics = {"mean": scores.mean(), "std": scores.std(), "min": scores.min(), "max": scores.max()}
+        threshold["normal_scores"] = {key: float(each) for key, each in statistics.items()}
+        threshold |= _of_maps(rule["name"], options, np.array(largest), pixels)
+    else:
+        threshold["pixel_value"] = value
     if distributed.is_main():
         files.write_json(file, threshold)
     return dataclasses.replace(run, threshold=threshold)

@@ -19,7 +19,7 @@ from iadjax.ops import per_channel
 
 __all__ = [
     "AllInOneBlock", "LevelCoupling", "Permutation", "affine", "atan_clamp", "chain", "convolutions", "dense", "linear",
-    "position_code",
+    "position_code", "position_codes",
 ]  # fmt: skip
 
 
@@ -114,6 +114,12 @@ def position_code(depth: int, height: int, width: int) -> np.ndarray:
     shape = (height, width, half)
     columns, rows = np.broadcast_to(waves(width)[None], shape), np.broadcast_to(waves(height)[:, None], shape)
     return np.concatenate([columns, rows], axis=-1).astype(np.float32)
+
+
+def position_codes(x: jax.Array, depth: int) -> jax.Array:
+    """`position_code` of the grid of every image of `[B, h, w, C]`, `[B, h, w, depth]` in its dtype."""
+    code = jnp.asarray(position_code(depth, *x.shape[1:3]), x.dtype)
+    return jnp.broadcast_to(code, (len(x), *code.shape))
 
 
 class Permutation(nn.Module):

@@ -4,6 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from iadjax import ops
 from iadjax.nn.layers import Conv
 
 __all__ = ["SPECS", "PatchNetwork"]
@@ -57,16 +58,10 @@ class PatchNetwork(nn.Module):
             # what a decoder follows is activated as well
             x = x if last and not self.decode else nn.leaky_relu(x, 5e-3)
             if pool:
-                x = _at_offsets(x) if dense else _pooled(x)
+                x = _at_offsets(x) if dense else ops.block_max(x, 2)
                 pools += 1
         x = _interleaved(x, batch, pools)[:, :height, :width] if dense else x[:, 0, 0]
         return nn.leaky_relu(nn.Dense(self.decode, name="decode")(x), 5e-3) if self.decode else x
-
-
-def _pooled(x: jax.Array) -> jax.Array:
-    batch, height, width, depth = x.shape
-    x = x[:, : height // 2 * 2, : width // 2 * 2].reshape(batch, height // 2, 2, width // 2, 2, depth)
-    return x.max(axis=(2, 4))
 
 
 def _at_offsets(x: jax.Array) -> jax.Array:
@@ -74,7 +69,7 @@ def _at_offsets(x: jax.Array) -> jax.Array:
     # zeros fill the last blocks, whose outputs are left out at the end
     sides = [(side + 1) // 2 * 2 for side in x.shape[1:3]]
     x = jnp.pad(x, ((0, 0), *((0, end + 1 - side) for end, side in zip(sides, x.shape[1:3], strict=True)), (0, 0)))
-    parts = [_pooled(x[:, i : i + sides[0], j : j + sides[1]]) for i in (0, 1) for j in (0, 1)]
+    parts = [ops.block_max(x[:, i : i + sides[0], j : j + sides[1]], 2) for i in (0, 1) for j in (0, 1)]
     return jnp.concatenate(parts)
 
 

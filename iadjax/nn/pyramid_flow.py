@@ -19,9 +19,7 @@ def build_pyramid(x: jax.Array, levels: int) -> list[jax.Array]:
     """`[B, h, w, C]` to levels that halve: what blurring and pooling by maxima take away, and what they leave."""
     found = []
     for _ in range(levels - 1):
-        blurred = _blurred(x)
-        batch, height, width, depth = blurred.shape
-        smaller = blurred.reshape(batch, height // 2, 2, width // 2, 2, depth).max(axis=(2, 4))
+        smaller = ops.block_max(_blurred(x), 2)
         found.append(x - _blurred(_doubled(smaller)))
         x = smaller
     return [*found, x]

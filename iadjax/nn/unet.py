@@ -43,8 +43,7 @@ class Encoder(nn.Module):
         outputs = []
         for i, width in enumerate(self.widths, start=1):
             if i > 1:
-                batch, height, number, depth = x.shape
-                x = x.reshape(batch, height // 2, 2, number // 2, 2, depth).max(axis=(2, 4))
+                x = ops.block_max(x, 2)
             x = _double(x, valid, width, width, f"block{i}")
             outputs.append(x)
         return outputs

@@ -4,12 +4,21 @@ from iadjax.ops.channels import per_channel, unit
 from iadjax.ops.coreset import johnson_lindenstrauss_dimension, k_center_greedy, sparse_random_projection
 from iadjax.ops.distances import squared_distances
 from iadjax.ops.false_alarms import log10_region_tests, region_log10_probability
-from iadjax.ops.maps import anomaly_map, average_patches, concatenate_levels, quantile_where, spread_patches, top_mean
+from iadjax.ops.maps import (
+    anomaly_map,
+    average_patches,
+    concatenate_levels,
+    mean_of_largest,
+    quantile_where,
+    spread_patches,
+    top_mean,
+)
 from iadjax.ops.neighbors import BYTE_BUDGET, nearest_neighbors
 from iadjax.ops.patches import (
     adaptive_average_pool,
     adaptive_average_pool_1d,
     average_pool,
+    block_max,
     block_mean,
     patch_embedding,
     unfold,
@@ -30,6 +39,7 @@ __all__ = [
     "anomaly_map",
     "average_patches",
     "average_pool",
+    "block_max",
     "block_mean",
     "box_mean",
     "concatenate_levels",
@@ -40,6 +50,7 @@ __all__ = [
     "largest_cosines",
     "log10_region_tests",
     "mutual_distances",
+    "mean_of_largest",
     "nearest_neighbors",
     "padded_rows",
     "patch_embedding",

@@ -13,5 +13,8 @@ def per_channel(values: jax.Array | np.ndarray, x: jax.Array) -> jax.Array | np.
 
 
 def unit(x: jax.Array) -> jax.Array:
-    """Vectors `[..., C]` of length 1; zeros stay zeros. Its gradient at zero is not finite."""
-    return x / jnp.maximum(jnp.linalg.norm(x, axis=-1, keepdims=True), 1e-12)
+    """Vectors `[..., C]` of length 1; zeros stay zeros, and their gradient is finite."""
+    squared = jnp.sum(x * x, axis=-1, keepdims=True)
+    # the root of a number that is not chosen has a gradient too
+    longer = squared > 1e-24
+    return x / jnp.where(longer, jnp.sqrt(jnp.where(longer, squared, 1)), 1e-12)

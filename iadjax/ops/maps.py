@@ -8,7 +8,15 @@ import numpy as np
 
 from iadjax.ops.resample import gaussian_blur, resize
 
-__all__ = ["anomaly_map", "average_patches", "concatenate_levels", "quantile_where", "spread_patches", "top_mean"]
+__all__ = [
+    "anomaly_map",
+    "average_patches",
+    "concatenate_levels",
+    "mean_of_largest",
+    "quantile_where",
+    "spread_patches",
+    "top_mean",
+]
 
 
 def concatenate_levels(levels: Sequence[jax.Array]) -> jax.Array:
@@ -56,8 +64,8 @@ def spread_patches(scores: jax.Array, centres: Sequence[np.ndarray], size: tuple
         exponent = -0.5 * ((np.arange(side)[:, None] - centre) / sigma) ** 2
         # the nearest centre has the weight 1, however far it is
         weight = np.exp(exponent - exponent.max(axis=1, keepdims=True))
-        weights.append(jnp.asarray(weight / weight.sum(axis=1, keepdims=True), scores.dtype))
-    return jnp.einsum("ya,bac,xc->byx", weights[0], scores, weights[1], precision="highest")
+        weights.append(weight)
+    return _weighted_mean(scores, weights)
 
 
 def average_patches(scores: jax.Array, side: int, stride: int, size: tuple[int, int]) -> jax.Array:
@@ -80,9 +88,14 @@ def average_patches(scores: jax.Array, side: int, stride: int, size: tuple[int, 
         # how far a pixel lies outside of each patch
         after = np.arange(pixels)[:, None] - stride * np.arange(number)
         outside = np.maximum(np.maximum(-after, after - side + 1), 0)
-        weight = outside == outside.min(axis=1, keepdims=True)
-        weights.append(jnp.asarray(weight / weight.sum(axis=1, keepdims=True), scores.dtype))
-    return jnp.einsum("ya,bac,xc->byx", weights[0], scores, weights[1], precision="highest")
+        weights.append(outside == outside.min(axis=1, keepdims=True))
+    return _weighted_mean(scores, weights)
+
+
+def _weighted_mean(scores: jax.Array, weights: Sequence[np.ndarray]) -> jax.Array:
+    """`[B, h, w]` to `[B, height, width]` by the weights `[height, h]` and `[width, w]`, whose rows are made to sum to 1."""
+    rows, columns = (jnp.asarray(each / each.sum(axis=1, keepdims=True), scores.dtype) for each in weights)
+    return jnp.einsum("ya,bac,xc->byx", rows, scores, columns, precision="highest")
 
 
 def top_mean(values: jax.Array, fraction: float) -> jax.Array:
@@ -92,7 +105,12 @@ def top_mean(values: jax.Array, fraction: float) -> jax.Array:
       values: `[B, N]`.
       fraction: in (0, 1]; its part of N is rounded down, and at least one value counts.
     """
-    return jnp.mean(jax.lax.top_k(values, max(1, int(fraction * values.shape[1])))[0], axis=1)
+    return mean_of_largest(values, max(1, int(fraction * values.shape[1])))
+
+
+def mean_of_largest(values: jax.Array, number: int) -> jax.Array:
+    """The mean of so many largest values of each row, of all if there are fewer: `[B, N]` to `[B]`."""
+    return jnp.mean(jax.lax.top_k(values, min(number, values.shape[1]))[0], axis=1)
 
 
 def quantile_where(values: jax.Array, where: jax.Array, q: float) -> jax.Array:

@@ -9,7 +9,15 @@ import numpy as np
 from iadjax.ops.channels import per_channel
 from iadjax.ops.resample import resize
 
-__all__ = ["adaptive_average_pool", "adaptive_average_pool_1d", "average_pool", "block_mean", "patch_embedding", "unfold"]
+__all__ = [
+    "adaptive_average_pool",
+    "adaptive_average_pool_1d",
+    "average_pool",
+    "block_max",
+    "block_mean",
+    "patch_embedding",
+    "unfold",
+]
 
 
 def average_pool(features: jax.Array, window: int = 3) -> jax.Array:
@@ -55,10 +63,19 @@ def block_mean(features: jax.Array, side: int) -> jax.Array:
     Returns:
       `[B, H // side, W // side, C]`.
     """
+    return jnp.mean(_blocks(features, side), axis=(2, 4))
+
+
+def block_max(features: jax.Array, side: int) -> jax.Array:
+    """The largest number of windows as those of `block_mean`, as PyTorch's `MaxPool2d(side)`."""
+    return jnp.max(_blocks(features, side), axis=(2, 4))
+
+
+def _blocks(features: jax.Array, side: int) -> jax.Array:
+    """`[B, H, W, C]` to `[B, H // side, side, W // side, side, C]`."""
     batch, height, width, depth = features.shape
     rows, columns = height // side, width // side
-    whole = features[:, : rows * side, : columns * side]
-    return jnp.mean(whole.reshape(batch, rows, side, columns, side, depth), axis=(2, 4))
+    return features[:, : rows * side, : columns * side].reshape(batch, rows, side, columns, side, depth)
 
 
 def unfold(features: jax.Array, window: int = 3) -> jax.Array:

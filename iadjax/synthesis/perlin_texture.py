@@ -98,8 +98,7 @@ def perlin_mask(rng: np.random.Generator, size: tuple[int, int], max_scale: int 
 def blended(image: np.ndarray, texture: np.ndarray, mask: np.ndarray, beta: float) -> np.ndarray:
     """beta of the image and 1 - beta of the texture where the mask is true."""
     weight = np.float32(beta)
-    blended = (1 - weight) * texture + weight * image
-    return np.where(mask[..., None], blended, image).astype(np.float32)
+    return np.where(mask[..., None], (1 - weight) * texture + weight * image, image).astype(np.float32)
 
 
 def rotate(image: np.ndarray, angle: float) -> np.ndarray:

@@ -17,7 +17,7 @@ from iadjax.detector import Detector, Prediction
 from iadjax.detectors.families.gradient import gradient
 from iadjax.detectors.families.options import check_multiple, check_options
 from iadjax.errors import UserError
-from iadjax.nn.flow import AllInOneBlock, LevelCoupling, Permutation, chain, convolutions, position_code
+from iadjax.nn.flow import AllInOneBlock, LevelCoupling, Permutation, chain, convolutions, position_codes
 from iadjax.nn.layers import Conv
 
 __all__ = ["Flows", "Fusion", "msflow"]
@@ -67,8 +67,7 @@ class Flows(nn.Module):
         def parallel(levels):
             outputs, total = [], 0.0
             for i, (x, blocks) in enumerate(zip(levels, self.blocks, strict=True)):
-                code = jnp.asarray(position_code(self.condition, *x.shape[1:3]))
-                code = jnp.broadcast_to(code, (x.shape[0], *code.shape))
+                code = position_codes(x, self.condition)
                 names = [f"parallel_{i}_{k}" for k in range(blocks)]
                 layers = [AllInOneBlock(convolutions(norm=True), self.clamp, name=name) for name in names]
                 y, log_det = chain(layers, x, code, inverse=inverse)

@@ -17,11 +17,12 @@ from iadjax import ops
 from iadjax.backbones import Backbone, check_layers
 from iadjax.detector import Detector, Phase, Prediction
 from iadjax.detectors.families.gradient import Trained, init_trained, train_step
+from iadjax.detectors.families.moments import running_mean
 from iadjax.detectors.families.options import check_odd, check_options
 from iadjax.detectors.families.schedules import adam_with_l2
 from iadjax.errors import UserError
 from iadjax.nn.pyramid_flow import PyramidCoupling, build_pyramid, compose_pyramid
-from iadjax.parallel.axis import all_rows, all_sum, num_replicas
+from iadjax.parallel.axis import all_rows, num_replicas
 
 __all__ = ["Flow", "pair_loss", "pyramidflow"]
 
@@ -170,14 +171,7 @@ def pyramidflow(
 
     def average(key, state, frozen, batch):
         del key, frozen
-        weight = batch.valid.astype(jnp.float32)
-        count = state.count + all_sum(weight.sum())
-
-        def mean(old, level):
-            moved = all_sum(jnp.sum(weight[:, None, None, None] * (level - old[None]), axis=0))
-            return old + moved / jnp.maximum(count, 1)
-
-        template = tuple(map(mean, state.template, latent(state, batch.features)))
+        count, template = running_mean(state.count, state.template, tuple(latent(state, batch.features)), batch.valid)
         return Templates(state.trained, count, template), {"images": count}
 
     def phases(spec):

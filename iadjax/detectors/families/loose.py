@@ -198,8 +198,7 @@ def loose_prediction(
     maps = ops.resize(maps[..., None], tuple(max(1, round(side * scale)) for side in size))[..., 0]
     if sigma:
         maps = ops.kernel_blur(maps, sigma, taps, "zeros")
-    flat = maps.reshape(maps.shape[0], -1)
-    score = jnp.mean(jax.lax.top_k(flat, max(1, int(top * flat.shape[1])))[0], axis=1)
+    score = ops.top_mean(maps.reshape(len(maps), -1), top)
     return Prediction(score, ops.resize(maps[..., None], size)[..., 0])
 
 

@@ -1,6 +1,6 @@
-"""Mean and variance of channels over images, one batch after the other."""
+"""Means and variances over images, one batch after the other."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +8,25 @@ import jax.numpy as jnp
 from iadjax import ops
 from iadjax.parallel.axis import all_sum
 
-__all__ = ["Moments", "merged", "no_moments", "standardized"]
+__all__ = ["Moments", "merged", "no_moments", "running_mean", "standardized"]
+
+
+def running_mean(count: jax.Array, mean: Any, values: Any, valid: jax.Array) -> tuple[jax.Array, Any]:
+    """The number of images and the mean of their numbers, with those of one more batch.
+
+    Args:
+      count: float32 scalar; images so far.
+      mean: array `[...]`, or a tree of them; anything finite while there are no images.
+      values: `[B, ...]`, nested alike.
+      valid: `[B]`, images that count.
+    """
+    total = count + all_sum(jnp.sum(valid, dtype=jnp.float32))
+
+    def moved(mean, values):
+        counts = valid.reshape(-1, *(1,) * mean.ndim)
+        return mean + all_sum(jnp.sum(jnp.where(counts, values - mean[None], 0), axis=0)) / jnp.maximum(total, 1)
+
+    return total, jax.tree.map(moved, mean, values)
 
 
 class Moments(NamedTuple):

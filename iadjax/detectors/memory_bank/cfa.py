@@ -16,12 +16,12 @@ from iadjax import losses, ops
 from iadjax.backbones import Backbone, check_layers
 from iadjax.detector import Detector, Phase, Prediction
 from iadjax.detectors.families.gradient import Trained, init_trained, train_step
+from iadjax.detectors.families.moments import running_mean
 from iadjax.detectors.families.options import check_odd, check_options
 from iadjax.detectors.families.schedules import amsgrad_w
 from iadjax.errors import UserError
 from iadjax.nn.layers import uniform_bias, uniform_fan_in
 from iadjax.ops.neighbors.tiled import search
-from iadjax.parallel.axis import all_sum
 
 __all__ = ["Adapting", "Averaging", "cfa"]
 
@@ -136,14 +136,8 @@ def cfa(
 
     def average(key, state, frozen, batch):
         del key, frozen
-        number = all_sum(jnp.sum(batch.valid, dtype=jnp.float32))
-        count = state.count + number
-
-        def moved(mean, level):
-            total = all_sum(jnp.sum(jnp.where(batch.valid[:, None, None, None], level, 0), axis=0))
-            return mean + (total - number * mean) / count
-
-        return Averaging(state.trained, count, jax.tree.map(moved, state.means, batch.features)), {"images": count}
+        count, means = running_mean(state.count, state.means, batch.features, batch.valid)
+        return Averaging(state.trained, count, means), {"images": count}
 
     def remember(key, state, frozen):
         del frozen

@@ -19,6 +19,7 @@ from iadjax import losses, ops
 from iadjax.backbones import Backbone, check_layers
 from iadjax.detector import Detector, Phase, Prediction
 from iadjax.detectors.families.gradient import Trained, copy_variables, init_trained, train_step
+from iadjax.detectors.families.moments import running_mean
 from iadjax.detectors.families.options import check_odd, check_options
 from iadjax.detectors.families.schedules import adam_with_l2
 from iadjax.errors import UserError
@@ -151,11 +152,7 @@ def glass(
 
     def average(key, state, frozen, batch):
         del key, frozen
-        weight = batch.valid.astype(jnp.float32)
-        number = all_sum(jnp.sum(weight))
-        count = state.count + number
-        total = all_sum(jnp.einsum("b,bhwc->hwc", weight, batch.features, precision="highest"))
-        mean = state.mean + (total - number * state.mean) / jnp.maximum(count, 1)
+        count, mean = running_mean(state.count, state.mean, batch.features, batch.valid)
         return Glass(state.trained, count, mean, state.centre, state.step), {"images": count}
 
     def ascend(variables, stats, true, noised, centre, r, valid):

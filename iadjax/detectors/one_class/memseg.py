@@ -231,8 +231,7 @@ def memseg(
     def predict(state, frozen, batch):
         del frozen
         maps = segment(state.trained.variables, state.memory, batch.image)[0][..., 1]
-        flat = maps.reshape(len(maps), -1)
-        return Prediction(jnp.mean(jax.lax.top_k(flat, min(top, flat.shape[1]))[0], axis=1), maps)
+        return Prediction(ops.mean_of_largest(maps.reshape(len(maps), -1), top), maps)
 
     def warm_start(fresh, old):
         return Memory(copy_variables(fresh.trained, old.trained), fresh.memory)

@@ -20,6 +20,7 @@ from iadjax.backbones import Backbone, check_layers
 from iadjax.backbones.weights import torch_layout
 from iadjax.detector import Detector, Phase, Prediction
 from iadjax.detectors.families.gradient import Trained, copy_variables, init_trained, train_step
+from iadjax.detectors.families.moments import running_mean
 from iadjax.detectors.families.options import check_options
 from iadjax.detectors.families.rows import Rows, add_rows, init_rows
 from iadjax.errors import UserError
@@ -128,11 +129,8 @@ def panda(
 
     def average(key, state, frozen, batch):
         del key
-        x, weight = represent(state.trained.variables["params"], frozen, batch.image), batch.valid.astype(jnp.float32)
-        number = all_sum(jnp.sum(weight))
-        count = state.count + number
-        total = all_sum(jnp.einsum("b,bd->d", weight, x, precision="highest"))
-        centre = state.centre + (total - number * state.centre) / jnp.maximum(count, 1)
+        x = represent(state.trained.variables["params"], frozen, batch.image)
+        count, centre = running_mean(state.count, state.centre, x, batch.valid)
         return Adapting(state.trained, state.fisher, count, centre), {"images": count}
 
     def adapt(key, state, frozen, batch):

@@ -19,10 +19,10 @@ from iadjax.detector import Detector, Phase, Prediction
 from iadjax.detectors.families.bank import Bank, Memory
 from iadjax.detectors.families.gradient import Trained, copy_variables, init_trained, train_step
 from iadjax.detectors.families.memory_bank import add_images, bank_partition, empty_bank, remember
+from iadjax.detectors.families.moments import running_mean
 from iadjax.detectors.families.options import check_multiple, check_options
 from iadjax.errors import UserError
 from iadjax.nn.patch_encoder import BigEncoder, PositionClassifier, SmallEncoder
-from iadjax.parallel.axis import all_sum
 from iadjax.synthesis.patch_pairs import draw_pairs
 
 __all__ = ["Filling", "Fitted", "Training", "patchsvdd"]
@@ -165,11 +165,7 @@ def patchsvdd(
 
     def average(key, state, frozen, batch):
         del key, frozen
-        weight = batch.valid.astype(jnp.float32)
-        number = all_sum(jnp.sum(weight))
-        count = state.count + number
-        total = all_sum(jnp.einsum("b,bhwc->hwc", weight, batch.image, precision="highest"))
-        mean = state.mean + (total - number * state.mean) / jnp.maximum(count, 1)
+        count, mean = running_mean(state.count, state.mean, batch.image, batch.valid)
         return Training(state.trained, count, mean), {"images": count}
 
     def train(key, state, frozen, batch):

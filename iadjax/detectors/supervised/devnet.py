@@ -100,10 +100,8 @@ def devnet(
             features = jnp.concatenate([ops.resize(level, grid) for level in levels], axis=-1)
             # |phi| at every position: a 1 x 1 convolution
             scores = jnp.abs(features @ params["conv"]["kernel"] + ops.per_channel(params["conv"]["bias"], features))
-            flat = scores.reshape(scores.shape[0], -1)
             # eq. 3: the K largest, multiple-instance learning
-            largest, _ = jax.lax.top_k(flat, max(1, int(top * flat.shape[1])))
-            total += largest.mean(axis=1) / scales
+            total += ops.top_mean(scores.reshape(len(scores), -1), top) / scales
         return total, network.get("batch_stats", {})
 
     def init_variables(key, frozen, spec):

@@ -17,7 +17,7 @@ from iadjax.detectors.families.gradient import Trained, init_trained, train_step
 from iadjax.detectors.families.options import check_multiple, check_options
 from iadjax.detectors.families.schedules import adam_with_l2
 from iadjax.errors import UserError
-from iadjax.nn.flow import LevelCoupling, Permutation, chain, position_code
+from iadjax.nn.flow import LevelCoupling, Permutation, chain, position_codes
 from iadjax.nn.layers import BatchNorm, Conv
 
 __all__ = ["Student", "Teacher", "ast", "distance", "nll"]
@@ -54,15 +54,9 @@ class Subnet(nn.Module):
             padded = jnp.pad(x, ((0, 0), pad, pad, (0, 0)), mode="edge")
             return Conv(features, self.kernel, padding=0, name=name)(padded)
 
-        x = jnp.concatenate([levels[0], codes(levels[0], self.condition)], axis=-1)
+        x = jnp.concatenate([levels[0], position_codes(levels[0], self.condition)], axis=-1)
         x = conv(nn.relu(conv(x, self.hidden, "conv1")), self.channels, "conv2")
         return [x * self.param("gamma", nn.initializers.zeros, (1,))[None, None, None]]
-
-
-def codes(x: jax.Array, depth: int) -> jax.Array:
-    """The code of every position of `[B, h, w, C]`, `[B, h, w, depth]`."""
-    code = jnp.asarray(position_code(depth, *x.shape[1:3]), x.dtype)
-    return jnp.broadcast_to(code, (len(x), *code.shape))
 
 
 class Teacher(nn.Module):
@@ -114,7 +108,7 @@ class Student(nn.Module):
     def __call__(self, x: jax.Array, valid: jax.Array | None = None) -> jax.Array:
         """Features `[B, h, w, C]` to outputs of this shape; `valid` as that of `BatchNorm`."""
         channels = x.shape[-1]
-        x = jnp.concatenate([codes(x, self.condition), x], axis=-1)
+        x = jnp.concatenate([position_codes(x, self.condition), x], axis=-1)
         x = nn.leaky_relu(Conv(self.hidden, name="conv1")(x))
         for i in range(self.blocks):
             y = x

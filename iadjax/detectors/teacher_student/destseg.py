@@ -171,7 +171,7 @@ def destseg(
         """The student's features beside the teacher's `levels`, all of unit length, and its running statistics."""
         network, grids = Student(tuple(x.shape[-1] for x in levels), blocks, width), [x.shape[1:3] for x in levels]
         found, changed = network.apply(variables, image, grids, valid, mutable="batch_stats")
-        return [_unit(x) for x in levels], [_unit(x) for x in found], changed
+        return [ops.unit(x) for x in levels], [ops.unit(x) for x in found], changed
 
     def products(teacher, student):
         """Eq. 4: minus the element-wise products, on the first level's grid."""
@@ -234,8 +234,7 @@ def destseg(
             distance = [1 - jnp.sum(t * s, axis=-1) for t, s in zip(teacher, student, strict=True)]
             maps = jnp.prod(jnp.stack([ops.anomaly_map(each, grid) for each in distance]), axis=0)
         maps = ops.anomaly_map(maps, batch.image.shape[1:3])
-        flat = maps.reshape(len(maps), -1)
-        return Prediction(jnp.mean(jax.lax.top_k(flat, min(top, flat.shape[1]))[0], axis=1), maps)
+        return Prediction(ops.mean_of_largest(maps.reshape(len(maps), -1), top), maps)
 
     def warm_start(fresh, old):
         return Networks(*map(copy_variables, fresh, old))
@@ -243,8 +242,3 @@ def destseg(
     phases = [Phase("denoise", learn, steps=student_steps, augment=augment)]
     phases += [Phase("segment", guide, steps=segment_steps, augment=augment)] if segment else []
     return Detector(init, lambda spec: tuple(phases), predict, embed, warm_start=warm_start)
-
-
-def _unit(x: jax.Array) -> jax.Array:
-    """`[..., C]` of length 1; its gradient is finite at zero too."""
-    return x / (optax.safe_norm(x, 1e-12, axis=-1, keepdims=True) + 1e-12)

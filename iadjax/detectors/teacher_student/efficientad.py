@@ -16,12 +16,13 @@ from iadjax.backbones import Backbone
 from iadjax.backbones.backbone import normalize
 from iadjax.detector import Detector, Phase, Prediction
 from iadjax.detectors.families.gradient import Trained, copy_variables, init_trained, train_step
+from iadjax.detectors.families.moments import running_mean
 from iadjax.detectors.families.options import check_options
 from iadjax.detectors.families.schedules import adam_with_l2, step_decay
 from iadjax.errors import UserError
 from iadjax.nn.layers import Conv, Dropout
 from iadjax.nn.pdn import PDN, SPECS
-from iadjax.parallel.axis import all_rows, all_sum, own_rows
+from iadjax.parallel.axis import all_rows, own_rows
 from iadjax.synthesis.source import image_source
 
 __all__ = ["Autoencoder", "Calibrated", "Training", "efficientad"]
@@ -159,13 +160,13 @@ def efficientad(
     # two passes: E[x^2] - E[x]^2 would cancel
     def update_mean(key, state, frozen, batch):
         del key, frozen
-        count, mean = _running_mean(state.count, state.mean, batch.features.mean(axis=(1, 2)), batch.valid)
+        count, mean = running_mean(state.count, state.mean, batch.features.mean(axis=(1, 2)), batch.valid)
         return state._replace(count=count, mean=mean), {"images": count}
 
     def update_variance(key, state, frozen, batch):
         del key, frozen
         squares = ((batch.features - ops.per_channel(state.mean, batch.features)) ** 2).mean(axis=(1, 2))
-        count, variance = _running_mean(state.count, state.variance, squares, batch.valid)
+        count, variance = running_mean(state.count, state.variance, squares, batch.valid)
         return state._replace(count=count, variance=variance), {"images": count}
 
     def restart(key, state, frozen):
@@ -253,13 +254,6 @@ def efficientad(
         return fresh._replace(trained=copy_variables(fresh.trained, old.trained))
 
     return Detector(init, phases, predict, embed, warm_start=warm_start)
-
-
-def _running_mean(count, mean, values, valid):
-    """The mean over the images so far with those of one more batch of `values [B, 384]`."""
-    weight = valid.astype(values.dtype)
-    total = count + all_sum(weight.sum())
-    return total, mean + all_sum(jnp.sum(weight[:, None] * (values - mean[None]), axis=0)) / total
 
 
 def _hard_mean(distance: jax.Array, quantile: float) -> jax.Array:

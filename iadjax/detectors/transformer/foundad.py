@@ -147,8 +147,7 @@ def foundad(
         del frozen
         z = batch.features
         distance = jnp.mean((scaled(projector.apply(variables, z)) - z) ** 2, axis=-1)
-        flat = distance.reshape(distance.shape[0], -1)
-        score = jnp.mean(jax.lax.top_k(flat, min(top_k, flat.shape[1]))[0], axis=1)
+        score = ops.mean_of_largest(distance.reshape(len(distance), -1), top_k)
         return Prediction(score, ops.anomaly_map(distance, batch.image.shape[1:3], sigma))
 
     def optimizer(spec):
