@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from iadjax.cpu.dispatch import by_platform
 from iadjax.cpu.patches import patch_product, product
 from iadjax.cpu.winograd import has_points, tile_products, winograd
+from iadjax.parallel.axis import num_shards
 
 __all__ = ["convolve", "direct"]
 
@@ -34,6 +35,9 @@ _PATCH_CHANNELS = {False: (128, 256), True: (64, 128)}
 _GRADIENT_CHANNELS = (64, 64)
 
 _TILED_POSITIONS = 49
+
+# kernels of images and of pairs of images, whose gradient is computed for parts of the batch
+_FEW_CHANNELS, _MANY_POSITIONS, _PARTS = 6, 1024, 8
 
 _PRODUCTS, _BYTES = 2**26, 2**28
 
@@ -89,6 +93,8 @@ def convolve(
         cpu = functools.partial(direct, stride=stride, pad=pad)
     elif fits and positions >= _POSITIONS and _wide(kernel.shape, _GRADIENT_CHANNELS):
         cpu = _in_training(default, default, tiles)
+    elif kernel.shape[2] <= _FEW_CHANNELS and positions >= _MANY_POSITIONS and num_shards() == 1:
+        cpu = _in_training(default, default, functools.partial(_in_parts, convolution=default))
     else:
         return default(x, kernel)
     return by_platform(x, kernel, cpu=cpu, default=default)
@@ -117,6 +123,12 @@ def _in_training(value: Callable, trained: Callable, of_kernel: Callable) -> Cal
 
     form.defvjp(lambda x, kernel: (trained(x, kernel), (x, kernel)), backward)
     return form
+
+
+def _in_parts(x: jax.Array, kernel: jax.Array, convolution: Callable) -> jax.Array:
+    """`convolution` of parts of the batch: the gradient of XLA:CPU for a kernel moves the batch of its operands last."""
+    size = -(-len(x) // _PARTS)
+    return jnp.concatenate([convolution(x[i : i + size], kernel) for i in range(0, len(x), size)])
 
 
 def _wide(shape: Sequence[int], least: tuple[int, int]) -> bool:

@@ -91,8 +91,8 @@ def test_whatever_form_is_chosen_it_is_the_convolution(side, size, depth, featur
 
 @pytest.mark.parametrize(
     "size,depth,features,stride,rounded",
-    # Winograd's where patches predict, of the kernel alone, and of patches whose gradient adds up in float32
-    [(8, 360, 360, 1, False), (8, 360, 360, 1, True), (46, 64, 64, 1, False), (8, 128, 256, 2, True)],
+    # Winograd's where patches predict, of the kernel alone, patches whose gradient adds up in float32, parts of the batch
+    [(8, 360, 360, 1, False), (8, 360, 360, 1, True), (46, 64, 64, 1, False), (8, 128, 256, 2, True), (64, 3, 16, 2, False)],
 )
 def test_gradients_of_another_form_are_those_of_the_convolution(size, depth, features, stride, rounded):
     program, (x, kernel), truth = chosen(3, size, depth, features, stride, rounded)
