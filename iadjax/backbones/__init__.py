@@ -8,6 +8,8 @@ from iadjax.backbones.clip_text import TEXT_SPECS, clip_text
 from iadjax.backbones.efficientnet import SPECS as EFFICIENTNETS
 from iadjax.backbones.efficientnet import efficientnet
 from iadjax.backbones.filter_bank import filter_bank
+from iadjax.backbones.hrnet import SPECS as HRNETS
+from iadjax.backbones.hrnet import hrnet
 from iadjax.backbones.pdn import pdn
 from iadjax.backbones.resnet import SPECS, resnet
 from iadjax.backbones.squeezenet import squeezenet1_1
@@ -25,6 +27,7 @@ NAMES = (
     "pdn_medium",
     "pdn_small",
     *SPECS,
+    *HRNETS,
     "squeezenet1_1",
     "vgg16",
     *EFFICIENTNETS,
@@ -38,6 +41,8 @@ def backbone(name: str) -> Backbone:
     """The backbone called `name`; a UserError lists the names if there is none."""
     if name in SPECS:
         return resnet(name)
+    if name in HRNETS:
+        return hrnet(name)
     if name in EFFICIENTNETS:
         return efficientnet(name)
     if name in VITS:

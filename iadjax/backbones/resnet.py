@@ -13,7 +13,7 @@ from iadjax.backbones.backbone import Backbone, check_layers, normalize
 from iadjax.backbones.weights import torch_name
 from iadjax.nn.layers import BatchNorm, Conv, max_pool
 
-__all__ = ["SPECS", "ResNet", "resnet"]
+__all__ = ["SPECS", "Block", "ResNet", "conv", "norm", "resnet"]
 
 # name: (bottleneck, blocks per stage, width per group)
 SPECS = {
@@ -27,11 +27,12 @@ SPECS = {
 }
 
 
-def _conv(features: int, kernel: int, stride: int, name: str) -> Conv:
+def conv(features: int, kernel: int, stride: int, name: str) -> Conv:
+    """A convolution without a bias; BatchNorm follows, so that the scale of its first weights does not matter."""
     return Conv(features, kernel, stride, bias=False, kernel_init=nn.initializers.lecun_normal(), name=name)
 
 
-def _norm(x: jax.Array, valid: jax.Array | None, name: str) -> jax.Array:
+def norm(x: jax.Array, valid: jax.Array | None, name: str) -> jax.Array:
     """By running statistics; or by those of the rows where `valid [B]` is true, which also update the running ones."""
     if valid is None:
         return nn.BatchNorm(use_running_average=True, epsilon=1e-5, name=name)(x)
@@ -56,11 +57,11 @@ class Block(nn.Module):
             convs = [(self.planes, 3, self.stride), (self.planes, 3, 1)]
         y = x
         for i, (features, kernel, stride) in enumerate(convs, start=1):
-            y = _norm(_conv(features, kernel, stride, f"conv{i}")(y), valid, f"bn{i}")
+            y = norm(conv(features, kernel, stride, f"conv{i}")(y), valid, f"bn{i}")
             if i < len(convs):
                 y = nn.relu(y)
         if self.downsample:
-            x = _norm(_conv(convs[-1][0], 1, self.stride, "downsample_0")(x), valid, "downsample_1")
+            x = norm(conv(convs[-1][0], 1, self.stride, "downsample_0")(x), valid, "downsample_1")
         return nn.relu(x + y)
 
 
@@ -81,7 +82,7 @@ class ResNet(nn.Module):
     def __call__(self, x: jax.Array, valid: jax.Array | None = None) -> tuple[jax.Array, ...]:
         taps = {}
         wanted = set(self.layers)
-        x = nn.relu(_norm(_conv(64, 7, 2, "conv1")(x), valid, "bn1"))
+        x = nn.relu(norm(conv(64, 7, 2, "conv1")(x), valid, "bn1"))
         taps["relu"] = x
         if wanted <= taps.keys():
             return tuple(taps[name] for name in self.layers)

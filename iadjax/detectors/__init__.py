@@ -30,6 +30,7 @@ MODULES = {
     "gaussian_ad": "iadjax.detectors.distribution.gaussian_ad",
     "generalad": "iadjax.detectors.one_class.generalad",
     "glass": "iadjax.detectors.one_class.glass",
+    "ikd": "iadjax.detectors.teacher_student.ikd",
     "inpformer": "iadjax.detectors.transformer.inpformer",
     "memseg": "iadjax.detectors.one_class.memseg",
     "mh_patchcore": "iadjax.detectors.memory_bank.mh_patchcore",

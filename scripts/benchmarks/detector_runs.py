@@ -120,6 +120,12 @@ BENCHMARKS = {
         {"detector.epochs": 12},
         {"detector.epochs": 2},
     ),
+    "ikd": Benchmark(
+        "unsupervised/ikd.py",
+        {"data.batch_size": 8, "detector.layers": ("layer1", "layer2"), "detector.learning_rate": 1e-3},
+        {"detector.epochs": 20},
+        {"detector.epochs": 4},
+    ),
     "inpformer": Benchmark(
         "unsupervised/inpformer.py",
         {"detector.layers": ("layer2",), "detector.groups": 1, "data.crop": 0, "data.batch_size": 8, "detector.warmup": 20},

@@ -138,6 +138,7 @@ CASES = {
         "detector.project_every": 2,
         "detector.epochs": 2,
     },
+    "ikd": {"detector.layers": ("layer1",), "detector.level_weights": (1.0,), "detector.width": 4, "detector.epochs": 2},
     "inpformer": {
         "detector.layers": ("layer2", "layer3"),
         "detector.depth": 2,
@@ -303,7 +304,7 @@ def config_of(name, tree):
 WITHOUT_MAP = {"differnet", "gaussian_ad", "panda"}
 
 # half of their time would go into compiling Winograd's form, which tests/nn/test_convolution.py holds to the same
-PLAIN = {"destseg", "draem", "efficientad", "memseg", "mkd", "patchsvdd", "rd4ad", "rdpp", "stpm", "supersimplenet"}
+PLAIN = {"destseg", "draem", "efficientad", "ikd", "memseg", "mkd", "patchsvdd", "rd4ad", "rdpp", "stpm", "supersimplenet"}
 
 
 @pytest.fixture(scope="module", params=sorted(CASES))

@@ -6,7 +6,8 @@ import pytest
 from scipy.ndimage import map_coordinates
 
 from iadjax import backbones
-from iadjax.detectors.teacher_student.stpm import Student, stpm
+from iadjax.detectors.families.student import Student
+from iadjax.detectors.teacher_student.stpm import stpm
 from iadjax.errors import UserError
 from tests.direct import batch_of, predict, spec_for
 from tests.tiny import pyramid, pyramid_variables

@@ -6,54 +6,17 @@ Where an image is anomalous, the two disagree.
 
 from collections.abc import Sequence
 
-import flax.linen as nn
-import jax
 import jax.numpy as jnp
 import optax
 
 from iadjax import losses, ops
 from iadjax.backbones import Backbone, check_layers
-from iadjax.backbones.backbone import normalize
-from iadjax.backbones.resnet import SPECS
 from iadjax.detector import Detector, Prediction
 from iadjax.detectors.families.gradient import gradient
 from iadjax.detectors.families.options import check_options
-from iadjax.errors import UserError
-from iadjax.nn.layers import Conv
-from iadjax.nn.residual import Pyramid
+from iadjax.detectors.families.student import init_student, student
 
 __all__ = ["stpm"]
-
-
-class Student(nn.Module):
-    """Levels of a ResNet; where the teacher is another network, a convolution of kernel 1 gives each its channels.
-
-    Attributes:
-      stages: of the levels that are returned, from 1.
-      channels: of each, or () for those of the network.
-      blocks, bottleneck, group: of the ResNet, see `backbones.resnet.SPECS`.
-      width: channels of its first stage, before the factor 4 of bottleneck blocks.
-    """
-
-    stages: Sequence[int]
-    channels: Sequence[int]
-    blocks: Sequence[int]
-    bottleneck: bool
-    group: int
-    width: int
-
-    @nn.compact
-    def __call__(self, image: jax.Array, valid: jax.Array | None = None) -> list[jax.Array]:
-        last = max(self.stages)
-        features = [self.width * 2**stage * (4 if self.bottleneck else 1) for stage in range(last)]
-        inner = self.group * self.width // 64 if self.bottleneck else 0
-        levels = Pyramid(features, self.blocks[:last], inner, self.width, name="resnet")(normalize(image), valid)
-        levels = [levels[stage - 1] for stage in self.stages]
-        if not self.channels:
-            return levels
-        return [
-            Conv(depth, 1, name=f"head{stage}")(x) for depth, stage, x in zip(self.channels, self.stages, levels, strict=True)
-        ]
 
 
 def stpm(
@@ -95,31 +58,13 @@ def stpm(
     def embed(frozen, image):
         return backbone.features(frozen["backbone"], image, layers)
 
-    def student(features, size):
-        stages = [round(size[0] / level.shape[1]).bit_length() - 2 for level in features]
-        same = backbone.name in SPECS and width == 64
-        bottleneck, blocks, group = SPECS[backbone.name] if same else (False, (2, 2, 2, 2), 64)
-        channels = () if same else tuple(level.shape[-1] for level in features)
-        return Student(tuple(stages), channels, blocks, bottleneck, group, width), stages
-
     def init_variables(key, frozen, spec):
         del frozen
-        network, stages = student(spec.features, spec.image_shape)
-        image = jnp.zeros((1, *spec.image_shape))
-        grids = [level.shape[1:3] for level in spec.features]
-        if not all(1 <= stage <= 4 for stage in stages):
-            raise UserError(
-                f"stpm needs levels of strides 4, 8, 16 or 32, got the grids {grids} of {spec.image_shape[:2]} pixels"
-            )
-        variables = network.init(key, image)
-        found = [level.shape[1:3] for level in jax.eval_shape(network.apply, variables, image)]
-        if found != grids:
-            raise UserError(f"stpm's student has the grids {found}, the teacher {grids}; set data.resize to a multiple of 32")
-        return variables
+        return init_student(key, backbone.name, width, spec, "stpm")
 
     def loss(key, variables, frozen, batch):
         del key, frozen
-        network, _ = student(batch.features, batch.image.shape[1:3])
+        network = student(backbone.name, width, batch.features, batch.image.shape[1:3])
         levels, changed = network.apply(variables, batch.image, batch.valid, mutable="batch_stats")
         # eq. 1-3: the mean over the positions of a level, the sum over the levels
         total = sum(losses.normalized_l2(t, s) for t, s in zip(batch.features, levels, strict=True))
@@ -128,7 +73,7 @@ def stpm(
     def predict(variables, frozen, batch):
         del frozen
         size = batch.image.shape[1:3]
-        network, _ = student(batch.features, size)
+        network = student(backbone.name, width, batch.features, size)
         grid = size if at_input else batch.features[0].shape[1:3]
         maps = jnp.ones((len(batch.image), *grid))
         for t, s in zip(batch.features, network.apply(variables, batch.image), strict=True):
