@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from absl import flags
+from detector_cost import parameters, strip
 from detector_runs import BENCHMARKS, SETS, overrides
 
 import iadjax
@@ -28,7 +29,7 @@ _WEIGHTS = flags.DEFINE_string("weights", "", "ResNet-18 weights, safetensors; n
 _JSON = flags.DEFINE_string("json", "results/detectors.json", "File for the figures; figures of other runs in it are kept.")
 _PAGE = flags.DEFINE_string("page", "docs/benchmarks.md", "The page made of them; empty for none.")
 _README = flags.DEFINE_string("readme", "README.md", "File whose table between the marks is replaced; empty for none.")
-
+_PICTURES = flags.DEFINE_string("pictures", "docs/images/detectors", "Folder of a strip for each detector; empty for none.")
 _NOTE = flags.DEFINE_string("note", None, "A sentence for the page, in place of the one in it.")
 _SETS = flags.DEFINE_list("sets", [], "Which of synthetic, hazelnut_toy and mtd_300; by default those that have a folder.")
 
@@ -165,7 +166,12 @@ def main() -> None:
     note = results.get("about", {}).get("note", "") if _NOTE.value is None else _NOTE.value
     results["about"] = {**record.about(), "note": note}
     for (name, dataset), workdir in runs.items():
-        results["detectors"].setdefault(name, {})[dataset] = figures(name, dataset, workdir)
+        row = results["detectors"].setdefault(name, {})
+        row[dataset] = figures(name, dataset, workdir)
+        row["parameters"] = parameters(str(ROOT / "configs" / BENCHMARKS[name].config))
+        if _PICTURES.value and dataset == "synthetic":
+            with files.replacing(files.place(_PICTURES.value) / f"{name}.jpg") as temporary:
+                strip(workdir).save(temporary, format="JPEG", quality=80)
     files.write_json(file, results)
     if _PAGE.value:
         files.write_text(Path(_PAGE.value), page(results))

@@ -4,10 +4,12 @@ import re
 import shutil
 from pathlib import Path
 
+import jax
 import pytest
 
 from iadjax import data, detectors
 from iadjax.config import Row, differences, find_config, load_config, outline_model, published, resolve, shipped
+from iadjax.detector import embed_shapes
 from iadjax.errors import UserError
 
 FOLDER = Path(__file__).parents[2] / "configs"
@@ -114,3 +116,11 @@ def test_mvtec_ad_2_is_full_size_tiles_and_thresholds_from_normal_images(name):
         assert config["data"]["category"] == "can" and config["data"]["resize"] == 0 and config["data"]["tile"] >= 448
         assert config["evaluate"]["eval_size"] == 0 and config["evaluate"]["save_maps"] == (dataset == "mvtec_ad_2_private")
         assert config["threshold"]["holdout"] > 0
+
+
+@pytest.mark.parametrize("name", ["spade", "musc", "rad", "superad", "superadd"])
+def test_a_class_token_of_another_layer_is_loaded_too(name):
+    (config,) = (file for file in FILES if file.stem == name)
+    model = outline_model(resolve(load_config(f"{config}:mvtec_ad,category=bottle").to_dict()))
+    shape = (*(model.transform.tile or model.transform.geometry(1024, 1024).size), 3)
+    assert jax.tree.leaves(embed_shapes(model.detector, model.frozen, shape))
