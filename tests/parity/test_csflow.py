@@ -4,9 +4,11 @@ import jax
 import numpy as np
 import pytest
 
+from iadjax import backbones
 from iadjax.detectors.distribution.csflow import Flow, csflow
 from iadjax.detectors.pytorch import from_torch, table
 from tests.parity import harness
+from tests.parity.harness import Card
 
 DEPTH, HIDDEN, BLOCKS = 6, 5, 2
 
@@ -140,3 +142,34 @@ def test_names_and_permutations_of_the_authors(built):
     assert set(table("csflow").prepare(tensors)) - set(tensors) == {
         f"graph.graph.module_list.{2 * k}.permutation.{i}" for k in range(BLOCKS) for i in range(3)
     }
+
+
+@pytest.mark.slow
+def test_anomalib():
+    """With its EfficientNet-B5, operation by operation: compiled as a whole, three sizes of it take a minute.
+
+    anomalib's file holds the network twice, and its second copy is what runs.
+    """
+    card = Card("anomalib_csflow")
+    backbone = backbones.backbone("efficientnet_b5_symmetric")
+    tensors = card.part("feature_extractor.feature_extractor.feature_extractor.")
+    frozen = {"backbone": backbones.convert(backbone, tensors, ("stage6",))}
+    options = {"coupling_blocks": 2, "hidden": 16, "weight_decay": 0.0, "clip_norm": 0.0, "localize": "product"}
+    detector = csflow(backbone, **options)
+    with jax.disable_jit():
+        features = tuple(np.asarray(level) for level in detector.embed(frozen, card["image"]))
+    levels, given = harness.given(features)
+    detector = csflow(levels, layer="level0", **options)
+    detector = detector._replace(embed=lambda frozen, image: tuple(frozen["backbone"].values()))
+    state = from_torch("csflow", card.tensors, harness.empty_state(detector, given, 128))
+    z, log_det = jax.jit(Flow(2, 16, 3.0).apply)(state.variables, features)
+    for i, level in enumerate(z):
+        harness.close(harness.nchw(level)[:, ::4], card[f"z{i}"], what=f"z{i}")
+    harness.close(log_det, card["logdet"][:, 0], what="log det")
+    found = harness.predict(detector, state, given, card["image"])
+    harness.close(found.score, card["score"], what="score")
+    stride = int(card["map_stride"])
+    harness.close(found.map[:, ::stride, ::stride], card["map"], what="map")
+    new, info = harness.update(detector, state, given, harness.batch_of(card["image"]))
+    harness.close(info["loss"], card["loss"], what="loss")
+    card.check_gradients("csflow", harness.gradients(new))
