@@ -107,6 +107,12 @@ BENCHMARKS = {
         {"data.category": ""},
     ),
     "fre": Benchmark("unsupervised/fre.py", {}, {"detector.epochs": 40}, {"detector.epochs": 10}),
+    "fyd": Benchmark(
+        "unsupervised/fyd.py",
+        {"data.crop": 0, "data.batch_size": 16, "detector.width": 64},
+        {"detector.epochs": 20},
+        {"detector.epochs": 5},
+    ),
     "gaussian_ad": Benchmark("unsupervised/gaussian_ad.py", {"detector.layers": ("layer1", "layer2", "layer3")}),
     "generalad": Benchmark(
         "unsupervised/generalad.py",

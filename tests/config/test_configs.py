@@ -19,6 +19,7 @@ NAMES = [f"{file.parent.name}/{file.name}" for file in FILES]
 # SuperADD rest on masks of their own
 WITHOUT_ROWS = {
     "supervised/devnet.py",
+    "unsupervised/fyd.py",
     "unsupervised/panda.py",
     "unsupervised/pni.py",
     "unsupervised/pyramidflow.py",

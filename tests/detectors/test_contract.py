@@ -121,6 +121,7 @@ CASES = {
         "detector.epochs": 2,
     },
     "fre": {"detector.layer": "layer2", "detector.latent": 4, "detector.epochs": 2},
+    "fyd": {"detector.layers": ("layer1",), "detector.width": 4, "detector.epochs": 2},
     "gaussian_ad": {"detector.layers": ("layer1", "layer2")},
     "generalad": {
         "detector.layers": ("layer2",),

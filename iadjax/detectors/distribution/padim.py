@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from iadjax import ops
 from iadjax.backbones import Backbone, check_layers
 from iadjax.detector import Detector, Prediction
-from iadjax.detectors.families.gaussian import gaussian
+from iadjax.detectors.families.gaussian import gaussian, mahalanobis, whitening
 from iadjax.detectors.families.options import check_options
 from iadjax.errors import UserError
 
@@ -65,19 +65,12 @@ def padim(
 
     def factorize(covariance):
         # eq. 1: the sample covariance (N - 1 in its denominator) + epsilon I
-        depth = covariance.shape[-1]
-        lower = jnp.linalg.cholesky(covariance + epsilon * jnp.eye(depth)[None])
-        eye = jnp.broadcast_to(jnp.eye(depth), covariance.shape)
-        return jax.lax.linalg.triangular_solve(lower, eye, left_side=True, lower=True)
+        return whitening(covariance, epsilon)
 
     def predict(state, frozen, batch):
         del frozen
-        x = describe(state.constants, batch)
-        rows, height, width, depth = x.shape
-        delta = x.reshape(rows, -1, depth) - state.mean[None]
-        whitened = jnp.einsum("pij,bpj->bpi", state.factor, delta, precision="highest")
         # eq. 2: the square root of the quadratic form
-        distance = jnp.linalg.norm(whitened, axis=-1).reshape(rows, height, width)
+        distance = mahalanobis(state, describe(state.constants, batch))
         maps = ops.anomaly_map(distance, batch.image.shape[1:3], sigma)
         return Prediction(maps.max(axis=(1, 2)), maps)
 

@@ -10,7 +10,7 @@ from jax.sharding import PartitionSpec
 from iadjax.detector import Detector, Phase, abstract_batch
 from iadjax.parallel.axis import AXIS, all_rows, all_sum
 
-__all__ = ["Gaussian", "Moments", "add_moments", "gaussian", "init_moments", "moments_phase"]
+__all__ = ["Gaussian", "Moments", "add_moments", "gaussian", "init_moments", "mahalanobis", "moments_phase", "whitening"]
 
 
 class Moments(NamedTuple):
@@ -63,6 +63,22 @@ def add_moments(moments: Moments, x: jax.Array, valid: jax.Array) -> Moments:
     rows = jnp.concatenate([all_rows(centred), step[None]])
     scatter = moments.scatter + jnp.einsum("bpi,bpj->pij", rows, rows, precision="highest")
     return Moments(moments.constants, count, moments.mean + delta * number / count, scatter)
+
+
+def whitening(covariance: jax.Array, epsilon: float) -> jax.Array:
+    """W = L^-1 of `[P, D, D]`, where L L^T is the covariance with `epsilon` added to its diagonal."""
+    depth = covariance.shape[-1]
+    lower = jnp.linalg.cholesky(covariance + epsilon * jnp.eye(depth)[None])
+    eye = jnp.broadcast_to(jnp.eye(depth), covariance.shape)
+    return jax.lax.linalg.triangular_solve(lower, eye, left_side=True, lower=True)
+
+
+def mahalanobis(fitted: Gaussian, x: jax.Array) -> jax.Array:
+    """|W (x - mu)| at every position: `[B, h, w, D]` to `[B, h, w]`; the factor of `fitted` is W, see `whitening`."""
+    rows, height, width, depth = x.shape
+    delta = x.reshape(rows, -1, depth) - fitted.mean[None]
+    whitened = jnp.einsum("pij,bpj->bpi", fitted.factor, delta, precision="highest")
+    return jnp.linalg.norm(whitened, axis=-1).reshape(rows, height, width)
 
 
 def moments_phase(describe: Callable, factorize: Callable, name: str = "fit", **fields) -> Phase:
