@@ -77,7 +77,7 @@ def gradient_similarity(x: jax.Array, y: jax.Array, c: float = 0.0026, *, median
     Args:
       x, y: `[B, H, W, C]`; the grey image is the mean over channels.
       c: constant of stability, for images in [0, 1].
-      median: the grey image is first smoothed by a 3 x 3 median, with zeros outside.
+      median: the grey image is first smoothed by a 3 x 3 median, mirrored at its border.
       pad: zeros outside the image; otherwise the map loses its outermost pixels.
 
     Returns:
@@ -111,9 +111,9 @@ def _prewitt(x: jax.Array, pad: bool) -> jax.Array:
 
 
 def _median(x: jax.Array) -> jax.Array:
-    """The median of every 3 x 3 window of `[B, H, W]`, with zeros outside."""
+    """The median of every 3 x 3 window of `[B, H, W]`; outside are mirrored pixels, the edge not repeated."""
     height, width = x.shape[1:]
-    p = jnp.pad(x, ((0, 0), (1, 1), (1, 1)))
+    p = jnp.pad(x, ((0, 0), (1, 1), (1, 1)), mode="reflect")
     return _median_of_nine([p[:, i : i + height, j : j + width] for i in range(3) for j in range(3)])
 
 

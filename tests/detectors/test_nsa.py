@@ -32,7 +32,7 @@ def test_patches_come_from_another_image():
     np.testing.assert_allclose(target[inside], 1 / (1 + np.exp(-0.5 * (levels[inside].astype(np.float64) - 10))), rtol=1e-4)
 
 
-@pytest.mark.parametrize("label", ["logistic", "intensity"])
+@pytest.mark.parametrize("label", ["logistic", pytest.param("intensity", marks=pytest.mark.slow)])
 def test_loss_and_prediction_by_numpy(label):
     detector = nsa(width=2, label=label)
     spec = spec_for(detector, {}, 2, (32, 64, 3))

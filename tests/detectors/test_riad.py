@@ -59,6 +59,7 @@ def test_each_image_draws_its_side_and_prediction_keeps_its_sets(begun):
     assert kept == {"side4": [32, 32, 32], "side8": [8, 8, 8]}
 
 
+@pytest.mark.slow
 def test_running_statistics_are_the_mean_of_the_passes(begun):
     """BatchNorm normalises each pass by itself, and its running numbers move once in a step."""
     detector, state = begun
@@ -87,14 +88,8 @@ def test_the_score_is_the_maximum_of_the_map(begun):
 def test_widths_are_those_of_the_re_implementation():
     shapes = jax.eval_shape(InpaintingUNet(64).init, KEY, jax.ShapeDtypeStruct((1, 256, 256, 3), jnp.float32))["params"]
     assert shapes["down5"]["conv1"]["kernel"].shape == (4, 4, 512, 512)
-    assert shapes["up1"]["conv1"]["kernel"].shape == (3, 3, 1024, 512) and shapes["up4"]["upconv"][
-        "transposed_kernel"
-    ].shape == (
-        4,
-        4,
-        128,
-        64,
-    )
+    assert shapes["up1"]["conv1"]["kernel"].shape == (3, 3, 1024, 512)
+    assert shapes["up4"]["upconv"]["transposed_kernel"].shape == (4, 4, 128, 64)
 
 
 def test_bad_options_are_refused():

@@ -1,4 +1,7 @@
-"""RIAD: the known re-implementation's U-Net, maps, losses and gradients."""
+"""RIAD: the known re-implementation's U-Net, maps, losses and gradients.
+
+The card's notes say that the median has zeros outside; its numbers are those of mirrored pixels, as kornia has them.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -59,6 +62,7 @@ def test_maps(built):
     harness.close(found.map, truth, what="map")
 
 
+@pytest.mark.slow
 def test_loss_and_gradients(built):
     card, detector, state = built
     batch = harness.batch_of(card["image"], cells=np.repeat(pixels(card, 16), 2, axis=0))
