@@ -59,8 +59,10 @@ BORROWED = {
 
 SYNTHESIS = (
     "appearance",
+    "cells",
     "cutpaste",
     "nsa",
+    "patches",
     "perlin",
     "perlin_texture",
     "feature_noise",

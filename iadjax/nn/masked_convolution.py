@@ -8,9 +8,15 @@ import jax.numpy as jnp
 from iadjax.errors import UserError
 from iadjax.nn.layers import Conv, uniform_bias, uniform_fan_in
 
-__all__ = ["BLOCKS", "MaskedBlock"]
+__all__ = ["BLOCKS", "MaskedBlock", "check_block"]
 
 BLOCKS = ("sspcab", "ssmctb")
+
+
+def check_block(kind: str) -> None:
+    """A UserError where the option `block` of a detector is neither a kind of `MaskedBlock` nor empty."""
+    if kind and kind not in BLOCKS:
+        raise UserError(f"detector.block must be one of {', '.join(BLOCKS)}, or empty for none; got {kind!r}")
 
 
 class MaskedBlock(nn.Module):

@@ -22,6 +22,7 @@ WITHOUT_ROWS = {
     "unsupervised/panda.py",
     "unsupervised/pni.py",
     "unsupervised/pyramidflow.py",
+    "unsupervised/riad.py",
     "unsupervised/superad.py",
     "unsupervised/superadd.py",
     "unsupervised/uflow.py",

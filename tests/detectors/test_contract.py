@@ -182,7 +182,7 @@ CASES = {
         "detector.class_layer": "layer3",
         "detector.degrees": (3,),
     },
-    "nsa": {"detector.width": 2, "detector.epochs": 2},
+    "nsa": {"detector.width": 2, "detector.blocks": (1, 1, 1, 1), "detector.epochs": 2},
     "padim": {"detector.num_channels": 20},
     "panda": {"detector.layers": ("layer3",), "detector.trained": ("conv3",), "detector.epochs": 2},
     "patchcore": {"detector.layers": ("layer1", "layer2"), "detector.coreset_ratio": 0.2},
@@ -233,7 +233,13 @@ CASES = {
         "detector.epochs": 1,
         "detector.coreset_ratio": 0.2,
     },
-    "riad": {"detector.width": 2, "detector.cell_sides": (4, 8), "detector.window": 5, "detector.epochs": 2},
+    "riad": {
+        "detector.width": 2,
+        "detector.depth": 2,
+        "detector.cell_sides": (4, 8),
+        "detector.window": 5,
+        "detector.epochs": 2,
+    },
     "simplenet": {
         "detector.epochs": 2,
         "detector.pretrain_dimension": 24,

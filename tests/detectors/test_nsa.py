@@ -34,12 +34,12 @@ def test_patches_come_from_another_image():
 
 @pytest.mark.parametrize("label", ["logistic", pytest.param("intensity", marks=pytest.mark.slow)])
 def test_loss_and_prediction_by_numpy(label):
-    detector = nsa(width=2, label=label)
+    detector = nsa(width=2, blocks=(1, 1, 1, 1), label=label)
     spec = spec_for(detector, {}, 2, (32, 64, 3))
     state = jax.jit(lambda: detector.init(KEY, {}, spec))()
     rng = np.random.default_rng(0)
     image, target = rng.random((2, 32, 64, 3), np.float32), rng.random((2, 32, 64), np.float32)
-    network, x = EncoderDecoder(2), (image - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
+    network, x = EncoderDecoder(2, (1, 1, 1, 1)), (image - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
     batch = batch_of(detector, {}, image, extra={"augmented": image, "target": target}, valid=[True, False])
 
     def program(state, batch, x):
@@ -66,6 +66,7 @@ def test_bad_options_are_refused():
         ({"half_width": (0.3, 0.2)}, "half_width"),
         ({"resize": (0.0, 1.0)}, "resize"),
         ({"logistic": (0.0, 1.0)}, "logistic"),
+        ({"blocks": (2, 2, 2)}, "blocks must be four"),
         ({"max_patches": 0}, "max_patches"),
     ):
         with pytest.raises(UserError, match=match):

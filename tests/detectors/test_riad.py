@@ -40,7 +40,7 @@ def test_no_pixel_sees_itself():
 
 @pytest.fixture(scope="module")
 def begun():
-    detector = riad(width=2, cell_sides=(4, 8), window=5)
+    detector = riad(width=2, depth=2, cell_sides=(4, 8), window=5)
     state = jax.jit(lambda: detector.init(KEY, {}, spec_for(detector, {}, 2, (32, 48, 3))))()
     return detector, state
 

@@ -5,6 +5,8 @@ Patches of another normal image are blended into an image without an edge. A Res
 how much they changed.
 """
 
+from collections.abc import Sequence
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -44,15 +46,17 @@ class EncoderDecoder(nn.Module):
 
     Attributes:
       width: channels of the stem, 64 in a ResNet-18.
+      blocks: residual blocks of the encoder's four stages.
     """
 
     width: int
+    blocks: tuple[int, ...] = (2, 2, 2, 2)
 
     @nn.compact
     def __call__(self, x: jax.Array, valid: jax.Array | None = None) -> jax.Array:
         """`[B, H, W, 3]`, normalised, to logits `[B, H, W]`; `valid` as that of `BatchNorm`."""
         n = self.width
-        x = Pyramid((n, 2 * n, 4 * n, 8 * n), (2, 2, 2, 2), stem=n, name="encoder")(x, valid)[-1]
+        x = Pyramid((n, 2 * n, 4 * n, 8 * n), self.blocks, stem=n, name="encoder")(x, valid)[-1]
         x = nn.relu(conv(4 * n, 1, 1, "nin_0")(x))
         x = nn.relu(conv(2 * n, 1, 1, "nin_2")(x))
         for i in range(1, 4):
@@ -64,6 +68,7 @@ class EncoderDecoder(nn.Module):
 def nsa(
     *,
     width: int = 64,
+    blocks: Sequence[int] = (2, 2, 2, 2),
     max_patches: int = 3,
     half_width: tuple[float, float] = (0.03, 0.4),
     resize: tuple[float, float] = (0.7, 1.3),
@@ -83,6 +88,7 @@ def nsa(
 
     Args:
       width: channels of the network's stem.
+      blocks: residual blocks of the encoder's four stages, those of a ResNet-18.
       max_patches: patches in an image: the first always, each further one with probability 1/2.
       half_width: bounds of half the side of a patch, as fractions of the image's side.
       resize: bounds of the factor by which a patch is resized, (0.5, 2) for textures.
@@ -98,13 +104,15 @@ def nsa(
     check_options("[1, inf)", width=width, max_patches=max_patches, epochs=epochs)
     check_options("(0, inf)", learning_rate=learning_rate)
     check_options("[0, inf)", min_learning_rate=min_learning_rate)
+    if len(blocks) != 4 or min(blocks) < 1:
+        raise UserError(f"detector.blocks must be four positive numbers, got {tuple(blocks)}")
     if label not in ("binary", "logistic", "intensity"):
         raise UserError(f"detector.label must be 'binary', 'logistic' or 'intensity', got {label!r}")
     if not 0 < half_width[0] <= half_width[1] <= 0.5 or not 0 < resize[0] <= resize[1]:
         raise UserError(f"detector.half_width must lie in (0, 0.5] and resize above 0, in order; got {half_width}, {resize}")
     if not logistic[0] > 0 or not logistic[1] >= 0:
         raise UserError(f"detector.logistic must be (above 0, at least 0), got {logistic}")
-    network = EncoderDecoder(width)
+    network = EncoderDecoder(width, tuple(blocks))
 
     def augment(rng, image, draw):
         options = {"max_patches": max_patches, "half_width": half_width, "resize": resize, "mixed": mixed}

@@ -44,19 +44,21 @@ class InpaintingUNet(nn.Module):
     """The U-Net (figure 3), with the names of the known re-implementation: `[B, H, W, 3]` in [-1, 1] to the same.
 
     Attributes:
-      width: channels of the first block.
+      width: channels of the first block; each further one has twice as many, up to eight times.
+      depth: blocks of the encoder, each half the size of the one before.
     """
 
     width: int
+    depth: int = 5
 
     @nn.compact
     def __call__(self, x: jax.Array, valid: jax.Array | None = None) -> jax.Array:
-        n, levels = self.width, []
-        for i, features in enumerate((n, 2 * n, 4 * n, 8 * n, 8 * n), start=1):
+        widths, levels = [self.width * min(2**i, 8) for i in range(self.depth)], []
+        for i, features in enumerate(widths, start=1):
             x = _Double(features, i > 1, name=f"down{i}")(x, valid)
             levels.append(x)
         x = levels.pop()
-        for i, features in enumerate((8 * n, 4 * n, 2 * n, n), start=1):
+        for i, features in enumerate(widths[-2::-1], start=1):
             x = _Double(features, name=f"up{i}")(x, valid, levels.pop())
         return jnp.tanh(Conv(3, name="conv_final")(x))
 
@@ -88,6 +90,7 @@ def msgms_map(x: jax.Array, y: jax.Array, median: bool = True) -> jax.Array:
 def riad(
     *,
     width: int = 64,
+    depth: int = 5,
     cell_sides: Sequence[int] = (2, 4, 8, 16),
     num_sets: int = 3,
     msgms_weight: float = 1.0,
@@ -108,7 +111,7 @@ def riad(
     same. In training each image draws a side and its sets for itself; the known re-implementation draws both for a batch.
 
     Args:
-      width: channels of the U-Net's first block.
+      width, depth: channels of the U-Net's first block, and blocks of its encoder.
       cell_sides: K, sides of the cells in pixels; training draws one of them, and prediction takes all.
       num_sets: n, disjoint sets into which the cells of an image are divided.
       msgms_weight, ssim_weight: alpha and beta of the loss L2 + alpha MSGMS + beta SSIM (eq. 7).
@@ -120,16 +123,17 @@ def riad(
         sixths of the epochs. The authors stop when held-out images are restored no better for 20 epochs.
 
     Raises:
-      UserError: an option out of its range, or sides of the image that are no multiples of 16 and of all sides of cells.
+      UserError: an option out of its range, or sides of the image that are no multiples of the U-Net's step and of all sides of
+        cells.
     """
     sides = tuple(cell_sides)
     if not sides or min(sides) < 1 or num_sets < 2:
         raise UserError(f"detector.cell_sides must be positive and num_sets at least 2, got {sides} and {num_sets}")
-    check_options("[1, inf)", width=width, epochs=epochs)
+    check_options("[1, inf)", width=width, depth=depth, epochs=epochs)
     check_options("(0, inf)", learning_rate=learning_rate)
     check_options("[0, inf)", msgms_weight=msgms_weight, ssim_weight=ssim_weight, sigma=sigma, weight_decay=weight_decay)
     check_odd(window=window)
-    network = InpaintingUNet(width)
+    network, step = InpaintingUNet(width, depth), 2 ** (depth - 1)
 
     def augment(rng, image, draw):
         del draw
@@ -139,10 +143,10 @@ def riad(
     def init_variables(key, frozen, spec):
         del frozen
         size = spec.image_shape[:2]
-        if any(length % side for length in size for side in (16, *sides)) or min(size) < 32:
+        if any(length % side for length in size for side in (step, *sides)) or min(size) < 32:
             raise UserError(
-                f"riad needs sides of at least 32 that are multiples of 16 and of the sides of cells {sides}, got {size}; set "
-                "data.resize or detector.cell_sides"
+                f"riad needs sides of at least 32 that are multiples of {step} and of the sides of cells {sides}, got {size}; "
+                "set data.resize or detector.cell_sides"
             )
         start, *keys = jax.random.split(key, 1 + len(sides))
         cells = {}
