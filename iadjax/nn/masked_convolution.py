@@ -8,15 +8,9 @@ import jax.numpy as jnp
 from iadjax.errors import UserError
 from iadjax.nn.layers import Conv, uniform_bias, uniform_fan_in
 
-__all__ = ["BLOCKS", "MaskedBlock", "check_block"]
+__all__ = ["BLOCKS", "MaskedBlock", "masked_block"]
 
 BLOCKS = ("sspcab", "ssmctb")
-
-
-def check_block(kind: str) -> None:
-    """A UserError where the option `block` of a detector is neither a kind of `MaskedBlock` nor empty."""
-    if kind and kind not in BLOCKS:
-        raise UserError(f"detector.block must be one of {', '.join(BLOCKS)}, or empty for none; got {kind!r}")
 
 
 class MaskedBlock(nn.Module):
@@ -80,3 +74,10 @@ class MaskedBlock(nn.Module):
         weights = nn.softmax(jnp.einsum("bqhd,bkhd->bhqk", q, k) / size**0.5)
         z = jnp.einsum("bhqk,bkhd->bqhd", weights, v).reshape(batch, depth, heads * size)
         return jnp.mean(self._dense(size, heads * size, "to_out")(z), axis=-1)
+
+
+def masked_block(kind: str) -> MaskedBlock | None:
+    """The block that a detector's option `block` names, with the papers' constants; None for "", a UserError for others."""
+    if kind and kind not in BLOCKS:
+        raise UserError(f"detector.block must be one of {', '.join(BLOCKS)}, or empty for none; got {kind!r}")
+    return MaskedBlock(kind) if kind else None

@@ -34,28 +34,29 @@ def test_patches_come_from_another_image():
 
 @pytest.mark.parametrize("label", ["logistic", pytest.param("intensity", marks=pytest.mark.slow)])
 def test_loss_and_prediction_by_numpy(label):
-    detector = nsa(width=2, blocks=(1, 1, 1, 1), label=label)
+    detector = nsa(width=2, blocks=(1, 1, 1, 1), block="ssmctb", label=label)
     spec = spec_for(detector, {}, 2, (32, 64, 3))
     state = jax.jit(lambda: detector.init(KEY, {}, spec))()
     rng = np.random.default_rng(0)
     image, target = rng.random((2, 32, 64, 3), np.float32), rng.random((2, 32, 64), np.float32)
-    network, x = EncoderDecoder(2, (1, 1, 1, 1)), (image - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
+    network, x = EncoderDecoder(2, (1, 1, 1, 1), "ssmctb"), (image - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
     batch = batch_of(detector, {}, image, extra={"augmented": image, "target": target}, valid=[True, False])
 
     def program(state, batch, x):
         (phase,) = detector.phases(spec)
-        logits, _ = network.apply(state.variables, x, batch.valid, mutable="batch_stats")
-        predicted = detector.predict(state, {}, batch), network.apply(state.variables, x)
-        return phase.update(KEY, state, {}, batch)[1]["loss"], logits, predicted
+        (logits, own), _ = network.apply(state.variables, x, batch.valid, mutable="batch_stats")
+        predicted = detector.predict(state, {}, batch), network.apply(state.variables, x)[0]
+        return phase.update(KEY, state, {}, batch)[1]["loss"], logits, own, predicted
 
-    loss, logits, (found, plain) = jax.jit(program)(state, batch, x.astype(np.float32))
+    loss, logits, own, (found, plain) = jax.jit(program)(state, batch, x.astype(np.float32))
     z, y, plain = (np.asarray(each, np.float64) for each in (logits[0], target[0], plain))
     if label == "intensity":
         truth, maps = np.mean((np.maximum(z, 0) - y) ** 2), np.maximum(plain, 0)
     else:
         p = 1 / (1 + np.exp(-z))
         truth, maps = -np.mean(y * np.log(p) + (1 - y) * np.log(1 - p)), 1 / (1 + np.exp(-plain))
-    np.testing.assert_allclose(loss, truth, rtol=1e-5)
+    assert own[0] > 0
+    np.testing.assert_allclose(loss, truth + 0.1 * own[0], rtol=1e-5)
     np.testing.assert_allclose(found.map, maps, rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(found.score, maps.mean((1, 2)), rtol=1e-4)
 
@@ -66,6 +67,7 @@ def test_bad_options_are_refused():
         ({"half_width": (0.3, 0.2)}, "half_width"),
         ({"resize": (0.0, 1.0)}, "resize"),
         ({"logistic": (0.0, 1.0)}, "logistic"),
+        ({"block": "se"}, "block must be one of"),
         ({"blocks": (2, 2, 2)}, "blocks must be four"),
         ({"max_patches": 0}, "max_patches"),
     ):

@@ -16,7 +16,7 @@ from iadjax.detectors.families.gradient import gradient
 from iadjax.detectors.families.options import check_odd, check_options
 from iadjax.detectors.families.schedules import step_decay
 from iadjax.errors import UserError
-from iadjax.nn.masked_convolution import MaskedBlock, check_block
+from iadjax.nn.masked_convolution import MaskedBlock, masked_block
 from iadjax.nn.unet import DiscriminativeDecoder, Encoder, ReconstructiveDecoder
 from iadjax.synthesis.perlin_texture import perlin_anomaly, rotate
 from iadjax.synthesis.source import image_source
@@ -96,7 +96,7 @@ def draem(
     check_options("[0, 1]", anomaly_prob=anomaly_prob, rotate_prob=rotate_prob, max_beta=max_beta)
     check_options("[0, inf)", block_weight=block_weight)
     check_odd(pool_size=pool_size)
-    check_block(block)
+    masked_block(block)
     source, network = image_source(textures), Draem(width, segment_width, block)
 
     def augment(rng, image, draw):

@@ -19,6 +19,7 @@ from iadjax.detectors.families.gradient import gradient
 from iadjax.detectors.families.options import check_options
 from iadjax.errors import UserError
 from iadjax.nn.layers import BatchNorm
+from iadjax.nn.masked_convolution import MaskedBlock, masked_block
 from iadjax.nn.residual import Pyramid, conv
 from iadjax.nn.transposed import ConvTranspose
 from iadjax.synthesis.nsa import nsa as blended_patches
@@ -47,22 +48,28 @@ class EncoderDecoder(nn.Module):
     Attributes:
       width: channels of the stem, 64 in a ResNet-18.
       blocks: residual blocks of the encoder's four stages.
+      block: kind of the masked block after the encoder; "" for none.
     """
 
     width: int
     blocks: tuple[int, ...] = (2, 2, 2, 2)
+    block: str = ""
 
     @nn.compact
-    def __call__(self, x: jax.Array, valid: jax.Array | None = None) -> jax.Array:
-        """`[B, H, W, 3]`, normalised, to logits `[B, H, W]`; `valid` as that of `BatchNorm`."""
+    def __call__(self, x: jax.Array, valid: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:
+        """`[B, H, W, 3]`, normalised, to logits `[B, H, W]` and the block's loss `[B]`; `valid` as that of `BatchNorm`."""
         n = self.width
         x = Pyramid((n, 2 * n, 4 * n, 8 * n), self.blocks, stem=n, name="encoder")(x, valid)[-1]
+        own = jnp.zeros(len(x))
+        if self.block:
+            seen, x = x, MaskedBlock(self.block, name="block")(x)
+            own = losses.mse(x, seen)
         x = nn.relu(conv(4 * n, 1, 1, "nin_0")(x))
         x = nn.relu(conv(2 * n, 1, 1, "nin_2")(x))
         for i in range(1, 4):
             x = _UpBlock(max(1, n >> (i - 1)), name=f"uplayer{i}_0")(x, valid)
         x = ops.resize(x, (2 * x.shape[1], 2 * x.shape[2]), align_corners=True)
-        return ConvTranspose(1, 7, 2, 3, 1, bias=False, name="convtranspose1")(x)[..., 0]
+        return ConvTranspose(1, 7, 2, 3, 1, bias=False, name="convtranspose1")(x)[..., 0], own
 
 
 def nsa(
@@ -75,6 +82,8 @@ def nsa(
     mixed: bool = False,
     label: str = "logistic",
     logistic: tuple[float, float] = (1 / 6, 15.0),
+    block: str = "",
+    block_weight: float = 0.1,
     epochs: int = 320,
     learning_rate: float = 1e-3,
     min_learning_rate: float = 1e-6,
@@ -96,6 +105,9 @@ def nsa(
       label: "binary", "logistic" or "intensity", see `synthesis.nsa`; the loss is the binary cross entropy, that of "intensity"
         the squared error.
       logistic: (k, x0) of the label "logistic".
+      block: "sspcab" (Ristea et al., CVPR 2022) or "ssmctb" (Madan et al., TPAMI 2023) after the encoder, a place that is ours;
+        "": none.
+      block_weight: of the block's own loss.
       epochs, learning_rate, min_learning_rate: Adam's; the rate falls by a cosine. Unaligned objects have 560 epochs.
 
     Raises:
@@ -103,7 +115,8 @@ def nsa(
     """
     check_options("[1, inf)", width=width, max_patches=max_patches, epochs=epochs)
     check_options("(0, inf)", learning_rate=learning_rate)
-    check_options("[0, inf)", min_learning_rate=min_learning_rate)
+    check_options("[0, inf)", min_learning_rate=min_learning_rate, block_weight=block_weight)
+    masked_block(block)
     if len(blocks) != 4 or min(blocks) < 1:
         raise UserError(f"detector.blocks must be four positive numbers, got {tuple(blocks)}")
     if label not in ("binary", "logistic", "intensity"):
@@ -112,7 +125,7 @@ def nsa(
         raise UserError(f"detector.half_width must lie in (0, 0.5] and resize above 0, in order; got {half_width}, {resize}")
     if not logistic[0] > 0 or not logistic[1] >= 0:
         raise UserError(f"detector.logistic must be (above 0, at least 0), got {logistic}")
-    network = EncoderDecoder(width, tuple(blocks))
+    network = EncoderDecoder(width, tuple(blocks), block)
 
     def augment(rng, image, draw):
         options = {"max_patches": max_patches, "half_width": half_width, "resize": resize, "mixed": mixed}
@@ -128,16 +141,16 @@ def nsa(
     def loss(key, variables, frozen, batch):
         del key, frozen
         x, target = normalize(batch.extra["augmented"]), batch.extra["target"]
-        logits, changed = network.apply(variables, x, batch.valid, mutable="batch_stats")
+        (logits, own), changed = network.apply(variables, x, batch.valid, mutable="batch_stats")
         if label == "intensity":
             values = losses.mse(nn.relu(logits), target)
         else:
             values = jnp.mean(optax.losses.sigmoid_binary_cross_entropy(logits, target), axis=(1, 2))
-        return losses.mean(values, batch.valid), (changed, {})
+        return losses.mean(values + block_weight * own, batch.valid), (changed, {})
 
     def predict(variables, frozen, batch):
         del frozen
-        logits = network.apply(variables, normalize(batch.image))
+        logits, _ = network.apply(variables, normalize(batch.image))
         maps = nn.relu(logits) if label == "intensity" else nn.sigmoid(logits)
         # section 3.3: the mean over pixels
         return Prediction(jnp.mean(maps, axis=(1, 2)), maps)
