@@ -27,6 +27,7 @@ MODULES = {
     "draem": "iadjax.detectors.autoencoder.draem",
     "efficientad": "iadjax.detectors.teacher_student.efficientad",
     "fastflow": "iadjax.detectors.distribution.fastflow",
+    "favae": "iadjax.detectors.autoencoder.favae",
     "foundad": "iadjax.detectors.transformer.foundad",
     "fre": "iadjax.detectors.distribution.fre",
     "gaussian_ad": "iadjax.detectors.distribution.gaussian_ad",

@@ -114,6 +114,12 @@ BENCHMARKS = {
         {"detector.epochs": 12},
         {"detector.epochs": 2},
     ),
+    "favae": Benchmark(
+        "unsupervised/favae.py",
+        {"detector.layers": ("layer1", "layer2"), "detector.width": 32, "detector.learning_rate": 1e-3, "data.batch_size": 8},
+        {"detector.epochs": 40, "data.resize": 128},
+        {"detector.epochs": 4, "data.resize": 128},
+    ),
     "foundad": Benchmark(
         "few_shot/foundad.py",
         {"protocol.num_shots": 4, "detector.layers": ("layer2", "layer3"), "detector.epochs": 200, "data.batch_size": 4},

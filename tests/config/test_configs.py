@@ -18,6 +18,7 @@ NAMES = [f"{file.parent.name}/{file.name}" for file in FILES]
 WITHOUT_ROWS = {
     "supervised/devnet.py",
     "unsupervised/ae.py",
+    "unsupervised/favae.py",
     "unsupervised/nsa.py",
     "unsupervised/panda.py",
     "unsupervised/pni.py",

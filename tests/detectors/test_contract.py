@@ -121,6 +121,7 @@ CASES = {
         "detector.steps": 3,
     },
     "fastflow": {"detector.epochs": 2, "detector.flow_steps": 2},
+    "favae": {"detector.layers": ("layer1",), "detector.width": 1, "detector.latent": 4, "detector.epochs": 2},
     "foundad": {
         "detector.layers": ("layer2",),
         "detector.width": 8,
@@ -325,6 +326,7 @@ PLAIN = {
     "destseg",
     "draem",
     "efficientad",
+    "favae",
     "memseg",
     "mkd",
     "nsa",

@@ -37,6 +37,7 @@ def test_network_and_maps(built):
     card.check("score", found.score)
 
 
+@pytest.mark.slow
 def test_loss_and_gradients(built, monkeypatch):
     card, frozen, detector, state = built
     monkeypatch.setattr(jax.random, "normal", lambda key, shape: card["input/eps"])
