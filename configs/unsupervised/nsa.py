@@ -24,6 +24,6 @@ def get_config(arg: str = "synthetic"):
     config = base_config("nsa", wanted.dataset)
     config.data.update({"resize": 256, "batch_size": 64})
     if wanted.quick:
-        small = {"width": 16, "learning_rate": 2e-3, "epochs": 40 if wanted.category else 4}
+        small = {"width": 16, "label": "binary", "learning_rate": 2e-3, "epochs": 80 if wanted.category else 8}
         quick(config, small, batch_size=8)
     return finish(config, wanted)
