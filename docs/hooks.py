@@ -1,5 +1,7 @@
 """Pages of the site that are made of the code: home of the README, detectors by family, the API, the gallery."""
 
+import ast
+import inspect
 import json
 import re
 from pathlib import Path
@@ -7,7 +9,7 @@ from pathlib import Path
 from mkdocs.structure.files import File
 
 import iadjax
-from iadjax import detectors
+from iadjax import detectors, losses
 
 ROOT = Path(__file__).parents[1]
 REPOSITORY = "https://github.com/iadjax/iadjax/blob/main"
@@ -41,15 +43,27 @@ API = {
     "detector": ("iadjax.detector", None),
     "ops": ("iadjax.ops", None),
     "metrics": ("iadjax.metrics", None),
-    "losses": ("iadjax.losses", None),
     "backbones": ("iadjax.backbones", None),
     "data": ("iadjax.data", None),
     "config": ("iadjax.config", None),
 }
+# losses that are taken from elsewhere: by their import, what they are and where that stands
+BORROWED = {
+    "optax.losses.hinge_loss": "Hinge: max(0, 1 - y D), y in {-1, 1}; of critics, `losses.truncated_l1` with th = 1",
+    "optax.losses.ntxent": "NT-Xent: cross entropy of cosines over a temperature (Chen et al., ICML 2020, eq. 1)",
+    "optax.losses.sigmoid_binary_cross_entropy": "Binary cross entropy of logits",
+    "optax.losses.sigmoid_focal_loss": "Focal loss of one logit for each pixel (Lin et al., ICCV 2017, eq. 5)",
+    "optax.losses.softmax_cross_entropy_with_integer_labels": "Cross entropy of logits",
+    "optax.losses.triplet_margin_loss": "max(0, |a - p| - |a - n| + margin) (Balntas et al., BMVC 2016)",
+    "ops.sinkhorn_divergence": "Debiased Sinkhorn divergence of two sets of points (Feydy et al., AISTATS 2019)",
+}
+
 SYNTHESIS = (
     "appearance",
+    "cells",
     "cutpaste",
     "nsa",
+    "patches",
     "perlin",
     "perlin_texture",
     "feature_noise",
@@ -131,6 +145,41 @@ def api_pages() -> dict[str, str]:
     return pages
 
 
+def losses_page() -> str:
+    """The table of losses, and their reference: what each is, where the formula stands, which detectors use it."""
+    lines = ["# iadjax.losses", "", inspect.getdoc(losses), "", "| loss | formula and source | used by |", "|---|---|---|"]
+    used = {name: _losses_of(module) for name, module in detectors.MODULES.items()}
+    rows = {f"losses.{name}": _first_paragraph(getattr(losses, name)) for name in losses.__all__} | BORROWED
+    for name, text in rows.items():
+        users = ", ".join(sorted(detector for detector, found in used.items() if name in found))
+        text = text.replace("|", "\\|")
+        lines.append(f"| `{name}` | {text} | {users} |")
+    blocks = [f"::: iadjax.losses.{name}" for name in losses.__all__]
+    return "\n".join(lines) + "\n\n" + "\n\n".join(blocks) + "\n"
+
+
+def _first_paragraph(function) -> str:
+    return " ".join(inspect.getdoc(function).split("\n\n")[0].split())
+
+
+def _losses_of(module: str) -> set[str]:
+    """The losses that the file of a detector, or the networks and families that it imports, call by name."""
+    found, todo, seen = set(), [module], set()
+    while todo:
+        file = ROOT / (todo.pop().replace(".", "/") + ".py")
+        if file in seen or not file.is_file():
+            continue
+        seen.add(file)
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        found |= {ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+        todo += [
+            node.module
+            for node in ast.walk(tree)
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(("iadjax.detectors.families", "iadjax.nn"))
+        ]
+    return found
+
+
 def _import(module: str):
     found = iadjax
     for part in module.split(".")[1:]:
@@ -141,7 +190,7 @@ def _import(module: str):
 def on_files(files, config):
     """Adds the pages that are made of the code."""
     home = (ROOT / "README.md").read_text(encoding="utf-8")
-    pages = {"index.md": home, "detectors.md": detectors_page(), **api_pages()}
+    pages = {"index.md": home, "detectors.md": detectors_page(), "api/losses.md": losses_page(), **api_pages()}
     pages["gallery.md"] = gallery_page(files)
     for name, text in pages.items():
         if files.get_file_from_path(name) is not None:

@@ -80,7 +80,7 @@ def test_documented_commands_have_the_flags_of_their_scripts():
         config = base_config()
         for word in words:
             name, _, value = word.removeprefix("--").partition("=")
-            if name == "config" and re.match(r"(configs/)?\w+/\w+\.py", value) and "dfr" not in value:
+            if name == "config" and re.match(r"(configs/)?\w+/\w+\.py", value) and "fae" not in value:
                 config = load_config(value)
         for word in words:
             name = word.removeprefix("--").partition("=")[0]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from iadjax import detectors
+from iadjax import detectors, losses
 
 pytest.importorskip("mkdocs")
 pytest.importorskip("mkdocstrings")
@@ -35,6 +35,15 @@ def test_every_detector_is_on_the_tree_and_in_the_reference(site):
     reference = (site / "api/detectors/index.html").read_text(encoding="utf-8")
     for name, module in detectors.MODULES.items():
         assert f"api/detectors/#{module}.{name}" in tree and f'id="{module}.{name}"' in reference
+
+
+def test_the_table_of_losses_has_every_loss_and_who_uses_it(site):
+    page = (site / "api/losses/index.html").read_text(encoding="utf-8")
+    rows = re.findall(r"<tr>\s*<td><code>([\w.]+)</code></td>\s*<td>(.*?)</td>\s*<td>(.*?)</td>", page, re.DOTALL)
+    users = {name: text.split(", ") for name, _, text in rows}
+    assert {name.removeprefix("losses.") for name in users if name.startswith("losses.")} == set(losses.__all__)
+    assert "draem" in users["losses.ssim"] and "devnet" in users["losses.deviation"]
+    assert "rdpp" in users["ops.sinkhorn_divergence"] and "cutpaste" not in users["losses.ssim"]
 
 
 def test_every_page_is_linked(site):

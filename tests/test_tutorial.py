@@ -29,12 +29,12 @@ def test_the_page_runs(tmp_path, monkeypatch):
         else:
             exec(compile(code, str(PAGE), "exec"), space)
     assert {file for file, _ in blocks if file} == {
-        "iadjax/detectors/autoencoder/dfr.py",
-        "configs/unsupervised/dfr.py",
+        "iadjax/detectors/autoencoder/fae.py",
+        "configs/unsupervised/fae.py",
     }
-    assert (tmp_path / "runs/dfr/report/index.html").is_file()
+    assert (tmp_path / "runs/fae/report/index.html").is_file()
     lines = next(code for file, code in blocks if file.startswith("iadjax/")).splitlines()
     assert len([line for line in lines if line.strip()]) <= 60
     from tests.detectors.test_contract import CASES
 
-    assert set(space["CASE"]) == {"dfr"} and "dfr" not in CASES
+    assert set(space["CASE"]) == {"fae"} and "fae" not in CASES

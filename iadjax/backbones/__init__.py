@@ -13,7 +13,8 @@ from iadjax.backbones.hrnet import hrnet
 from iadjax.backbones.pdn import pdn
 from iadjax.backbones.resnet import SPECS, resnet
 from iadjax.backbones.squeezenet import squeezenet1_1
-from iadjax.backbones.vgg import vgg16
+from iadjax.backbones.vgg import SPECS as VGGS
+from iadjax.backbones.vgg import vgg
 from iadjax.backbones.vit import SPECS as VITS
 from iadjax.backbones.vit import vit
 from iadjax.backbones.weights import content_hash, convert, load_weights
@@ -29,7 +30,7 @@ NAMES = (
     *SPECS,
     *HRNETS,
     "squeezenet1_1",
-    "vgg16",
+    *VGGS,
     *EFFICIENTNETS,
     *VITS,
     *CAITS,
@@ -55,8 +56,8 @@ def backbone(name: str) -> Backbone:
         return alexnet()
     if name == "squeezenet1_1":
         return squeezenet1_1()
-    if name == "vgg16":
-        return vgg16()
+    if name in VGGS:
+        return vgg(name)
     if name in ("pdn_medium", "pdn_small"):
         return pdn(name)
     if name == "filter_bank":

@@ -10,6 +10,7 @@ from iadjax.errors import UserError, did_you_mean
 __all__ = ["MODULES", "factory", "heading", "map_unit", "networks", "options"]
 
 MODULES = {
+    "ae": "iadjax.detectors.autoencoder.ae",
     "anomalyclip": "iadjax.detectors.zero_shot.anomalyclip",
     "anomalydino": "iadjax.detectors.memory_bank.anomalydino",
     "ast": "iadjax.detectors.teacher_student.ast",
@@ -20,11 +21,13 @@ MODULES = {
     "destseg": "iadjax.detectors.teacher_student.destseg",
     "devnet": "iadjax.detectors.supervised.devnet",
     "dfm": "iadjax.detectors.distribution.dfm",
+    "dfr": "iadjax.detectors.autoencoder.dfr",
     "differnet": "iadjax.detectors.distribution.differnet",
     "dinomaly": "iadjax.detectors.transformer.dinomaly",
     "draem": "iadjax.detectors.autoencoder.draem",
     "efficientad": "iadjax.detectors.teacher_student.efficientad",
     "fastflow": "iadjax.detectors.distribution.fastflow",
+    "favae": "iadjax.detectors.autoencoder.favae",
     "foundad": "iadjax.detectors.transformer.foundad",
     "fre": "iadjax.detectors.distribution.fre",
     "fyd": "iadjax.detectors.distribution.fyd",
@@ -38,6 +41,7 @@ MODULES = {
     "mkd": "iadjax.detectors.teacher_student.mkd",
     "msflow": "iadjax.detectors.distribution.msflow",
     "musc": "iadjax.detectors.zero_shot.musc",
+    "nsa": "iadjax.detectors.autoencoder.nsa",
     "padim": "iadjax.detectors.distribution.padim",
     "panda": "iadjax.detectors.one_class.panda",
     "patchcore": "iadjax.detectors.memory_bank.patchcore",
@@ -48,6 +52,7 @@ MODULES = {
     "rd4ad": "iadjax.detectors.teacher_student.rd4ad",
     "rdpp": "iadjax.detectors.teacher_student.rdpp",
     "reconpatch": "iadjax.detectors.memory_bank.reconpatch",
+    "riad": "iadjax.detectors.autoencoder.riad",
     "simplenet": "iadjax.detectors.one_class.simplenet",
     "softpatch": "iadjax.detectors.memory_bank.softpatch",
     "spade": "iadjax.detectors.memory_bank.spade",
@@ -59,6 +64,7 @@ MODULES = {
     "uflow": "iadjax.detectors.distribution.uflow",
     "uniad": "iadjax.detectors.transformer.uniad",
     "us": "iadjax.detectors.teacher_student.us",
+    "vae": "iadjax.detectors.autoencoder.vae",
     "winclip": "iadjax.detectors.zero_shot.winclip",
 }
 

@@ -23,11 +23,11 @@ from iadjax.ops.patches import (
     patch_embedding,
     unfold,
 )
-from iadjax.ops.resample import box_mean, gaussian_blur, kernel_blur, resize, resize_nearest
+from iadjax.ops.resample import box_mean, gaussian_blur, kernel_blur, resize, resize_nearest, resize_to_means
 from iadjax.ops.rotate import rotate
 from iadjax.ops.rows import FAR, padded_rows, rows_at, take_rows, write_rows
 from iadjax.ops.sets import largest_cosines, mutual_distances, unit_distance
-from iadjax.ops.similarity import ssim
+from iadjax.ops.similarity import gradient_similarities, gradient_similarity, ssim
 from iadjax.ops.tiles import stitched_levels, tile_layout
 from iadjax.ops.transport import sinkhorn_divergence
 
@@ -44,6 +44,8 @@ __all__ = [
     "box_mean",
     "concatenate_levels",
     "gaussian_blur",
+    "gradient_similarities",
+    "gradient_similarity",
     "johnson_lindenstrauss_dimension",
     "k_center_greedy",
     "kernel_blur",
@@ -59,6 +61,7 @@ __all__ = [
     "region_log10_probability",
     "resize",
     "resize_nearest",
+    "resize_to_means",
     "rotate",
     "rows_at",
     "sinkhorn_divergence",

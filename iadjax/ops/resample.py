@@ -8,7 +8,7 @@ import numpy as np
 
 from iadjax.errors import UserError
 
-__all__ = ["box_mean", "gaussian_blur", "kernel_blur", "resize", "resize_nearest"]
+__all__ = ["box_mean", "gaussian_blur", "kernel_blur", "resize", "resize_nearest", "resize_to_means"]
 
 
 def resize(image: jax.Array, size: tuple[int, int], *, antialias: bool = False, align_corners: bool = False) -> jax.Array:
@@ -33,6 +33,26 @@ def resize(image: jax.Array, size: tuple[int, int], *, antialias: bool = False, 
             weights = jnp.asarray(_bilinear(image.shape[axis], target, antialias, align_corners), image.dtype)
             equation = "oh,bhwc->bowc" if axis == 1 else "ow,bhwc->bhoc"
             image = jnp.einsum(equation, weights, image, precision="highest")
+    return image
+
+
+def resize_to_means(image: jax.Array, size: tuple[int, int], side: int, *, align_corners: bool = False) -> jax.Array:
+    """The means over windows without overlap of the image at another size, in one step: `block_mean(resize(...), side)`.
+
+    Args:
+      image: `[B, H, W, C]`.
+      size: (height, width) of the resized image, multiples of `side`.
+      side: of the windows.
+      align_corners: see `resize`.
+
+    Returns:
+      `[B, height / side, width / side, C]`.
+    """
+    for axis, target in ((1, size[0]), (2, size[1])):
+        source = image.shape[axis]
+        weights = _bilinear(source, target, False, align_corners).reshape(target // side, side, source).mean(axis=1)
+        equation = "oh,bhwc->bowc" if axis == 1 else "ow,bhwc->bhoc"
+        image = jnp.einsum(equation, jnp.asarray(weights, image.dtype), image, precision="highest")
     return image
 
 

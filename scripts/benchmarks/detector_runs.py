@@ -25,6 +25,13 @@ class Benchmark(NamedTuple):
 
 
 BENCHMARKS = {
+    "ae": Benchmark(
+        "unsupervised/ae.py",
+        {"detector.latent": 100, "detector.learning_rate": 1e-3, "data.batch_size": 8},
+        {"detector.steps": 300, "detector.crops": 2},
+        {"detector.steps": 300, "detector.crops": 2},
+        pretrained=False,
+    ),
     "anomalydino": Benchmark(
         "few_shot/anomalydino.py", {"protocol.num_shots": 4, "detector.layers": ("layer2", "layer3")}, {"detector.rotations": 8}
     ),
@@ -70,6 +77,12 @@ BENCHMARKS = {
         {"protocol.num_anomalies": 5},
     ),
     "dfm": Benchmark("unsupervised/dfm.py"),
+    "dfr": Benchmark(
+        "unsupervised/dfr.py",
+        {"detector.layers": ("layer1", "layer2", "layer3"), "detector.learning_rate": 1e-3, "data.batch_size": 8},
+        {"detector.epochs": 20},
+        {"detector.epochs": 4},
+    ),
     "differnet": Benchmark(
         "unsupervised/differnet.py",
         {"detector.layers": ("layer3",), "detector.hidden": 512, "detector.gradient_map": False, "data.batch_size": 8},
@@ -100,6 +113,12 @@ BENCHMARKS = {
         {"detector.conv3x3_only": True, "data.batch_size": 8},
         {"detector.epochs": 12},
         {"detector.epochs": 2},
+    ),
+    "favae": Benchmark(
+        "unsupervised/favae.py",
+        {"detector.layers": ("layer1", "layer2"), "detector.width": 32, "detector.learning_rate": 1e-3, "data.batch_size": 8},
+        {"detector.epochs": 40, "data.resize": 128},
+        {"detector.epochs": 4, "data.resize": 128},
     ),
     "foundad": Benchmark(
         "few_shot/foundad.py",
@@ -161,6 +180,13 @@ BENCHMARKS = {
         "zero_shot/musc.py",
         {"detector.layers": ("layer2", "layer3"), "detector.class_layer": "layer3", "detector.normalize_class": True},
     ),
+    "nsa": Benchmark(
+        "unsupervised/nsa.py",
+        {"detector.width": 16, "detector.learning_rate": 2e-3, "data.batch_size": 8, "data.resize": 128},
+        {"detector.epochs": 40},
+        {"detector.epochs": 3},
+        pretrained=False,
+    ),
     "padim": Benchmark("unsupervised/padim.py", {"detector.num_channels": 100, "data.crop": 0}),
     "panda": Benchmark(
         "unsupervised/panda.py",
@@ -200,6 +226,13 @@ BENCHMARKS = {
         {"data.crop": 0, "data.batch_size": 4, "detector.coreset_ratio": 0.05},
         {"detector.epochs": 4, "detector.learning_rate": 1e-3},
         {"detector.epochs": 1, "detector.learning_rate": 1e-3},
+    ),
+    "riad": Benchmark(
+        "unsupervised/riad.py",
+        {"detector.width": 16, "detector.learning_rate": 1e-3, "data.batch_size": 8, "data.resize": 128},
+        {"detector.epochs": 20, "detector.window": 11},
+        {"detector.epochs": 2, "detector.window": 11},
+        pretrained=False,
     ),
     "simplenet": Benchmark(
         "unsupervised/simplenet.py",
@@ -249,6 +282,13 @@ BENCHMARKS = {
         {"detector.patch_sizes": (33,), "detector.width": 32, "detector.dimension": 64, "data.batch_size": 4},
         {"detector.teacher_steps": 200, "detector.epochs": 6, "data.resize": 128},
         {"detector.teacher_steps": 200, "detector.epochs": 2, "data.resize": 128},
+    ),
+    "vae": Benchmark(
+        "unsupervised/vae.py",
+        {"detector.learning_rate": 1e-3, "data.batch_size": 8, "data.resize": 128},
+        {"detector.epochs": 40},
+        {"detector.epochs": 4},
+        pretrained=False,
     ),
 }  # fmt: skip
 

@@ -19,13 +19,18 @@ NAMES = [f"{file.parent.name}/{file.name}" for file in FILES]
 # SuperADD rest on masks of their own
 WITHOUT_ROWS = {
     "supervised/devnet.py",
+    "unsupervised/ae.py",
+    "unsupervised/favae.py",
     "unsupervised/fyd.py",
+    "unsupervised/nsa.py",
     "unsupervised/panda.py",
     "unsupervised/pni.py",
     "unsupervised/pyramidflow.py",
+    "unsupervised/riad.py",
     "unsupervised/superad.py",
     "unsupervised/superadd.py",
     "unsupervised/uflow.py",
+    "unsupervised/vae.py",
     "zero_shot/padim.py",
 }
 ROWS = [(name, number) for name in NAMES for number in range(len(published(name)))]

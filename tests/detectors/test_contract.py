@@ -31,6 +31,13 @@ TINY_CLIP = {
 
 # the smallest setting that goes through every branch of a detector, on 5 + 1 images in batches of 2
 CASES = {
+    "ae": {
+        "detector.width": 2,
+        "detector.latent": 4,
+        "detector.patch": 64,
+        "detector.crops": 2,
+        "detector.steps": 5,
+    },
     "anomalyclip": {
         **TINY_CLIP,
         "protocol.name": "zero_shot",
@@ -94,6 +101,7 @@ CASES = {
     },
     "devnet": {"protocol.name": "supervised", "protocol.num_anomalies": 1, "detector.layers": ("layer1",), "detector.steps": 5},
     "dfm": {"detector.layer": "layer2", "detector.pooling": 2},
+    "dfr": {"detector.layers": ("layer2", "layer3"), "detector.map_size": 8, "detector.pooling": 2, "detector.epochs": 2},
     "differnet": {
         "detector.layers": ("layer1",),
         "detector.scales": 2,
@@ -113,6 +121,7 @@ CASES = {
         "detector.steps": 3,
     },
     "fastflow": {"detector.epochs": 2, "detector.flow_steps": 2},
+    "favae": {"detector.layers": ("layer1",), "detector.width": 1, "detector.latent": 4, "detector.epochs": 2},
     "foundad": {
         "detector.layers": ("layer2",),
         "detector.width": 8,
@@ -176,6 +185,7 @@ CASES = {
         "detector.class_layer": "layer3",
         "detector.degrees": (3,),
     },
+    "nsa": {"detector.width": 2, "detector.blocks": (1, 1, 1, 1), "detector.epochs": 2},
     "padim": {"detector.num_channels": 20},
     "panda": {"detector.layers": ("layer3",), "detector.trained": ("conv3",), "detector.epochs": 2},
     "patchcore": {"detector.layers": ("layer1", "layer2"), "detector.coreset_ratio": 0.2},
@@ -225,6 +235,13 @@ CASES = {
         "detector.projection_dimension": 4,
         "detector.epochs": 1,
         "detector.coreset_ratio": 0.2,
+    },
+    "riad": {
+        "detector.width": 2,
+        "detector.depth": 2,
+        "detector.cell_sides": (4, 8),
+        "detector.window": 5,
+        "detector.epochs": 2,
     },
     "simplenet": {
         "detector.epochs": 2,
@@ -282,6 +299,7 @@ CASES = {
         "detector.crops": 2,
         "detector.epochs": 1,
     },
+    "vae": {"detector.width": 2, "detector.latent": 4, "detector.epochs": 2},
     "winclip": {**TINY_CLIP, "protocol.name": "few_shot", "protocol.num_shots": 3},
 }
 
@@ -305,7 +323,24 @@ def config_of(name, tree):
 WITHOUT_MAP = {"differnet", "gaussian_ad", "panda"}
 
 # half of their time would go into compiling Winograd's form, which tests/nn/test_convolution.py holds to the same
-PLAIN = {"destseg", "draem", "efficientad", "ikd", "memseg", "mkd", "patchsvdd", "rd4ad", "rdpp", "stpm", "supersimplenet"}
+PLAIN = {
+    "ae",
+    "destseg",
+    "draem",
+    "efficientad",
+    "favae",
+    "ikd",
+    "memseg",
+    "mkd",
+    "nsa",
+    "patchsvdd",
+    "rd4ad",
+    "rdpp",
+    "riad",
+    "stpm",
+    "supersimplenet",
+    "vae",
+}
 
 
 @pytest.fixture(scope="module", params=sorted(CASES))

@@ -1,6 +1,7 @@
 """CutPaste: views, the Gaussian of patches and of images, maps, refusals; tests/parity has the re-implementation's numbers."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from sklearn.covariance import LedoitWolf
@@ -8,6 +9,7 @@ from sklearn.covariance import LedoitWolf
 from iadjax import backbones, ops
 from iadjax.detectors.one_class.cutpaste import cutpaste
 from iadjax.errors import UserError
+from iadjax.nn.masked_convolution import MaskedBlock
 from tests.direct import batch_of, predict, spec_for
 
 SIZE = 32
@@ -19,6 +21,24 @@ def built(**options):
     detector = cutpaste(backbone, layers=("layer1",), head=(4,), steps=2, **options)
     spec = spec_for(detector, frozen, 6, (SIZE, SIZE, 3))
     return detector, frozen, spec, detector.init(jax.random.key(1), frozen, spec)
+
+
+def test_a_block_follows_the_last_level_and_adds_its_loss():
+    detector, frozen, spec, state = built(block="ssmctb", block_weight=2.0)
+    images = np.random.default_rng(0).random((2, SIZE, SIZE, 3), np.float32)
+    batch = batch_of(detector, frozen, images, extra={"views": np.stack([images] * 3, axis=1)})
+    alone = cutpaste(
+        backbones.backbone("filter_bank"), layers=("layer1",), head=(4,), steps=2, block="ssmctb", block_weight=0.0
+    )
+    (level,) = backbones.backbone("filter_bank").features(frozen["backbone"], images, ("layer1",))
+
+    def program(state, batch, level):
+        own = MaskedBlock("ssmctb").apply({"params": state.variables["params"]["block"]}, level)
+        both = [each.phases(spec)[0].update(jax.random.key(0), state, frozen, batch)[1]["loss"] for each in (detector, alone)]
+        return *both, jnp.mean((own - level) ** 2)
+
+    loss, plain, own = jax.jit(program)(state, batch, level)
+    np.testing.assert_allclose(loss - plain, 2 * own, rtol=1e-3)
 
 
 def test_a_view_of_each_class():

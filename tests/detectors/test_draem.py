@@ -5,9 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from iadjax.detectors.autoencoder.draem import draem
+from iadjax import ops
+from iadjax.detectors.autoencoder.draem import Draem, draem
 from iadjax.detectors.pytorch import from_torch
 from iadjax.errors import UserError
+from iadjax.nn.masked_convolution import MaskedBlock
 from iadjax.nn.unet import Encoder
 from iadjax.synthesis.perlin import perlin_noise
 from iadjax.synthesis.perlin_texture import distort, perlin_anomaly, rotate
@@ -102,7 +104,29 @@ def test_rotation_and_distortions_keep_shape_and_range():
     assert len({each.tobytes() for each in made}) == 40
 
 
+@pytest.mark.parametrize("kind", ["sspcab", "ssmctb"])
+def test_a_masked_block_takes_the_place_of_the_last_block_and_adds_its_loss(kind):
+    network = Draem(1, 1, kind)
+    image = np.random.default_rng(0).random((2, 32, 32, 3), np.float32)
+    shapes = jax.eval_shape(network.init, jax.random.key(0), image)
+    assert set(shapes["params"]["encoder"]) == {f"block{i}_{j}" for i in range(1, 5) for j in (0, 1, 3, 4)}
+    rng = np.random.default_rng(1)
+    variables = jax.tree.map(lambda leaf: jnp.asarray(rng.uniform(0.2, 0.8, leaf.shape), leaf.dtype), shapes)
+
+    def program(variables, image):
+        encoder = {name: part["encoder"] for name, part in variables.items()}
+        seen = ops.block_max(Encoder((1, 2, 4, 8)).apply(encoder, image, None)[-1], 2)
+        predicted = MaskedBlock(kind).apply({"params": variables["params"]["block"]}, seen)
+        return network.apply(variables, image)[2], jnp.mean((predicted - seen) ** 2, axis=(1, 2, 3))
+
+    found, truth = jax.jit(program)(variables, image)
+    np.testing.assert_allclose(found, truth, rtol=1e-5)
+    assert found.shape == (2,) and found.min() > 0
+
+
 def test_bad_options_are_refused():
+    with pytest.raises(UserError, match="block must be one of sspcab, ssmctb"):
+        built(block="se")
     with pytest.raises(UserError, match="pool_size must be a positive odd number"):
         built(pool_size=4)
     with pytest.raises(UserError, match="multiples of 32"):

@@ -16,6 +16,7 @@ from iadjax.detectors.families.gradient import gradient
 from iadjax.detectors.families.options import check_odd, check_options
 from iadjax.detectors.families.schedules import step_decay
 from iadjax.errors import UserError
+from iadjax.nn.masked_convolution import MaskedBlock, masked_block
 from iadjax.nn.unet import DiscriminativeDecoder, Encoder, ReconstructiveDecoder
 from iadjax.synthesis.perlin_texture import perlin_anomaly, rotate
 from iadjax.synthesis.source import image_source
@@ -29,23 +30,30 @@ class Draem(nn.Module):
     Attributes:
       width: channels of the reconstructive sub-network's first block.
       segment_width: of the discriminative one's.
+      block: kind of the masked block in the place of the reconstructive encoder's last block; "" for none.
     """
 
     width: int
     segment_width: int
+    block: str = ""
 
     @nn.compact
-    def __call__(self, image: jax.Array, valid: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:
-        """`[B, H, W, 3]` to the restored image and the logits `[B, H, W, 2]`, normal and anomalous."""
+    def __call__(self, image: jax.Array, valid: jax.Array | None = None) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """`[B, H, W, 3]` to the restored image, the logits `[B, H, W, 2]`, normal and anomalous, and the block's loss `[B]`."""
         base = self.width
-        deep = Encoder((base, 2 * base, 4 * base, 8 * base, 8 * base), name="encoder")(image, valid)[-1]
+        widths = (base, 2 * base, 4 * base, 8 * base) if self.block else (base, 2 * base, 4 * base, 8 * base, 8 * base)
+        deep, own = Encoder(widths, name="encoder")(image, valid)[-1], jnp.zeros(len(image))
+        if self.block:
+            seen = ops.block_max(deep, 2)
+            deep = MaskedBlock(self.block, name="block")(seen)
+            own = losses.mse(deep, seen)
         restored = ReconstructiveDecoder(base, 3, name="decoder")(deep, valid)
         # the restored image first, as in the authors' code
         both = jnp.concatenate([restored, image], axis=-1)
         base = self.segment_width
         widths = (base, 2 * base, 4 * base, 8 * base, 8 * base, 8 * base)
         levels = Encoder(widths, name="encoder_segment")(both, valid)
-        return restored, DiscriminativeDecoder(base, 2, name="decoder_segment")(levels, valid)
+        return restored, DiscriminativeDecoder(base, 2, name="decoder_segment")(levels, valid), own
 
 
 def draem(
@@ -57,6 +65,8 @@ def draem(
     rotate_prob: float = 0.3,
     max_beta: float = 0.8,
     pool_size: int = 21,
+    block: str = "",
+    block_weight: float = 0.1,
     epochs: int = 700,
     learning_rate: float = 1e-4,
 ) -> Detector:
@@ -72,6 +82,9 @@ def draem(
       max_beta: largest opacity beta of the image inside an anomaly. The authors' code has beta from 0 to 0.8, the paper from
         0.1 to 1.
       pool_size: the image score is the maximum of the map averaged over windows of this side (eq. 6), odd.
+      block: "sspcab" (Ristea et al., CVPR 2022) or "ssmctb" (Madan et al., TPAMI 2023) in the place of the reconstructive
+        encoder's last block, where anomalib has SSPCAB (without its ReLU); "": none.
+      block_weight: of the block's own loss.
       epochs, learning_rate: Adam's. The rate drops to a fifth after 80 % and again after 90 % of the epochs, as in the
         authors' code. In the paper it drops to a tenth after 400 and 600 of 700 epochs.
 
@@ -81,8 +94,10 @@ def draem(
     check_options("[1, inf)", width=width, segment_width=segment_width, epochs=epochs)
     check_options("(0, inf)", learning_rate=learning_rate)
     check_options("[0, 1]", anomaly_prob=anomaly_prob, rotate_prob=rotate_prob, max_beta=max_beta)
+    check_options("[0, inf)", block_weight=block_weight)
     check_odd(pool_size=pool_size)
-    source, network = image_source(textures), Draem(width, segment_width)
+    masked_block(block)
+    source, network = image_source(textures), Draem(width, segment_width, block)
 
     def augment(rng, image, draw):
         del draw
@@ -102,19 +117,19 @@ def draem(
     def loss(key, variables, frozen, batch):
         del key, frozen
         original, augmented, mask = (batch.extra[name] for name in ("original", "augmented", "mask"))
-        (restored, logits), changed = network.apply(variables, augmented, batch.valid, mutable="batch_stats")
+        (restored, logits, own), changed = network.apply(variables, augmented, batch.valid, mutable="batch_stats")
         # eq. 1 and 5: L_rec = L2 + SSIM, L = L_rec + L_seg
         parts = {
             "loss_l2": losses.mse(restored, original),
             "loss_ssim": losses.ssim(restored, original),
             "loss_segment": losses.focal(logits, mask),
-        }
+        } | ({"loss_block": block_weight * own} if block else {})
         parts = {name: losses.mean(value, batch.valid) for name, value in parts.items()}
         return sum(parts.values()), (changed, parts)
 
     def predict(variables, frozen, batch):
         del frozen
-        _, logits = network.apply(variables, batch.image)
+        _, logits, _ = network.apply(variables, batch.image)
         maps = jax.nn.softmax(logits)[..., 1]
         return Prediction(ops.box_mean(maps, pool_size, pool_size // 2).max(axis=(1, 2)), maps)
 

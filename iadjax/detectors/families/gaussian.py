@@ -55,14 +55,15 @@ def add_moments(moments: Moments, x: jax.Array, valid: jax.Array) -> Moments:
     x = x.reshape(x.shape[0], -1, x.shape[-1])
     weight = valid.astype(x.dtype)
     number = all_sum(jnp.sum(weight))
+    # a batch, or all so far, may have no row that counts
     count = moments.count + number
-    mean = all_sum(jnp.einsum("b,bpd->pd", weight, x, precision="highest")) / number
+    mean = all_sum(jnp.einsum("b,bpd->pd", weight, x, precision="highest")) / jnp.maximum(number, 1)
     delta, centred = mean - moments.mean, weight[:, None, None] * (x - mean[None])
     # one matrix product for the scatter within the batch and for the step of the mean
-    step = delta * jnp.sqrt(moments.count * number / count)
+    step = delta * jnp.sqrt(moments.count * number / jnp.maximum(count, 1))
     rows = jnp.concatenate([all_rows(centred), step[None]])
     scatter = moments.scatter + jnp.einsum("bpi,bpj->pij", rows, rows, precision="highest")
-    return Moments(moments.constants, count, moments.mean + delta * number / count, scatter)
+    return Moments(moments.constants, count, moments.mean + delta * number / jnp.maximum(count, 1), scatter)
 
 
 def whitening(covariance: jax.Array, epsilon: float) -> jax.Array:

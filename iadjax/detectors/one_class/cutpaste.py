@@ -22,6 +22,7 @@ from iadjax.detectors.families.rows import Rows, add_rows, init_rows, rows_of
 from iadjax.detectors.families.shrinkage import ledoit_wolf
 from iadjax.errors import UserError
 from iadjax.nn.layers import BatchNorm, uniform_bias, uniform_fan_in
+from iadjax.nn.masked_convolution import masked_block
 from iadjax.synthesis import cutpaste as synthesis
 from iadjax.synthesis.appearance import colour_jitter
 
@@ -94,6 +95,8 @@ def cutpaste(
     weight_decay: float = 3e-5,
     normalize: bool = True,
     sigma: float = 8.0,
+    block: str = "",
+    block_weight: float = 0.1,
 ) -> Detector:
     """Builds CutPaste.
 
@@ -108,13 +111,13 @@ def cutpaste(
       task: what is told apart (section 2): normal images from "normal" CutPaste, from "scar", or all three as "3way".
       head: widths of the projection head's layers; the last is 128 and those before are 512.
       patch: side of the patches of the model that localises, 64 in the paper (section 3.2); 0: whole images, without a map.
-      stride: pixels between the patches that are scored.
-      density_stride: pixels between those to which the Gaussian is fitted.
+      stride, density_stride: pixels between the patches that are scored, and those to which the Gaussian is fitted.
       jitter: largest change of colours of a training image (brightness, contrast, saturation and hue).
       steps, learning_rate, momentum, weight_decay: of SGD, whose rate falls to zero by a cosine. The paper has 256 epochs and
         calls 256 steps an epoch; the re-implementation takes 256 steps.
       normalize: whether representations have unit length, as in the re-implementation.
       sigma: of the Gaussians that spread the scores of patches over their pixels, in pixels; the paper gives none.
+      block, block_weight: "sspcab" or "ssmctb" (`nn.masked_convolution`) after the last level; weight of its loss.
 
     Raises:
       UserError: an option out of its range, a layer that the backbone does not have, a backbone whose BatchNorm cannot be
@@ -124,10 +127,10 @@ def cutpaste(
     if task not in CLASSES:
         raise UserError(f"detector.task must be one of {', '.join(CLASSES)}, got {task!r}")
     check_options("[1, inf)", stride=stride, density_stride=density_stride, steps=steps, head=min(widths, default=0))
-    check_options("[0, inf)", patch=patch, weight_decay=weight_decay)
+    check_options("[0, inf)", patch=patch, weight_decay=weight_decay, block_weight=block_weight)
     check_options("[0, 1)", jitter=jitter, momentum=momentum)
     check_options("(0, inf)", learning_rate=learning_rate, sigma=sigma)
-    classifier = Head(widths, CLASSES[task])
+    classifier, masked = Head(widths, CLASSES[task]), masked_block(block)
 
     def augment(rng, image, draw):
         del draw
@@ -141,14 +144,18 @@ def cutpaste(
         return {"views": np.stack([image, paste(rng, image)[0]])}
 
     def represent(variables, frozen, image, valid=None):
-        """f(x) `[B, D]`, and the running statistics, moved where `valid` is given."""
+        """f(x) `[B, D]`, the running statistics, moved where `valid` is given, and the block's loss `[B]`."""
         network = {**frozen["backbone"], "params": variables["params"]["backbone"]}
         network["batch_stats"] = stats = variables["batch_stats"]["backbone"]
         if valid is None:
             levels = backbone.features(network, image, layers)
         else:
             levels, stats = backbone.features(network, image, layers, train=True, valid=valid)
-        return jnp.concatenate([level.mean(axis=(1, 2)) for level in levels], axis=-1), stats
+        seen, own = levels[-1], jnp.zeros(len(image))
+        if block:
+            levels = (*levels[:-1], masked.apply({"params": variables["params"]["block"]}, seen))
+            own = losses.mse(levels[-1], seen)
+        return jnp.concatenate([level.mean(axis=(1, 2)) for level in levels], axis=-1), stats, own
 
     def grid(side, step):
         return np.arange(0, side - patch + 1, step) if patch else np.zeros(1, int)
@@ -162,23 +169,26 @@ def cutpaste(
             strip = jax.lax.dynamic_slice_in_dim(image, top, height, axis=1)
             # [B, height, columns, width, 3]
             cut = jnp.moveaxis(strip[:, :, columns], 2, 1)
-            x, _ = represent(variables, frozen, cut.reshape(-1, height, width, 3))
+            x, *_ = represent(variables, frozen, cut.reshape(-1, height, width, 3))
             return (ops.unit(x) if normalize else x).reshape(len(image), len(columns), -1)
 
         return jnp.moveaxis(jax.lax.map(row, jnp.asarray(grid(image.shape[1], step))), 0, 1)
 
     def optimizer():
-        rate = optax.cosine_decay_schedule(learning_rate, steps)
-        return optax.chain(optax.add_decayed_weights(weight_decay), optax.sgd(rate, momentum))
+        sgd = optax.sgd(optax.cosine_decay_schedule(learning_rate, steps), momentum)
+        return optax.chain(optax.add_decayed_weights(weight_decay), sgd)
 
     def init(key, frozen, spec):
         if min(spec.image_shape[:2]) < patch:
             raise UserError(f"detector.patch={patch} is larger than the images, {spec.image_shape[:2]}; set a smaller one")
         # copies: the frozen variables are not the state's to donate
-        own = {
-            kind: {"backbone": jax.tree.map(jnp.array, frozen["backbone"].get(kind, {}))} for kind in ("params", "batch_stats")
-        }
-        x, _ = jax.eval_shape(lambda image: represent(own, frozen, image), jnp.zeros((1, *spec.image_shape)))
+        copied = jax.tree.map(jnp.array, dict(frozen["backbone"]))
+        own = {kind: {"backbone": copied.get(kind, {})} for kind in ("params", "batch_stats")}
+        shape = (1, *spec.image_shape)
+        if block:
+            level = jax.eval_shape(lambda x: backbone.features(frozen["backbone"], x, layers)[-1], jnp.zeros(shape))
+            own["params"]["block"] = masked.init(jax.random.fold_in(key, 1), jnp.zeros(level.shape))["params"]
+        x, *_ = jax.eval_shape(lambda image: represent(own, frozen, image), jnp.zeros(shape))
         drawn = classifier.init(key, jnp.zeros(x.shape), jnp.ones(1, bool))
         return init_trained({kind: {**own[kind], "head": drawn[kind]} for kind in own}, optimizer())
 
@@ -187,11 +197,12 @@ def cutpaste(
         # eq. 1: the cross entropy of all classes in one batch, so that BatchNorm sees all of them
         views = jnp.swapaxes(batch.extra["views"], 0, 1)
         labels, valid = jnp.repeat(jnp.arange(len(views)), views.shape[1]), jnp.tile(batch.valid, len(views))
-        x, stats = represent(variables, frozen, views.reshape(-1, *views.shape[2:]), valid)
+        x, stats, extra = represent(variables, frozen, views.reshape(-1, *views.shape[2:]), valid)
         own = {kind: variables[kind]["head"] for kind in ("params", "batch_stats")}
         logits, changed = classifier.apply(own, x, valid, mutable="batch_stats")
         values = optax.losses.softmax_cross_entropy_with_integer_labels(logits, labels)
-        return losses.mean(values, valid), ({"batch_stats": {"backbone": stats, "head": changed["batch_stats"]}}, {})
+        moved = {"backbone": stats, "head": changed["batch_stats"]}
+        return losses.mean(values + block_weight * extra, valid), ({"batch_stats": moved}, {})
 
     def phases(spec):
         positions = len(grid(spec.image_shape[0], density_stride)) * len(grid(spec.image_shape[1], density_stride))
