@@ -14,13 +14,14 @@ import jax.numpy as jnp
 from iadjax.cpu.dispatch import by_platform
 from iadjax.errors import UserError, did_you_mean
 from iadjax.nn.layers import Conv, ConvTranspose2x2
+from iadjax.nn.transposed import ConvTranspose
 
 __all__ = ["PRECISIONS", "mixed_precision"]
 
 PRECISIONS = ("float32", "bfloat16")
 
 _FLAX = (nn.Conv, nn.Dense)
-_OURS = (Conv, ConvTranspose2x2)
+_OURS = (Conv, ConvTranspose, ConvTranspose2x2)
 
 
 def mixed_precision(function: Callable, precision: str) -> Callable:

@@ -25,6 +25,7 @@ class ConvTranspose(nn.Module):
       kernel: its side.
       stride, padding, output_padding, bias: as in PyTorch.
       kernel_init: draws the kernel.
+      rounded: round the factors of products to bfloat16 (`nn.convolution.convolve`).
     """
 
     features: int
@@ -34,6 +35,7 @@ class ConvTranspose(nn.Module):
     output_padding: int = 0
     bias: bool = True
     kernel_init: Callable = uniform_fan_out
+    rounded: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -61,7 +63,7 @@ class ConvTranspose(nn.Module):
         kernel = jnp.pad(kernel, [(0, taps * step - size)] * 2 + [(0, 0)] * 2)
         depth, features = kernel.shape[2:]
         kernel = kernel.reshape(taps, step, taps, step, depth, features)[::-1, :, ::-1].transpose(0, 2, 4, 1, 3, 5)
-        y = convolve(x, kernel.reshape(taps, taps, depth, step**2 * features), pad=taps - 1)
+        y = convolve(x, kernel.reshape(taps, taps, depth, step**2 * features), pad=taps - 1, rounded=self.rounded)
         # blocks at the lower and right end that only reach zeros
         blocks = [-(-side // step) for side in sides]
         quotients, rests = zip(*(divmod(a + pad, step) for a in range(step)), strict=True)
