@@ -22,6 +22,6 @@ def get_config(arg: str = "synthetic"):
     config = base_config("vae", wanted.dataset)
     config.data.update({"resize": 128, "batch_size": 32})
     if wanted.quick:
-        small = {"width": 16, "latent": 32, "learning_rate": 2e-3, "epochs": 60 if wanted.category else 6}
+        small = {"width": 16, "latent": 32, "beta": 0.01, "learning_rate": 2e-3, "epochs": 60 if wanted.category else 6}
         quick(config, small, resize=64, batch_size=8)
     return finish(config, wanted)

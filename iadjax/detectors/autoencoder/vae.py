@@ -64,7 +64,8 @@ def vae(
     Args:
       width: channels of the first convolution.
       latent: numbers of a code.
-      beta: weight of the KL divergence in the bound (Higgins et al., ICLR 2017).
+      beta: weight of the KL divergence in the bound (Higgins et al., ICLR 2017): up to a factor, the variance of the decoder's
+        pixels. With 1 little is restored beside the mean image.
       map: "error": |x - y|; "elbo": |d ELBO / dx|; "kl": |d KL / dx|; "combined": |x - y| |d KL / dx|, the paper's proposal.
       score: "elbo": the negative bound of the whole image; "map": the largest number of the map.
       sigma: of the Gaussian that smooths the map, in pixels; 0: off. Constants are ours, as the paper's are for other images.
