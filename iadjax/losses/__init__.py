@@ -6,7 +6,7 @@ adversarial hinge is `truncated_l1` with th = 1, and the Sinkhorn divergence is 
 """
 
 from iadjax.losses.adversarial import gradient_penalty
-from iadjax.losses.distances import cosine_distance, edge_mse, mse, normalized_l2, pseudo_huber
+from iadjax.losses.distances import cosine_distance, edge_mse, hard_mean, mse, normalized_l2, pseudo_huber
 from iadjax.losses.likelihood import kl_normal, negative_elbo, normal_nll
 from iadjax.losses.rows import mean, weigh_gradient
 from iadjax.losses.scores import deviation, soft_boundary, svdd, truncated_l1
@@ -22,6 +22,7 @@ __all__ = [
     "focal_of_probabilities",
     "gms",
     "gradient_penalty",
+    "hard_mean",
     "kl_normal",
     "mean",
     "ms_ssim",

@@ -4,9 +4,10 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
-__all__ = ["cosine_distance", "edge_mse", "mse", "normalized_l2", "pseudo_huber"]
+__all__ = ["cosine_distance", "edge_mse", "hard_mean", "mse", "normalized_l2", "pseudo_huber"]
 
 
 def mse(x: jax.Array, y: jax.Array) -> jax.Array:
@@ -57,3 +58,19 @@ def pseudo_huber(x: jax.Array) -> jax.Array:
     """sqrt(x^2 + 1) - 1 of each number: x^2 / 2 near 0 and |x| far from it (FCDD, Liznerski et al., ICLR 2021, section 3)."""
     # the difference of two roots would cancel near 0
     return x**2 / (jnp.sqrt(x**2 + 1) + 1)
+
+
+def hard_mean(distance: jax.Array, quantile: float) -> jax.Array:
+    """Mean of the elements that are at least the quantile of their image (EfficientAD, Batzner et al., WACV 2024, section 3.2).
+
+    Args:
+      distance: `[B, ...]`.
+      quantile: in [0, 1], linear between order statistics.
+    """
+    flat = distance.reshape(distance.shape[0], -1)
+    number = flat.shape[1]
+    # those elements are the last n - ceil(q (n - 1)); the smallest of them is the threshold, and equal ones count too
+    count = number - int(np.ceil(quantile * (number - 1)))
+    threshold = jax.lax.top_k(jax.lax.stop_gradient(flat), count)[0][:, -1:]
+    hard = flat >= threshold
+    return jnp.sum(jnp.where(hard, flat, 0), axis=1) / jnp.sum(hard, axis=1).astype(flat.dtype)

@@ -1,13 +1,16 @@
-"""The patch description network of EfficientAD (Batzner et al., WACV 2024, tables 6 and 7)."""
+"""The networks of EfficientAD (Batzner et al., WACV 2024, tables 6 to 8): patch descriptions and an autoencoder."""
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from iadjax import ops
-from iadjax.nn.layers import Conv
+from iadjax.nn.layers import Conv, Dropout
 
-__all__ = ["PDN", "SPECS"]
+__all__ = ["CHANNELS", "PDN", "SPECS", "Autoencoder"]
+
+# of the teacher's features, and so of what is restored
+CHANNELS = 384
 
 # (features, kernel, padding while it is distilled, whether a 2 x 2 average pooling follows); the last one has no ReLU
 SPECS = {
@@ -55,3 +58,24 @@ class PDN(nn.Module):
 def _pool(x: jax.Array, padding: int) -> jax.Array:
     """2 x 2 average pooling with stride 2; zeros of the padding count; an odd last row or column is left out."""
     return ops.block_mean(jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0))), 2)
+
+
+class Autoencoder(nn.Module):
+    """The autoencoder (table 8): a bottleneck of 64 numbers, bilinear upsampling and dropout between convolutions."""
+
+    dropout: float = 0.2
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
+        size = x.shape[1:3]
+        for i, features in enumerate((32, 32, 64, 64, 64), start=1):
+            x = nn.relu(Conv(features, 4, 2, 1, name=f"encoder_enconv{i}")(x))
+        x = Conv(64, x.shape[1:3], padding=0, name="encoder_enconv6")(x)
+        # 3, 8, 15, 32, 63, 127 and 56 for 256 pixels
+        for i, (divisor, less) in enumerate(((64, 1), (32, 0), (16, 1), (8, 0), (4, 1), (2, 1)), start=1):
+            x = ops.resize(x, tuple(side // divisor - less for side in size))
+            x = nn.relu(Conv(64, 4, padding=2, name=f"decoder_deconv{i}")(x))
+            x = Dropout(self.dropout, deterministic=not train)(x)
+        x = ops.resize(x, tuple(side // 4 - 8 for side in size))
+        x = nn.relu(Conv(64, 3, name="decoder_deconv7")(x))
+        return Conv(CHANNELS, 3, name="decoder_deconv8")(x)

@@ -6,7 +6,6 @@ that an autoencoder restores, which shows logical ones. Quantiles of held-out no
 
 from typing import NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,14 +19,12 @@ from iadjax.detectors.families.moments import running_mean
 from iadjax.detectors.families.options import check_options
 from iadjax.detectors.families.schedules import adam_with_l2, step_decay
 from iadjax.errors import UserError
-from iadjax.nn.layers import Conv, Dropout
-from iadjax.nn.pdn import PDN, SPECS
+from iadjax.nn.pdn import CHANNELS, PDN, SPECS, Autoencoder
 from iadjax.parallel.axis import all_rows, own_rows
 from iadjax.synthesis.source import image_source
 
-__all__ = ["Autoencoder", "Calibrated", "Training", "efficientad"]
+__all__ = ["Calibrated", "Training", "efficientad"]
 
-CHANNELS = 384
 _GREY = np.array([0.299, 0.587, 0.114], np.float32)
 
 
@@ -60,27 +57,6 @@ class Calibrated(NamedTuple):
     variance: jax.Array
     trained: Trained
     quantiles: jax.Array
-
-
-class Autoencoder(nn.Module):
-    """The autoencoder (table 8): a bottleneck of 64 numbers, bilinear upsampling and dropout between convolutions."""
-
-    dropout: float = 0.2
-
-    @nn.compact
-    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-        size = x.shape[1:3]
-        for i, features in enumerate((32, 32, 64, 64, 64), start=1):
-            x = nn.relu(Conv(features, 4, 2, 1, name=f"encoder_enconv{i}")(x))
-        x = Conv(64, x.shape[1:3], padding=0, name="encoder_enconv6")(x)
-        # 3, 8, 15, 32, 63, 127 and 56 for 256 pixels
-        for i, (divisor, less) in enumerate(((64, 1), (32, 0), (16, 1), (8, 0), (4, 1), (2, 1)), start=1):
-            x = ops.resize(x, tuple(side // divisor - less for side in size))
-            x = nn.relu(Conv(64, 4, padding=2, name=f"decoder_deconv{i}")(x))
-            x = Dropout(self.dropout, deterministic=not train)(x)
-        x = ops.resize(x, tuple(side // 4 - 8 for side in size))
-        x = nn.relu(Conv(64, 3, name="decoder_deconv7")(x))
-        return Conv(CHANNELS, 3, name="decoder_deconv8")(x)
 
 
 def efficientad(
@@ -183,7 +159,7 @@ def efficientad(
             # eq. 1-4: L_hard, and the penalty on images that are not of the product; one pass of the student for both
             both = student(params, jnp.concatenate([batch.image, batch.extra["penalty"]]), local_head)
             output, on_penalty = jnp.split(both, 2)
-            l_st = _hard_mean((taught - output) ** 2, hard_quantile) + jnp.mean(on_penalty**2, axis=(1, 2, 3))
+            l_st = losses.hard_mean((taught - output) ** 2, hard_quantile) + jnp.mean(on_penalty**2, axis=(1, 2, 3))
             # eq. 5-6: the autoencoder restores the teacher's features, the student's other half those of the autoencoder
             restored = restore(params, augmented, train=True, rngs={"dropout": dropout_key})
             l_ae = losses.mse(taught_augmented, restored)
@@ -254,17 +230,6 @@ def efficientad(
         return fresh._replace(trained=copy_variables(fresh.trained, old.trained))
 
     return Detector(init, phases, predict, embed, warm_start=warm_start)
-
-
-def _hard_mean(distance: jax.Array, quantile: float) -> jax.Array:
-    """Mean over the elements of each image that are at least its quantile (linear between order statistics), `[B]`."""
-    flat = distance.reshape(distance.shape[0], -1)
-    number = flat.shape[1]
-    # those elements are the last n - ceil(q (n - 1)); the smallest of them is the threshold, and equal ones count too
-    count = number - int(np.ceil(quantile * (number - 1)))
-    threshold = jax.lax.top_k(jax.lax.stop_gradient(flat), count)[0][:, -1:]
-    hard = flat >= threshold
-    return jnp.sum(jnp.where(hard, flat, 0), axis=1) / jnp.sum(hard, axis=1).astype(flat.dtype)
 
 
 def _jitter(choice_key: jax.Array, factor_key: jax.Array, image: jax.Array) -> jax.Array:
