@@ -27,6 +27,7 @@ MODULES = {
     "fastflow": "iadjax.detectors.distribution.fastflow",
     "foundad": "iadjax.detectors.transformer.foundad",
     "fre": "iadjax.detectors.distribution.fre",
+    "ganomaly": "iadjax.detectors.gan.ganomaly",
     "gaussian_ad": "iadjax.detectors.distribution.gaussian_ad",
     "generalad": "iadjax.detectors.one_class.generalad",
     "glass": "iadjax.detectors.one_class.glass",

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from iadjax.cpu.dispatch import by_platform
 from iadjax.errors import UserError, did_you_mean
+from iadjax.nn.dcgan import ConvTranspose4x4
 from iadjax.nn.layers import Conv, ConvTranspose2x2
 
 __all__ = ["PRECISIONS", "mixed_precision"]
@@ -20,7 +21,7 @@ __all__ = ["PRECISIONS", "mixed_precision"]
 PRECISIONS = ("float32", "bfloat16")
 
 _FLAX = (nn.Conv, nn.Dense)
-_OURS = (Conv, ConvTranspose2x2)
+_OURS = (Conv, ConvTranspose2x2, ConvTranspose4x4)
 
 
 def mixed_precision(function: Callable, precision: str) -> Callable:

@@ -107,6 +107,13 @@ BENCHMARKS = {
         {"data.category": ""},
     ),
     "fre": Benchmark("unsupervised/fre.py", {}, {"detector.epochs": 40}, {"detector.epochs": 10}),
+    "ganomaly": Benchmark(
+        "unsupervised/ganomaly.py",
+        {"data.resize": 64, "data.batch_size": 16},
+        {"detector.epochs": 100},
+        {"detector.epochs": 20},
+        pretrained=False,
+    ),
     "gaussian_ad": Benchmark("unsupervised/gaussian_ad.py", {"detector.layers": ("layer1", "layer2", "layer3")}),
     "generalad": Benchmark(
         "unsupervised/generalad.py",

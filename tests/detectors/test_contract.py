@@ -121,6 +121,7 @@ CASES = {
         "detector.epochs": 2,
     },
     "fre": {"detector.layer": "layer2", "detector.latent": 4, "detector.epochs": 2},
+    "ganomaly": {"data.resize": 16, "detector.width": 2, "detector.latent": 4, "detector.epochs": 2},
     "gaussian_ad": {"detector.layers": ("layer1", "layer2")},
     "generalad": {
         "detector.layers": ("layer2",),
@@ -300,10 +301,22 @@ def config_of(name, tree):
     return config
 
 
-WITHOUT_MAP = {"differnet", "gaussian_ad", "panda"}
+WITHOUT_MAP = {"differnet", "ganomaly", "gaussian_ad", "panda"}
 
 # half of their time would go into compiling Winograd's form, which tests/nn/test_convolution.py holds to the same
-PLAIN = {"destseg", "draem", "efficientad", "memseg", "mkd", "patchsvdd", "rd4ad", "rdpp", "stpm", "supersimplenet"}
+PLAIN = {
+    "destseg",
+    "draem",
+    "efficientad",
+    "ganomaly",
+    "memseg",
+    "mkd",
+    "patchsvdd",
+    "rd4ad",
+    "rdpp",
+    "stpm",
+    "supersimplenet",
+}
 
 
 @pytest.fixture(scope="module", params=sorted(CASES))
