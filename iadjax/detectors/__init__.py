@@ -32,6 +32,7 @@ MODULES = {
     "generalad": "iadjax.detectors.one_class.generalad",
     "glass": "iadjax.detectors.one_class.glass",
     "inpformer": "iadjax.detectors.transformer.inpformer",
+    "inversionad": "iadjax.detectors.diffusion.inversionad",
     "memseg": "iadjax.detectors.one_class.memseg",
     "mh_patchcore": "iadjax.detectors.memory_bank.mh_patchcore",
     "mkd": "iadjax.detectors.teacher_student.mkd",

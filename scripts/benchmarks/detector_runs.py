@@ -133,6 +133,17 @@ BENCHMARKS = {
         {"detector.epochs": 20},
         {"detector.epochs": 4},
     ),
+    "inversionad": Benchmark(
+        "multi_class/inversionad.py",
+        {
+            "detector.layers": ("layer1", "layer2", "layer3"),
+            "detector.width": 256,
+            "detector.depth": 4,
+            "detector.learning_rate": 1e-3,
+        },
+        {"detector.epochs": 40, "detector.warmup_epochs": 4, "data.category": ""},
+        {"detector.epochs": 10, "detector.warmup_epochs": 1},
+    ),
     "memseg": Benchmark(
         "unsupervised/memseg.py",
         {"detector.layers": ("relu", "layer1", "layer2", "layer3")},

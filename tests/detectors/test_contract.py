@@ -146,6 +146,15 @@ CASES = {
         "detector.epochs": 2,
         "detector.warmup": 2,
     },
+    "inversionad": {
+        "detector.layers": ("layer2", "layer3"),
+        "detector.width": 8,
+        "detector.depth": 1,
+        "detector.heads": 2,
+        "detector.epochs": 2,
+        "detector.warmup_epochs": 1,
+        "detector.learning_rate": 1e-2,
+    },
     "memseg": {
         "detector.layers": ("layer1", "layer2", "layer3"),
         "detector.num_memory": 3,
