@@ -10,6 +10,7 @@ from iadjax.errors import UserError, did_you_mean
 __all__ = ["MODULES", "factory", "heading", "map_unit", "networks", "options"]
 
 MODULES = {
+    "anoddpm": "iadjax.detectors.diffusion.anoddpm",
     "anomalyclip": "iadjax.detectors.zero_shot.anomalyclip",
     "anomalydino": "iadjax.detectors.memory_bank.anomalydino",
     "ast": "iadjax.detectors.teacher_student.ast",

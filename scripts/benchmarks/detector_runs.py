@@ -25,6 +25,13 @@ class Benchmark(NamedTuple):
 
 
 BENCHMARKS = {
+    "anoddpm": Benchmark(
+        "unsupervised/anoddpm.py",
+        {"data.resize": 64, "data.batch_size": 8, "detector.width": 32, "detector.sampling_steps": 25},
+        {"detector.steps": 1000},
+        {"detector.steps": 1000},
+        pretrained=False,
+    ),
     "anomalydino": Benchmark(
         "few_shot/anomalydino.py", {"protocol.num_shots": 4, "detector.layers": ("layer2", "layer3")}, {"detector.rotations": 8}
     ),

@@ -31,6 +31,18 @@ TINY_CLIP = {
 
 # the smallest setting that goes through every branch of a detector, on 5 + 1 images in batches of 2
 CASES = {
+    "anoddpm": {
+        "data.resize": 16,
+        "detector.width": 4,
+        "detector.multipliers": (1,),
+        "detector.blocks": 1,
+        "detector.heads": 1,
+        "detector.octaves": 2,
+        "detector.steps": 5,
+        "detector.start": 2,
+        "detector.decay": 0.5,
+        "detector.learning_rate": 1e-3,
+    },
     "anomalyclip": {
         **TINY_CLIP,
         "protocol.name": "zero_shot",
@@ -314,6 +326,7 @@ WITHOUT_MAP = {"differnet", "ganomaly", "gaussian_ad", "panda"}
 
 # half of their time would go into compiling Winograd's form, which tests/nn/test_convolution.py holds to the same
 PLAIN = {
+    "anoddpm",
     "destseg",
     "draem",
     "efficientad",
