@@ -18,6 +18,7 @@ MODULES = {
     "cflow": "iadjax.detectors.distribution.cflow",
     "csflow": "iadjax.detectors.distribution.csflow",
     "cutpaste": "iadjax.detectors.one_class.cutpaste",
+    "ddad": "iadjax.detectors.diffusion.ddad",
     "destseg": "iadjax.detectors.teacher_student.destseg",
     "devnet": "iadjax.detectors.supervised.devnet",
     "dfm": "iadjax.detectors.distribution.dfm",

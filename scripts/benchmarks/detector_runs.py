@@ -65,6 +65,12 @@ BENCHMARKS = {
         {"detector.steps": 100},
         {"detector.steps": 60},
     ),
+    "ddad": Benchmark(
+        "unsupervised/ddad.py",
+        {"data.resize": 64, "data.batch_size": 8, "detector.width": 32, "detector.learning_rate": 1e-3},
+        {"detector.epochs": 40},
+        {"detector.epochs": 8},
+    ),
     "destseg": Benchmark(
         "unsupervised/destseg.py",
         {"detector.width": 16, "detector.hidden": 64, "data.batch_size": 8},

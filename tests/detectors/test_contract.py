@@ -95,6 +95,19 @@ CASES = {
         "detector.density_stride": 16,
         "detector.steps": 5,
     },
+    "ddad": {
+        "data.resize": 16,
+        "detector.layers": ("layer1", "layer2"),
+        "detector.compared": ("layer2",),
+        "detector.width": 4,
+        "detector.multipliers": (1,),
+        "detector.blocks": 1,
+        "detector.heads": 1,
+        "detector.start": 4,
+        "detector.skip": 2,
+        "detector.epochs": 1,
+        "detector.adapt_epochs": 1,
+    },
     "destseg": {
         "detector.layers": ("layer2",),
         "detector.width": 4,
@@ -327,6 +340,7 @@ WITHOUT_MAP = {"differnet", "ganomaly", "gaussian_ad", "panda"}
 # half of their time would go into compiling Winograd's form, which tests/nn/test_convolution.py holds to the same
 PLAIN = {
     "anoddpm",
+    "ddad",
     "destseg",
     "draem",
     "efficientad",
