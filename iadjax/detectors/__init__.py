@@ -23,6 +23,7 @@ MODULES = {
     "devnet": "iadjax.detectors.supervised.devnet",
     "dfm": "iadjax.detectors.distribution.dfm",
     "differnet": "iadjax.detectors.distribution.differnet",
+    "diffusionad": "iadjax.detectors.diffusion.diffusionad",
     "dinomaly": "iadjax.detectors.transformer.dinomaly",
     "draem": "iadjax.detectors.autoencoder.draem",
     "efficientad": "iadjax.detectors.teacher_student.efficientad",

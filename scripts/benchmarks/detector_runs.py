@@ -89,6 +89,20 @@ BENCHMARKS = {
         {"detector.epochs": 10, "detector.rotations": 16},
         {"detector.epochs": 2, "detector.rotations": 4},
     ),
+    "diffusionad": Benchmark(
+        "unsupervised/diffusionad.py",
+        {
+            "data.resize": 64,
+            "data.batch_size": 8,
+            "detector.width": 32,
+            "detector.segment_width": 16,
+            "detector.denoiser_rate": 1e-3,
+            "detector.segment_rate": 2e-3,
+        },
+        {"detector.epochs": 40},
+        {"detector.epochs": 8},
+        pretrained=False,
+    ),
     "dinomaly": Benchmark(
         "unsupervised/dinomaly.py",
         {"detector.layers": ("layer2",), "detector.groups": 1, "detector.dropout": 0.4, "data.crop": 0, "data.batch_size": 8},
