@@ -51,7 +51,7 @@ class Conv(nn.Module):
       features: channels of the output.
       kernel: its side, or both of them.
       stride, padding, bias: as in PyTorch; padding None: half the kernel.
-      kernel_init: draws the kernel.
+      kernel_init, bias_init: draw the kernel and the bias; None: PyTorch's default.
       part: (first, end): compute only these channels of the output.
       rounded: round the factors of products to bfloat16 (`nn.convolution.convolve`).
     """
@@ -64,6 +64,7 @@ class Conv(nn.Module):
     kernel_init: Callable = uniform_fan_in
     part: tuple[int, int] | None = None
     rounded: bool = False
+    bias_init: Callable | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -76,7 +77,7 @@ class Conv(nn.Module):
         transformed = None if self.part else self.get_variable("params", TRANSFORMED)
         y = convolve(x, kernel, self.stride, pad, self.rounded, transformed)
         if self.bias:
-            init = uniform_bias(sides[0] * sides[1] * x.shape[-1])
+            init = self.bias_init or uniform_bias(sides[0] * sides[1] * x.shape[-1])
             y += per_channel(self.param("bias", init, (self.features,))[part].astype(y.dtype), y)
         return y
 

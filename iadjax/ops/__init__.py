@@ -28,6 +28,7 @@ from iadjax.ops.rotate import rotate
 from iadjax.ops.rows import FAR, padded_rows, rows_at, take_rows, write_rows
 from iadjax.ops.sets import largest_cosines, mutual_distances, unit_distance
 from iadjax.ops.similarity import gradient_similarities, gradient_similarity, ssim
+from iadjax.ops.simplex import simplex_field
 from iadjax.ops.tiles import stitched_levels, tile_layout
 from iadjax.ops.transport import sinkhorn_divergence
 
@@ -64,6 +65,7 @@ __all__ = [
     "resize_to_means",
     "rotate",
     "rows_at",
+    "simplex_field",
     "sinkhorn_divergence",
     "sparse_random_projection",
     "spread_patches",

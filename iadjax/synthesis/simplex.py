@@ -1,25 +1,10 @@
 """Simplex noise: gradient noise on a lattice of simplices, without the axes that Perlin's noise shows."""
 
-import itertools
-
 import numpy as np
 
-__all__ = ["simplex_noise", "simplex_octaves", "simplex_patch"]
+from iadjax.ops.simplex import GRADIENTS, SCALE, offsets
 
-# directions to the corners of an octagon, and of a rhombicuboctahedron, as OpenSimplex has them
-_GRADIENTS = {
-    2: np.array([(a * x, b * y) for a, b in ((1, 1), (-1, 1), (1, -1), (-1, -1)) for x, y in ((5, 2), (2, 5))], np.float64),
-    3: np.array(
-        [
-            (-a * x, b * y, c * z)
-            for c, b, a in itertools.product((1, -1), repeat=3)
-            for x, y, z in ((11, 4, 4), (4, 11, 4), (4, 4, 11))
-        ],
-        np.float64,
-    ),
-}
-# of the values, so that they lie in about [-1, 1]
-_SCALE = {2: 47.0, 3: 103.0}
+__all__ = ["simplex_noise", "simplex_octaves", "simplex_patch"]
 
 
 def simplex_noise(table: np.ndarray, *coordinates: np.ndarray) -> np.ndarray:
@@ -40,12 +25,9 @@ def simplex_noise(table: np.ndarray, *coordinates: np.ndarray) -> np.ndarray:
     stretch, squish = (1 / root - 1) / dimensions, (root - 1) / dimensions
     shifted = sum(coordinates) * stretch
     base = [np.floor(each + shifted).astype(np.int64) for each in coordinates]
-    gradients = _GRADIENTS[dimensions]
+    gradients = GRADIENTS[dimensions]
     value = 0.0
-    for offset in itertools.product(range(-1, 3), repeat=dimensions):
-        # the others are sqrt 2 or more away from the whole cell
-        if not 0 <= sum(offset) <= dimensions or max(offset) - min(offset) > 2:
-            continue
+    for offset in offsets(dimensions):
         point = [corner + step for corner, step in zip(base, offset, strict=True)]
         skewed = sum(point) * squish
         delta = [each - corner - skewed for each, corner in zip(coordinates, point, strict=True)]
@@ -56,7 +38,7 @@ def simplex_noise(table: np.ndarray, *coordinates: np.ndarray) -> np.ndarray:
         # two gradients in turn for an even number, as the reference's mask of the low bit has it
         g = gradients[(index >> 1) & 7] if dimensions == 2 else gradients[index % len(gradients)]
         value = value + weight * sum(g[..., axis] * each for axis, each in enumerate(delta))
-    return value / _SCALE[dimensions]
+    return value / SCALE[dimensions]
 
 
 def simplex_octaves(

@@ -32,6 +32,13 @@ BENCHMARKS = {
         {"detector.steps": 300, "detector.crops": 2},
         pretrained=False,
     ),
+    "anoddpm": Benchmark(
+        "unsupervised/anoddpm.py",
+        {"data.resize": 64, "data.batch_size": 8, "detector.width": 32, "detector.sampling_steps": 25},
+        {"detector.steps": 1000},
+        {"detector.steps": 1000},
+        pretrained=False,
+    ),
     "anomalydino": Benchmark(
         "few_shot/anomalydino.py", {"protocol.num_shots": 4, "detector.layers": ("layer2", "layer3")}, {"detector.rotations": 8}
     ),
@@ -65,6 +72,12 @@ BENCHMARKS = {
         {"detector.steps": 100},
         {"detector.steps": 60},
     ),
+    "ddad": Benchmark(
+        "unsupervised/ddad.py",
+        {"data.resize": 64, "data.batch_size": 8, "detector.width": 32, "detector.learning_rate": 1e-3},
+        {"detector.epochs": 40},
+        {"detector.epochs": 8},
+    ),
     "destseg": Benchmark(
         "unsupervised/destseg.py",
         {"detector.width": 16, "detector.hidden": 64, "data.batch_size": 8},
@@ -88,6 +101,20 @@ BENCHMARKS = {
         {"detector.layers": ("layer3",), "detector.hidden": 512, "detector.gradient_map": False, "data.batch_size": 8},
         {"detector.epochs": 10, "detector.rotations": 16},
         {"detector.epochs": 2, "detector.rotations": 4},
+    ),
+    "diffusionad": Benchmark(
+        "unsupervised/diffusionad.py",
+        {
+            "data.resize": 64,
+            "data.batch_size": 8,
+            "detector.width": 32,
+            "detector.segment_width": 16,
+            "detector.denoiser_rate": 1e-3,
+            "detector.segment_rate": 2e-3,
+        },
+        {"detector.epochs": 40},
+        {"detector.epochs": 8},
+        pretrained=False,
     ),
     "dinomaly": Benchmark(
         "unsupervised/dinomaly.py",
@@ -132,6 +159,13 @@ BENCHMARKS = {
         {"detector.epochs": 20},
         {"detector.epochs": 5},
     ),
+    "ganomaly": Benchmark(
+        "unsupervised/ganomaly.py",
+        {"data.resize": 64, "data.batch_size": 16},
+        {"detector.epochs": 100},
+        {"detector.epochs": 20},
+        pretrained=False,
+    ),
     "gaussian_ad": Benchmark("unsupervised/gaussian_ad.py", {"detector.layers": ("layer1", "layer2", "layer3")}),
     "generalad": Benchmark(
         "unsupervised/generalad.py",
@@ -156,6 +190,17 @@ BENCHMARKS = {
         {"detector.layers": ("layer2",), "detector.groups": 1, "data.crop": 0, "data.batch_size": 8, "detector.warmup": 20},
         {"detector.epochs": 20},
         {"detector.epochs": 4},
+    ),
+    "inversionad": Benchmark(
+        "multi_class/inversionad.py",
+        {
+            "detector.layers": ("layer1", "layer2", "layer3"),
+            "detector.width": 256,
+            "detector.depth": 4,
+            "detector.learning_rate": 1e-3,
+        },
+        {"detector.epochs": 40, "detector.warmup_epochs": 4, "data.category": ""},
+        {"detector.epochs": 10, "detector.warmup_epochs": 1},
     ),
     "memseg": Benchmark(
         "unsupervised/memseg.py",

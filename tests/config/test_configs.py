@@ -15,14 +15,16 @@ from iadjax.errors import UserError
 FOLDER = Path(__file__).parents[2] / "configs"
 FILES = sorted(FOLDER.glob("*/*.py"))
 NAMES = [f"{file.parent.name}/{file.name}" for file in FILES]
-# nothing is published for PaDiM on unlabelled test images, nor for the protocol of DevNet's authors; figures of SuperAD and
-# SuperADD rest on masks of their own
+# nothing is published for PaDiM on unlabelled test images, for AnoDDPM and GANomaly on these data sets, nor for the protocol of
+# DevNet's authors; figures of SuperAD and SuperADD rest on masks of their own
 WITHOUT_ROWS = {
     "supervised/devnet.py",
     "unsupervised/ae.py",
     "unsupervised/favae.py",
     "unsupervised/fyd.py",
     "unsupervised/nsa.py",
+    "unsupervised/anoddpm.py",
+    "unsupervised/ganomaly.py",
     "unsupervised/panda.py",
     "unsupervised/pni.py",
     "unsupervised/pyramidflow.py",

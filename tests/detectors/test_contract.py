@@ -38,6 +38,18 @@ CASES = {
         "detector.crops": 2,
         "detector.steps": 5,
     },
+    "anoddpm": {
+        "data.resize": 16,
+        "detector.width": 4,
+        "detector.multipliers": (1,),
+        "detector.blocks": 1,
+        "detector.heads": 1,
+        "detector.octaves": 2,
+        "detector.steps": 5,
+        "detector.start": 2,
+        "detector.decay": 0.5,
+        "detector.learning_rate": 1e-3,
+    },
     "anomalyclip": {
         **TINY_CLIP,
         "protocol.name": "zero_shot",
@@ -90,6 +102,19 @@ CASES = {
         "detector.density_stride": 16,
         "detector.steps": 5,
     },
+    "ddad": {
+        "data.resize": 16,
+        "detector.layers": ("layer1", "layer2"),
+        "detector.compared": ("layer2",),
+        "detector.width": 4,
+        "detector.multipliers": (1,),
+        "detector.blocks": 1,
+        "detector.heads": 1,
+        "detector.start": 4,
+        "detector.skip": 2,
+        "detector.epochs": 1,
+        "detector.adapt_epochs": 1,
+    },
     "destseg": {
         "detector.layers": ("layer2",),
         "detector.width": 4,
@@ -113,6 +138,16 @@ CASES = {
         "detector.gradient_map": False,
         "detector.epochs": 2,
     },
+    "diffusionad": {
+        "data.resize": 32,
+        "detector.width": 4,
+        "detector.multipliers": (1,),
+        "detector.blocks": 1,
+        "detector.heads": 1,
+        "detector.segment_width": 6,
+        "detector.segment_rate": 1e-2,
+        "detector.epochs": 2,
+    },
     "dinomaly": {"detector.layers": ("layer2", "layer3"), "detector.depth": 2, "detector.steps": 5, "detector.warmup": 2},
     "draem": {"detector.width": 4, "detector.segment_width": 6, "detector.epochs": 2},
     "efficientad": {
@@ -131,6 +166,7 @@ CASES = {
     },
     "fre": {"detector.layer": "layer2", "detector.latent": 4, "detector.epochs": 2},
     "fyd": {"detector.layers": ("layer1",), "detector.width": 4, "detector.epochs": 2},
+    "ganomaly": {"data.resize": 16, "detector.width": 2, "detector.latent": 4, "detector.epochs": 2},
     "gaussian_ad": {"detector.layers": ("layer1", "layer2")},
     "generalad": {
         "detector.layers": ("layer2",),
@@ -155,6 +191,15 @@ CASES = {
         "detector.num_prototypes": 2,
         "detector.epochs": 2,
         "detector.warmup": 2,
+    },
+    "inversionad": {
+        "detector.layers": ("layer2", "layer3"),
+        "detector.width": 8,
+        "detector.depth": 1,
+        "detector.heads": 2,
+        "detector.epochs": 2,
+        "detector.warmup_epochs": 1,
+        "detector.learning_rate": 1e-2,
     },
     "memseg": {
         "detector.layers": ("layer1", "layer2", "layer3"),
@@ -320,15 +365,19 @@ def config_of(name, tree):
     return config
 
 
-WITHOUT_MAP = {"differnet", "gaussian_ad", "panda"}
+WITHOUT_MAP = {"differnet", "ganomaly", "gaussian_ad", "panda"}
 
 # half of their time would go into compiling Winograd's form, which tests/nn/test_convolution.py holds to the same
 PLAIN = {
     "ae",
+    "anoddpm",
+    "ddad",
     "destseg",
+    "diffusionad",
     "draem",
     "efficientad",
     "favae",
+    "ganomaly",
     "ikd",
     "memseg",
     "mkd",

@@ -13,16 +13,16 @@ variables (`backbones.weights.fill_by_table`). A module may also have
 
 import importlib
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from iadjax.backbones.weights import fill_by_table, torch_layout
+from iadjax.backbones.weights import Table, fill_by_table, torch_layout
 from iadjax.detector import State
 from iadjax.detectors import factory
 from iadjax.errors import UserError
 
-__all__ = ["from_torch", "table"]
+__all__ = ["fill_averaged", "fill_networks", "from_torch", "table"]
 
 
 def from_torch(name: str, tensors: Mapping[str, np.ndarray], state: State) -> State:
@@ -44,6 +44,26 @@ def from_torch(name: str, tensors: Mapping[str, np.ndarray], state: State) -> St
         return module.from_torch(tensors, state)
     layout = getattr(module, "layout", torch_layout)
     return state._replace(variables=fill_by_table(state.variables, tensors, module.TABLE, layout))
+
+
+def fill_averaged(tensors: Mapping[str, np.ndarray], state: State, table: Table, layout: Callable = torch_layout) -> State:
+    """A state whose `network` is an `Averaged`: one set of tensors is both the network and its average."""
+    trained = state.network.trained
+    variables = fill_by_table(trained.variables, tensors, table, layout)
+    network = state.network._replace(trained=trained._replace(variables=variables), average=variables["params"])
+    return state._replace(network=network)
+
+
+def fill_networks(tensors: Mapping[str, np.ndarray], state: State, table: Table) -> State:
+    """A state whose fields are each a `Trained`, filled by one table; its paths begin with the names of the fields."""
+    networks, kinds = state._asdict(), ("params", "batch_stats")
+    trees = {
+        kind: {name: trained.variables[kind] for name, trained in networks.items() if kind in trained.variables}
+        for kind in kinds
+    }
+    filled = fill_by_table(trees, tensors, table)
+    parts = {name: {kind: filled[kind][name] for kind in kinds if name in trees[kind]} for name in networks}
+    return type(state)(**{name: trained._replace(variables=parts[name]) for name, trained in networks.items()})
 
 
 def table(name: str):

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from iadjax.backbones.weights import fill_by_table
 from iadjax.detector import State
+from iadjax.detectors.pytorch import fill_networks
 
 _HEAD = r"segmentation_net\.head\."
 _STUDENT = r"student_net\."
@@ -25,9 +25,4 @@ TABLE = {
 
 def from_torch(tensors: dict[str, np.ndarray], state: State) -> State:
     """Both networks; each of the state's trees has its own part."""
-    networks = state._asdict()
-    kinds = ("params", "batch_stats")
-    trees = {kind: {name: trained.variables[kind] for name, trained in networks.items()} for kind in kinds}
-    filled = fill_by_table(trees, tensors, TABLE)
-    parts = {name: {kind: filled[kind][name] for kind in kinds} for name in networks}
-    return type(state)(**{name: trained._replace(variables=parts[name]) for name, trained in networks.items()})
+    return fill_networks(tensors, state, TABLE)
