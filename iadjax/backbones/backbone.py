@@ -10,7 +10,16 @@ import numpy as np
 from iadjax.errors import UserError, did_you_mean
 from iadjax.ops import per_channel
 
-__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "PIXELS", "Backbone", "check_layers", "normalize", "plain_features"]
+__all__ = [
+    "IMAGENET_MEAN",
+    "IMAGENET_STD",
+    "PIXELS",
+    "Backbone",
+    "batch_norm_features",
+    "check_layers",
+    "normalize",
+    "plain_features",
+]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -71,6 +80,23 @@ def normalize(image: jax.Array, pixels: str = "imagenet") -> jax.Array:
     return (image - mean) / std
 
 
+def batch_norm_features(module: Callable) -> Callable:
+    """`Backbone.features` of a network whose BatchNorm can be trained.
+
+    Args:
+      module: `layers -> Flax module`, called with `(image, valid)`; without `valid` by running statistics.
+    """
+
+    def features(variables, image, layers, train=False, valid=None):
+        if not train:
+            return module(layers).apply(variables, normalize(image))
+        valid = jnp.ones(len(image), bool) if valid is None else valid
+        levels, changed = module(layers).apply(variables, normalize(image), valid, mutable="batch_stats")
+        return levels, changed["batch_stats"]
+
+    return features
+
+
 def plain_features(features: Callable, batch_norm: str = "") -> Callable:
     """`Backbone.features` from `(variables, image, layers) -> levels`, for networks without BatchNorm.
 
@@ -82,7 +108,9 @@ def plain_features(features: Callable, batch_norm: str = "") -> Callable:
     def both(variables, image, layers, train=False, valid=None):
         del valid
         if train and batch_norm:
-            raise UserError(f"the BatchNorm of {batch_norm} cannot be trained; take a ResNet, or do not train the backbone")
+            raise UserError(
+                f"the BatchNorm of {batch_norm} cannot be trained; take a ResNet or an HRNet, or do not train the backbone"
+            )
         levels = features(variables, image, layers)
         return (levels, {}) if train else levels
 

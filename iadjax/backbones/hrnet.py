@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from iadjax import ops
-from iadjax.backbones.backbone import Backbone, check_layers, normalize
+from iadjax.backbones.backbone import Backbone, batch_norm_features, check_layers
 from iadjax.backbones.resnet import Block, conv, norm
 from iadjax.backbones.weights import torch_name
 
@@ -116,18 +116,11 @@ def hrnet(name: str) -> Backbone:
     def init(key, layers):
         return module(layers).init(key, jnp.zeros((1, 32, 32, 3)))
 
-    def features(variables, image, layers, train=False, valid=None):
-        if not train:
-            return module(layers).apply(variables, normalize(image))
-        valid = jnp.ones(len(image), bool) if valid is None else valid
-        levels, changed = module(layers).apply(variables, normalize(image), valid, mutable="batch_stats")
-        return levels, changed["batch_stats"]
-
     backbone = Backbone(
         name=name,
         layers=tuple(f"branch{i}" for i in range(4)),
         init=init,
-        features=features,
+        features=batch_norm_features(module),
         weight_name=_weight_name,
         # of timm and of Microsoft's segmentation networks
         head=r"(incre_modules|downsamp_modules|final_layer|classifier|last_layer)\..*",

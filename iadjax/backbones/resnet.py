@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from iadjax.backbones.backbone import Backbone, check_layers, normalize
+from iadjax.backbones.backbone import Backbone, batch_norm_features, check_layers
 from iadjax.backbones.weights import torch_name
 from iadjax.nn.layers import BatchNorm, Conv, max_pool
 
@@ -118,18 +118,11 @@ def resnet(name: str) -> Backbone:
     def init(key, layers):
         return module(layers).init(key, jnp.zeros((1, 32, 32, 3)))
 
-    def features(variables, image, layers, train=False, valid=None):
-        if not train:
-            return module(layers).apply(variables, normalize(image))
-        valid = jnp.ones(len(image), bool) if valid is None else valid
-        levels, changed = module(layers).apply(variables, normalize(image), valid, mutable="batch_stats")
-        return levels, changed["batch_stats"]
-
     backbone = Backbone(
         name=name,
         layers=("relu", "maxpool", *stages),
         init=init,
-        features=features,
+        features=batch_norm_features(module),
         weight_name=torch_name,
         head=r"fc\.(weight|bias)",
         hub=f"timm/{name}.tv_in1k",
