@@ -437,7 +437,7 @@ def script(run, folder, out, *more):
 
 def test_the_script_killed_interrupted_and_continued(run, tmp_path):
     folder = tmp_path / "in"
-    for i in range(1200):
+    for i in range(4000):
         draw(folder / f"{i:04d}.png", i, size=(8, 8))
     for name, number, status in (("killed", signal.SIGKILL, -signal.SIGKILL), ("stopped", signal.SIGINT, 130)):
         out = tmp_path / name
@@ -449,11 +449,11 @@ def test_the_script_killed_interrupted_and_continued(run, tmp_path):
         process.send_signal(number)
         said = process.communicate(timeout=60)[1]
         assert process.returncode == status, said
-        assert 3 <= len(rows_of(out)) < 1200
+        assert 3 <= len(rows_of(out)) < 4000
         if name == "stopped":
             assert said.strip() == f"interrupted; {out} keeps the scores so far: go on with --resume"
-    (folder / "1199.png").write_text("broken")
+    (folder / "3999.png").write_text("broken")
     done = subprocess.run(script(run, folder, out, "--resume", "--on_error=skip"), capture_output=True, text=True)
-    assert done.returncode == 3 and "1199 images" in done.stdout, done.stderr
+    assert done.returncode == 3 and "3999 images" in done.stdout, done.stderr
     iadjax.predict_files(run, folder, tmp_path / "whole", on_error="skip")
     assert contents(out) == contents(tmp_path / "whole")

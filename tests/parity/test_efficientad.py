@@ -9,6 +9,7 @@ from iadjax.backbones.pdn import published_names
 from iadjax.backbones.weights import fill
 from iadjax.detectors.pytorch import from_torch
 from iadjax.detectors.teacher_student import efficientad as module
+from iadjax.nn import pdn as networks
 from iadjax.nn.pdn import PDN
 from tests.parity import harness
 from tests.parity.harness import Card
@@ -26,7 +27,8 @@ def pdn(card, part, name, features, image, padding=False):
 
 def nelson(monkeypatch, card):
     """The detector at the card's 24 channels instead of 384."""
-    monkeypatch.setattr(module, "CHANNELS", 24)
+    for each in (module, networks):
+        monkeypatch.setattr(each, "CHANNELS", 24)
     monkeypatch.setattr(module, "_jitter", lambda choice, factor, image: image)
     network = PDN("pdn_small", 24)
     small = backbones.backbone("pdn_small")._replace(
