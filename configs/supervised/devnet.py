@@ -17,6 +17,8 @@ Measured here: docs/benchmarks.md, made by scripts/benchmarks/detectors.py.
 
 from iadjax.config import base_config, finish, parse_arg, quick
 
+PUBLISHED = []
+
 
 def get_config(arg: str = "synthetic"):
     """`arg`: DATASET[,category=NAME][,quick][,KEY=VALUE...], see docs/configs.md."""

@@ -97,7 +97,7 @@ class HRNet(nn.Module):
     def _enlarge(self, x: jax.Array, size: tuple[int, int], factor: int) -> jax.Array:
         if self.bilinear:
             return ops.resize(x, size, align_corners=True)
-        return jnp.repeat(jnp.repeat(x, factor, 1), factor, 2)[:, : size[0], : size[1]]
+        return ops.block_repeat(x, factor)[:, : size[0], : size[1]]
 
 
 def _weight_name(path: tuple[str, ...]) -> str:

@@ -10,8 +10,8 @@ import numpy as np
 
 from iadjax.errors import UserError
 from iadjax.nn.attention import attend
-from iadjax.nn.layers import Conv, Dropout, uniform_bias, uniform_fan_in
-from iadjax.ops import block_mean
+from iadjax.nn.layers import Conv, Dropout, linear
+from iadjax.ops import block_mean, block_repeat
 
 __all__ = ["AdmUNet", "check_sides", "default_multipliers", "time_code"]
 
@@ -41,20 +41,9 @@ def time_code(t: jax.Array, depth: int) -> jax.Array:
     return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
 
 
-def _dense(features: int, fan_in: int, name: str) -> nn.Dense:
-    return nn.Dense(features, kernel_init=uniform_fan_in, bias_init=uniform_bias(fan_in), name=name)
-
-
 def _norm(x: jax.Array, name: str) -> jax.Array:
     """Group normalisation in 32 groups, in fewer where 32 does not divide the channels."""
     return nn.GroupNorm(math.gcd(32, x.shape[-1]), epsilon=1e-5, use_fast_variance=False, name=name)(x)
-
-
-def _doubled(x: jax.Array) -> jax.Array:
-    """Every position as a block of 2 x 2."""
-    number, height, width, depth = x.shape
-    blocks = jnp.broadcast_to(x[:, :, None, :, None], (number, height, 2, width, 2, depth))
-    return blocks.reshape(number, 2 * height, 2 * width, depth)
 
 
 def _zero_conv(features: int, name: str) -> Conv:
@@ -79,9 +68,9 @@ class ResBlock(nn.Module):
     def __call__(self, x: jax.Array, code: jax.Array, train: bool) -> jax.Array:
         y = nn.silu(_norm(x, "in_layers_0"))
         if self.resample != 1:
-            x, y = (_doubled(each) if self.resample == 2 else block_mean(each, 2) for each in (x, y))
+            x, y = (block_repeat(each, 2) if self.resample == 2 else block_mean(each, 2) for each in (x, y))
         y = Conv(self.features, name="in_layers_2")(y)
-        y += _dense(self.features, code.shape[-1], "embed_layers_1")(nn.silu(code))[:, None, None]
+        y += linear(self.features, code.shape[-1], "embed_layers_1")(nn.silu(code))[:, None, None]
         y = nn.silu(_norm(y, "out_layers_0"))
         y = Dropout(self.dropout, deterministic=not train)(y)
         y = _zero_conv(self.features, "out_layers_3")(y)
@@ -102,7 +91,7 @@ class Attention(nn.Module):
         number, height, width, depth = x.shape
         tokens = _norm(x, "norm").reshape(number, height * width, depth)
         # the channels are those of the first head's q, k, v, then those of the second one's
-        qkv = _dense(3 * depth, depth, "to_qkv")(tokens).reshape(number, height * width, self.heads, 3, -1)
+        qkv = linear(3 * depth, depth, "to_qkv")(tokens).reshape(number, height * width, self.heads, 3, -1)
         y = attend(*(qkv[:, :, :, i] for i in range(3))).reshape(tokens.shape)
         y = nn.Dense(depth, kernel_init=nn.initializers.zeros, name="proj_out")(y)
         return x + y.reshape(x.shape)
@@ -133,8 +122,8 @@ class AdmUNet(nn.Module):
     def __call__(self, x: jax.Array, t: jax.Array, train: bool = False) -> jax.Array:
         """`[B, H, W, C]` and times `[B]` to `[B, H, W, channels]`; H and W are multiples of 2^(levels - 1)."""
         widths = [int(self.width * each) for each in self.multipliers or default_multipliers(x.shape[1])]
-        code = _dense(4 * self.width, self.width, "time_embedding_1")(time_code(t, self.width))
-        code = _dense(4 * self.width, 4 * self.width, "time_embedding_3")(nn.silu(code))
+        code = linear(4 * self.width, self.width, "time_embedding_1")(time_code(t, self.width))
+        code = linear(4 * self.width, 4 * self.width, "time_embedding_3")(nn.silu(code))
 
         def unit(x, features, name):
             x = ResBlock(features, 1, self.dropout, name=f"{name}_0")(x, code, train)

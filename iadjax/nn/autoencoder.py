@@ -41,7 +41,7 @@ class Encoder(nn.Module):
         layers = [(n, 4)] * (halvings(x.shape[1]) - 2) + [(n, 3), (2 * n, 4), (2 * n, 3), (4 * n, 4), (2 * n, 3), (n, 3)]
         for i, (features, kernel) in enumerate(layers, start=1):
             # kernels of 4 have a stride of 2
-            x = nn.leaky_relu(_conv(features, kernel, kernel - 2 if kernel == 4 else 1, 1, name=f"conv{i}")(x), 0.2)
+            x = nn.leaky_relu(_conv(features, kernel, 2 if kernel == 4 else 1, 1, name=f"conv{i}")(x), 0.2)
         return _conv(self.latent, GRID, padding=0, name="latent")(x)[:, 0, 0]
 
 

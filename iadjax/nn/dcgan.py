@@ -21,8 +21,8 @@ def _conv(features: int, name: str, kernel: int = 4, stride: int = 2, padding: i
     return Conv(features, kernel, stride, padding, bias=False, kernel_init=_normal, name=name)
 
 
-def _conv_transpose(features: int, name: str) -> ConvTranspose:
-    return ConvTranspose(features, bias=False, kernel_init=_normal, name=name)
+def _conv_transpose(features: int, name: str, stride: int = 2, padding: int = 1) -> ConvTranspose:
+    return ConvTranspose(features, 4, stride, padding, bias=False, kernel_init=_normal, name=name)
 
 
 def _norm(x: jax.Array, valid: jax.Array | None, name: str) -> jax.Array:
@@ -77,9 +77,7 @@ class Decoder(nn.Module):
     def __call__(self, z: jax.Array, valid: jax.Array | None) -> jax.Array:
         """`[B, latent]` to `[B, side, side, 3]`."""
         features = self.width * self.side // 8
-        # a transposed convolution of one position is a product
-        kernel = self.param("transposed_kernel", _normal, (4, 4, z.shape[-1], features))
-        x = jnp.einsum("bc,hwco->bhwo", z, kernel.astype(z.dtype))
+        x = _conv_transpose(features, f"initial_{features}_convt", 1, 0)(z[:, None, None])
         x = nn.relu(_norm(x, valid, f"initial_{features}_batchnorm"))
         while features > self.width:
             features //= 2

@@ -14,11 +14,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from iadjax.nn.layers import Conv, uniform_bias, uniform_fan_in
+from iadjax.nn.layers import Conv, linear
 from iadjax.ops import per_channel
 
 __all__ = [
-    "AllInOneBlock", "LevelCoupling", "Permutation", "affine", "atan_clamp", "chain", "convolutions", "dense", "linear",
+    "AllInOneBlock", "LevelCoupling", "Permutation", "affine", "atan_clamp", "chain", "convolutions", "dense",
     "position_code", "position_codes",
 ]  # fmt: skip
 
@@ -84,11 +84,6 @@ def dense(hidden_ratio: float = 2.0) -> Callable[[int, int], Callable]:
         return lambda x: last(nn.relu(first(x)))
 
     return build
-
-
-def linear(features: int, fan_in: int, name: str) -> nn.Dense:
-    """A linear layer with PyTorch's initialisation."""
-    return nn.Dense(features, kernel_init=uniform_fan_in, bias_init=uniform_bias(fan_in), name=name)
 
 
 def position_code(depth: int, height: int, width: int) -> np.ndarray:

@@ -22,6 +22,7 @@ __all__ = [
     "ConvTranspose2x2",
     "DilatedConv",
     "Dropout",
+    "linear",
     "max_pool",
     "uniform_bias",
     "uniform_fan_in",
@@ -42,6 +43,11 @@ def uniform_fan_out(key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32) -
 def uniform_bias(fan_in: int) -> Callable:
     """PyTorch's default for biases: U(-b, b) with b = 1 / sqrt(fan in)."""
     return functools.partial(jax.random.uniform, minval=-(fan_in**-0.5), maxval=fan_in**-0.5)
+
+
+def linear(features: int, fan_in: int, name: str, bias: bool = True) -> nn.Dense:
+    """A linear layer with PyTorch's default initialisation; `fan_in`: channels of its input."""
+    return nn.Dense(features, bias, kernel_init=uniform_fan_in, bias_init=uniform_bias(fan_in), name=name)
 
 
 class Conv(nn.Module):

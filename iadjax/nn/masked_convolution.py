@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from iadjax.errors import UserError
-from iadjax.nn.layers import Conv, uniform_bias, uniform_fan_in
+from iadjax.nn.layers import Conv, linear
 
 __all__ = ["BLOCKS", "MaskedBlock", "masked_block"]
 
@@ -51,29 +51,25 @@ class MaskedBlock(nn.Module):
         gate = self._squeezed(y) if self.kind == "sspcab" else self._attended(y)
         return y * nn.sigmoid(gate)[:, None, None]
 
-    def _dense(self, features: int, fan_in: int, name: str, bias: bool = True) -> nn.Dense:
-        """PyTorch's default initialisation."""
-        return nn.Dense(features, bias, kernel_init=uniform_fan_in, bias_init=uniform_bias(fan_in), name=name)
-
     def _squeezed(self, y):
         depth = y.shape[-1]
         hidden = depth // self.reduction
         if not hidden:
             raise UserError(f"sspcab reduces the channels to one in {self.reduction}: it needs as many, got {depth}")
-        z = nn.relu(self._dense(hidden, depth, "se_fc1")(jnp.mean(y, axis=(1, 2))))
-        return self._dense(depth, hidden, "se_fc2")(z)
+        z = nn.relu(linear(hidden, depth, "se_fc1")(jnp.mean(y, axis=(1, 2))))
+        return linear(depth, hidden, "se_fc2")(z)
 
     def _attended(self, y):
         batch, depth = len(y), y.shape[-1]
         size, heads = self.dimension, self.heads
         # a token for each channel: a multiple of its mean, and its position
-        tokens = self._dense(size, 1, "projection")(jnp.mean(y, axis=(1, 2))[..., None])
+        tokens = linear(size, 1, "projection")(jnp.mean(y, axis=(1, 2))[..., None])
         tokens += self.param("pos_embedding", nn.initializers.normal(1.0), (1, depth, size)).astype(y.dtype)
-        qkv = self._dense(3 * heads * size, size, "to_qkv", bias=False)(tokens).reshape(batch, depth, 3, heads, size)
+        qkv = linear(3 * heads * size, size, "to_qkv", bias=False)(tokens).reshape(batch, depth, 3, heads, size)
         q, k, v = (qkv[:, :, i] for i in range(3))
         weights = nn.softmax(jnp.einsum("bqhd,bkhd->bhqk", q, k) / size**0.5)
         z = jnp.einsum("bhqk,bkhd->bqhd", weights, v).reshape(batch, depth, heads * size)
-        return jnp.mean(self._dense(size, heads * size, "to_out")(z), axis=-1)
+        return jnp.mean(linear(size, heads * size, "to_out")(z), axis=-1)
 
 
 def masked_block(kind: str) -> MaskedBlock | None:

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from iadjax import ops
-from iadjax.nn.layers import Conv, uniform_bias, uniform_fan_in
+from iadjax.nn.layers import Conv, linear, uniform_bias, uniform_fan_in
 
 __all__ = ["BigEncoder", "PositionClassifier", "SmallEncoder"]
 
@@ -83,6 +83,5 @@ class PositionClassifier(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """`[B, D]` to `[B, 8]`."""
         for name in ("fc1", "fc2"):
-            dense = nn.Dense(self.hidden, kernel_init=uniform_fan_in, bias_init=uniform_bias(x.shape[-1]), name=name)
-            x = nn.leaky_relu(dense(x), 0.1)
+            x = nn.leaky_relu(linear(self.hidden, x.shape[-1], name)(x), 0.1)
         return Directions(self.classes, self.fixed, name="fc3")(x)

@@ -20,7 +20,7 @@ def build_pyramid(x: jax.Array, levels: int) -> list[jax.Array]:
     found = []
     for _ in range(levels - 1):
         smaller = ops.block_max(_blurred(x), 2)
-        found.append(x - _blurred(_doubled(smaller)))
+        found.append(x - _blurred(ops.block_repeat(smaller, 2)))
         x = smaller
     return [*found, x]
 
@@ -29,12 +29,8 @@ def compose_pyramid(levels: Sequence[jax.Array]) -> jax.Array:
     """The inverse of `build_pyramid`."""
     x = levels[-1]
     for level in levels[-2::-1]:
-        x = _blurred(_doubled(x)) + level
+        x = _blurred(ops.block_repeat(x, 2)) + level
     return x
-
-
-def _doubled(x: jax.Array) -> jax.Array:
-    return jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
 
 
 def _blurred(x: jax.Array) -> jax.Array:
@@ -75,7 +71,7 @@ class PyramidCoupling(nn.Module):
         first = Conv(2 * depth, self.kernel, bias=False, name="conv_0")
         second = Conv(2 * depth, self.kernel, bias=False, kernel_init=nn.initializers.zeros, name="conv_2")
         finer = [] if self.level == 0 else [levels[self.level - 1]]
-        coarser = [] if last else [_doubled(levels[self.level + 1])]
+        coarser = [] if last else [ops.block_repeat(levels[self.level + 1], 2)]
         # the coarsest level gets parameters of the finer grid, the others make theirs on their own
         beside = finer if last else [ops.resize_nearest(each, size) for each in finer] + coarser
         parameters = second(nn.leaky_relu(first(jnp.concatenate(beside, axis=-1))))

@@ -5,12 +5,13 @@ import jax
 import jax.numpy as jnp
 
 from iadjax.nn.layers import BatchNorm, Conv
+from iadjax.ops import resize
 
 __all__ = ["Localization", "affine", "inverse", "warp"]
 
 
 class Localization(nn.Module):
-    """Two strided convolutions, a mean over a 4 x 4 grid and a dense layer: the parameters of `affine`, which begin at zero.
+    """Two strided convolutions, a grid of 4 x 4 and a dense layer: the parameters of `affine`, which begin at zero.
 
     Attributes:
       features: channels of the convolutions.
@@ -23,7 +24,7 @@ class Localization(nn.Module):
         """`[B, H, W, C]` to `[B, 5]`, each in (-1, 1); `valid` as that of `BatchNorm`."""
         for i in (1, 2):
             x = nn.relu(BatchNorm(name=f"norm{i}")(Conv(self.features, 3, 2, name=f"conv{i}")(x), valid))
-        x = jax.image.resize(x, (len(x), 4, 4, x.shape[-1]), "linear", antialias=True).reshape(len(x), -1)
+        x = resize(x, (4, 4), antialias=True).reshape(len(x), -1)
         return jnp.tanh(nn.Dense(5, kernel_init=nn.initializers.zeros, name="dense")(x))
 
 

@@ -15,6 +15,7 @@ __all__ = [
     "average_pool",
     "block_max",
     "block_mean",
+    "block_repeat",
     "patch_embedding",
     "unfold",
 ]
@@ -69,6 +70,13 @@ def block_mean(features: jax.Array, side: int) -> jax.Array:
 def block_max(features: jax.Array, side: int) -> jax.Array:
     """The largest number of windows as those of `block_mean`, as PyTorch's `MaxPool2d(side)`."""
     return jnp.max(_blocks(features, side), axis=(2, 4))
+
+
+def block_repeat(features: jax.Array, side: int) -> jax.Array:
+    """Every position `side` times in both directions, `[B, H, W, C]` to `[B, side H, side W, C]`."""
+    number, height, width, depth = features.shape
+    blocks = jnp.broadcast_to(features[:, :, None, :, None], (number, height, side, width, side, depth))
+    return blocks.reshape(number, side * height, side * width, depth)
 
 
 def _blocks(features: jax.Array, side: int) -> jax.Array:

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-__all__ = ["GRADIENTS", "SCALE", "simplex_field"]
+__all__ = ["GRADIENTS", "SCALE", "offsets", "simplex_field"]
 
 # directions to the corners of an octagon, and of a rhombicuboctahedron, as OpenSimplex has them
 GRADIENTS = {

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from iadjax.nn.flow import AllInOneBlock, LevelCoupling, Permutation, chain, convolutions, dense, linear
+from iadjax.nn.flow import AllInOneBlock, LevelCoupling, Permutation, chain, convolutions, dense
+from iadjax.nn.layers import linear
 
 MAP, ROW = (2, 3, 3, 5), (4, 5)
 

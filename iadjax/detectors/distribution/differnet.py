@@ -20,7 +20,8 @@ from iadjax.detectors.families.gradient import gradient
 from iadjax.detectors.families.options import check_options
 from iadjax.detectors.families.schedules import adam_with_l2
 from iadjax.errors import UserError
-from iadjax.nn.flow import LevelCoupling, Permutation, chain, linear
+from iadjax.nn.flow import LevelCoupling, Permutation, chain
+from iadjax.nn.layers import linear
 
 __all__ = ["Flow", "differnet"]
 

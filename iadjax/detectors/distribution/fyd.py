@@ -16,7 +16,15 @@ import optax
 from iadjax import ops
 from iadjax.backbones import Backbone, check_layers
 from iadjax.detector import Detector, Phase, Prediction
-from iadjax.detectors.families.gaussian import Gaussian, Moments, add_moments, init_moments, mahalanobis, whitening
+from iadjax.detectors.families.gaussian import (
+    Gaussian,
+    Moments,
+    add_moments,
+    fitted_gaussian,
+    init_moments,
+    mahalanobis,
+    whitening,
+)
 from iadjax.detectors.families.gradient import Trained, copy_variables, init_trained, train_step
 from iadjax.detectors.families.options import check_options
 from iadjax.nn.layers import BatchNorm, Conv
@@ -194,9 +202,8 @@ def fyd(
 
         def end(key, state, frozen):
             del key, frozen
-            _, count, mean, scatter = state.moments
-            factor = whitening(scatter / jnp.maximum(count - 1, 1), epsilon)
-            return Aligned(nested(state.trained.variables), Gaussian((), count, mean, factor))
+            fitted = fitted_gaussian(state.moments, lambda covariance: whitening(covariance, epsilon))
+            return Aligned(nested(state.trained.variables), fitted)
 
         def ended(state):
             return Aligned(nested(state.trained.variables), Gaussian(*state.moments))

@@ -10,7 +10,17 @@ from jax.sharding import PartitionSpec
 from iadjax.detector import Detector, Phase, abstract_batch
 from iadjax.parallel.axis import AXIS, all_rows, all_sum
 
-__all__ = ["Gaussian", "Moments", "add_moments", "gaussian", "init_moments", "mahalanobis", "moments_phase", "whitening"]
+__all__ = [
+    "Gaussian",
+    "Moments",
+    "add_moments",
+    "fitted_gaussian",
+    "gaussian",
+    "init_moments",
+    "mahalanobis",
+    "moments_phase",
+    "whitening",
+]
 
 
 class Moments(NamedTuple):
@@ -82,6 +92,12 @@ def mahalanobis(fitted: Gaussian, x: jax.Array) -> jax.Array:
     return jnp.linalg.norm(whitened, axis=-1).reshape(rows, height, width)
 
 
+def fitted_gaussian(moments: Moments, factorize: Callable) -> Gaussian:
+    """The Gaussians of moments; `factorize` of their covariances, which have n - 1 in the denominator."""
+    covariance = moments.scatter / jnp.maximum(moments.count - 1, 1)
+    return Gaussian(moments.constants, moments.count, moments.mean, factorize(covariance))
+
+
 def moments_phase(describe: Callable, factorize: Callable, name: str = "fit", **fields) -> Phase:
     """The phase of a state that is `Moments` and becomes `Gaussian`.
 
@@ -99,8 +115,7 @@ def moments_phase(describe: Callable, factorize: Callable, name: str = "fit", **
 
     def finalize(key, state, frozen):
         del key, frozen
-        covariance = state.scatter / jnp.maximum(state.count - 1, 1)
-        return Gaussian(state.constants, state.count, state.mean, factorize(covariance))
+        return fitted_gaussian(state, factorize)
 
     return Phase(name, update, finalize, finalized=lambda state: Gaussian(*state), **fields)
 

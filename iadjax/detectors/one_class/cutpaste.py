@@ -21,7 +21,7 @@ from iadjax.detectors.families.options import check_options
 from iadjax.detectors.families.rows import Rows, add_rows, init_rows, rows_of
 from iadjax.detectors.families.shrinkage import ledoit_wolf
 from iadjax.errors import UserError
-from iadjax.nn.layers import BatchNorm, uniform_bias, uniform_fan_in
+from iadjax.nn.layers import BatchNorm, linear
 from iadjax.nn.masked_convolution import masked_block
 from iadjax.synthesis import cutpaste as synthesis
 from iadjax.synthesis.appearance import colour_jitter
@@ -71,12 +71,9 @@ class Head(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, valid: jax.Array) -> jax.Array:
-        def dense(features, x, name):
-            return nn.Dense(features, kernel_init=uniform_fan_in, bias_init=uniform_bias(x.shape[-1]), name=name)(x)
-
         for i, width in enumerate(self.widths):
-            x = nn.relu(BatchNorm(name=f"head_{3 * i + 1}")(dense(width, x, f"head_{3 * i}"), valid))
-        return dense(self.classes, x, "out")
+            x = nn.relu(BatchNorm(name=f"head_{3 * i + 1}")(linear(width, x.shape[-1], f"head_{3 * i}")(x), valid))
+        return linear(self.classes, x.shape[-1], "out")(x)
 
 
 def cutpaste(

@@ -19,14 +19,10 @@ from iadjax.detectors.families.gradient import gradient
 from iadjax.detectors.families.options import check_options
 from iadjax.errors import UserError
 from iadjax.nn.attention import MultiheadAttention
-from iadjax.nn.layers import Dropout, uniform_bias, uniform_fan_in
+from iadjax.nn.layers import Dropout, linear
 from iadjax.parallel.axis import all_sum, own_rows
 
 __all__ = ["generalad"]
-
-
-def _dense(features: int, fan_in: int, name: str, bias: bool = True) -> nn.Dense:
-    return nn.Dense(features, bias, kernel_init=uniform_fan_in, bias_init=uniform_bias(fan_in), name=name)
 
 
 class Block(nn.Module):
@@ -44,8 +40,8 @@ class Block(nn.Module):
         depth = x.shape[-1]
         y = MultiheadAttention(self.heads, self.dropout, name="attn")(x, x, x, train=train)
         x = nn.LayerNorm(1e-5, name="layer_norm")(x + drop(y))
-        y = drop(nn.gelu(_dense(self.hidden, depth, "linear_0")(x), approximate=False))
-        return x + drop(_dense(depth, self.hidden, "linear_3")(y))
+        y = drop(nn.gelu(linear(self.hidden, depth, "linear_0")(x), approximate=False))
+        return x + drop(linear(depth, self.hidden, "linear_3")(y))
 
 
 class Discriminator(nn.Module):
@@ -62,7 +58,7 @@ class Discriminator(nn.Module):
         x = x + self.param("positional_encodings", nn.initializers.normal(1.0), x.shape[1:])[None]
         for i in range(self.depth):
             x = Block(self.heads, self.hidden, self.dropout, name=f"transformer_encoder_{i}")(x, train)
-        return _dense(1, x.shape[-1], "output_layer", bias=False)(x)[..., 0]
+        return linear(1, x.shape[-1], "output_layer", bias=False)(x)[..., 0]
 
 
 def generalad(

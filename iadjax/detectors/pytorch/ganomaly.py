@@ -10,7 +10,7 @@ _PART = r"(?:generator\.)?(encoder1|decoder|encoder2)\.\w+\."
 
 TABLE = {
     rf"{_PART}initial-conv-\d+-\d+\.(\w+)": r"generator/\1/initial_conv/\2",
-    rf"{_PART}initial-\d+-\d+-convt\.\w+": r"generator/\1/transposed_kernel",
+    rf"{_PART}initial-\d+-(\d+)-convt\.(\w+)": r"generator/\1/initial_\2_convt/\3",
     rf"{_PART}initial-(\d+)-batchnorm\.(\w+)": r"generator/\1/initial_\2_batchnorm/\3",
     rf"{_PART}extra-layers-(\d+)-\d+-(conv|batchnorm)\.(\w+)": r"generator/\1/extra_\2_\3/\4",
     rf"{_PART}pyramid-\d+-(\d+)-(convt?)\.(\w+)": r"generator/\1/pyramid_\2_\3/\4",
