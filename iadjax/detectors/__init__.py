@@ -47,6 +47,7 @@ MODULES = {
     "msflow": "iadjax.detectors.distribution.msflow",
     "musc": "iadjax.detectors.zero_shot.musc",
     "nsa": "iadjax.detectors.autoencoder.nsa",
+    "ocrgan": "iadjax.detectors.gan.ocrgan",
     "padim": "iadjax.detectors.distribution.padim",
     "panda": "iadjax.detectors.one_class.panda",
     "patchcore": "iadjax.detectors.memory_bank.patchcore",

@@ -232,6 +232,13 @@ BENCHMARKS = {
         {"detector.epochs": 3},
         pretrained=False,
     ),
+    "ocrgan": Benchmark(
+        "unsupervised/ocrgan.py",
+        {"data.resize": 64, "data.batch_size": 8, "detector.width": 16, "detector.cutout": 5, "detector.learning_rate": 1e-3},
+        {"detector.epochs": 60},
+        {"detector.epochs": 10},
+        pretrained=False,
+    ),
     "padim": Benchmark("unsupervised/padim.py", {"detector.num_channels": 100, "data.crop": 0}),
     "panda": Benchmark(
         "unsupervised/panda.py",
