@@ -59,6 +59,7 @@ MODULES = {
     "rdpp": "iadjax.detectors.teacher_student.rdpp",
     "reconpatch": "iadjax.detectors.memory_bank.reconpatch",
     "riad": "iadjax.detectors.autoencoder.riad",
+    "scadn": "iadjax.detectors.gan.scadn",
     "simplenet": "iadjax.detectors.one_class.simplenet",
     "softpatch": "iadjax.detectors.memory_bank.softpatch",
     "spade": "iadjax.detectors.memory_bank.spade",

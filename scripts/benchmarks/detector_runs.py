@@ -286,6 +286,19 @@ BENCHMARKS = {
         {"detector.epochs": 2, "detector.window": 11},
         pretrained=False,
     ),
+    "scadn": Benchmark(
+        "unsupervised/scadn.py",
+        {
+            "data.resize": 64,
+            "detector.width": 16,
+            "detector.blocks": 4,
+            "detector.learning_rate": 1e-3,
+            "detector.discriminator_rate": 1e-4,
+        },
+        {"detector.epochs": 40},
+        {"detector.epochs": 8},
+        pretrained=False,
+    ),
     "simplenet": Benchmark(
         "unsupervised/simplenet.py",
         {"detector.pretrain_dimension": 384, "detector.target_dimension": 384, "data.crop": 0},

@@ -29,6 +29,7 @@ WITHOUT_ROWS = {
     "unsupervised/pni.py",
     "unsupervised/pyramidflow.py",
     "unsupervised/riad.py",
+    "unsupervised/scadn.py",
     "unsupervised/superad.py",
     "unsupervised/superadd.py",
     "unsupervised/uflow.py",

@@ -297,6 +297,14 @@ CASES = {
         "detector.window": 5,
         "detector.epochs": 2,
     },
+    "scadn": {
+        "data.resize": 24,
+        "detector.width": 2,
+        "detector.blocks": 1,
+        "detector.discriminator_width": 2,
+        "detector.stripes": (2, 4),
+        "detector.epochs": 2,
+    },
     "simplenet": {
         "detector.epochs": 2,
         "detector.pretrain_dimension": 24,
@@ -396,6 +404,7 @@ PLAIN = {
     "rd4ad",
     "rdpp",
     "riad",
+    "scadn",
     "stpm",
     "supersimplenet",
     "vae",
