@@ -58,6 +58,7 @@ MODULES = {
     "rd4ad": "iadjax.detectors.teacher_student.rd4ad",
     "rdpp": "iadjax.detectors.teacher_student.rdpp",
     "reconpatch": "iadjax.detectors.memory_bank.reconpatch",
+    "rgi": "iadjax.detectors.gan.rgi",
     "riad": "iadjax.detectors.autoencoder.riad",
     "scadn": "iadjax.detectors.gan.scadn",
     "simplenet": "iadjax.detectors.one_class.simplenet",

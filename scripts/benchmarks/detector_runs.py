@@ -279,6 +279,19 @@ BENCHMARKS = {
         {"detector.epochs": 4, "detector.learning_rate": 1e-3},
         {"detector.epochs": 1, "detector.learning_rate": 1e-3},
     ),
+    "rgi": Benchmark(
+        "unsupervised/rgi.py",
+        {
+            "data.resize": 64,
+            "detector.width": 16,
+            "detector.latent": 64,
+            "detector.learning_rate": 1e-3,
+            "detector.iterations": 300,
+        },
+        {"detector.steps": 3000},
+        {"detector.steps": 3000},
+        pretrained=False,
+    ),
     "riad": Benchmark(
         "unsupervised/riad.py",
         {"detector.width": 16, "detector.learning_rate": 1e-3, "data.batch_size": 8, "data.resize": 128},

@@ -28,6 +28,7 @@ WITHOUT_ROWS = {
     "unsupervised/panda.py",
     "unsupervised/pni.py",
     "unsupervised/pyramidflow.py",
+    "unsupervised/rgi.py",
     "unsupervised/riad.py",
     "unsupervised/scadn.py",
     "unsupervised/superad.py",
