@@ -61,6 +61,7 @@ MODULES = {
     "rgi": "iadjax.detectors.gan.rgi",
     "riad": "iadjax.detectors.autoencoder.riad",
     "scadn": "iadjax.detectors.gan.scadn",
+    "score_based": "iadjax.detectors.diffusion.score_based",
     "simplenet": "iadjax.detectors.one_class.simplenet",
     "softpatch": "iadjax.detectors.memory_bank.softpatch",
     "spade": "iadjax.detectors.memory_bank.spade",

@@ -312,6 +312,21 @@ BENCHMARKS = {
         {"detector.epochs": 8},
         pretrained=False,
     ),
+    "score_based": Benchmark(
+        "unsupervised/score_based.py",
+        {
+            "data.resize": 64,
+            "data.batch_size": 8,
+            "detector.width": 32,
+            "detector.multipliers": (1, 2, 2),
+            "detector.learning_rate": 1e-3,
+            "detector.decay": 0.995,
+            "detector.window": 7,
+        },
+        {"detector.epochs": 60},
+        {"detector.epochs": 10},
+        pretrained=False,
+    ),
     "simplenet": Benchmark(
         "unsupervised/simplenet.py",
         {"detector.pretrain_dimension": 384, "detector.target_dimension": 384, "data.crop": 0},

@@ -31,6 +31,7 @@ WITHOUT_ROWS = {
     "unsupervised/rgi.py",
     "unsupervised/riad.py",
     "unsupervised/scadn.py",
+    "unsupervised/score_based.py",
     "unsupervised/superad.py",
     "unsupervised/superadd.py",
     "unsupervised/uflow.py",
