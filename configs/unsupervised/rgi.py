@@ -26,6 +26,6 @@ def get_config(arg: str = "synthetic"):
     config = base_config("rgi", wanted.dataset)
     config.data.update({"resize": 128, "batch_size": 16})
     if wanted.quick:
-        small = {"width": 16, "latent": 32, "learning_rate": 1e-3, "steps": 1500, "starts": 200, "iterations": 150}
-        quick(config, small, resize=64)
+        small = {"width": 16, "latent": 32, "learning_rate": 1e-3, "steps": 2000, "starts": 200, "iterations": 150}
+        quick(config, small, resize=32)
     return finish(config, wanted)

@@ -113,6 +113,7 @@ def scadn(
     hidden_weight: float = 4.0,
     adversarial_weight: float = 1e-3,
     merge: str = "largest",
+    top: float = 1.0,
     epochs: int = 200,
     learning_rate: float = 1e-4,
     discriminator_rate: float = 1e-5,
@@ -135,6 +136,7 @@ def scadn(
       merge: of the maps of all scales. "largest": for each image that of the scale whose mean error exceeds the one of
         training images most, as in the authors' code; "mean": each map over that mean error, then the mean over the scales,
         as in another function of it.
+      top: the image's score is the mean of this fraction of its pixels, the largest ones; 1: of all, as in the authors' code.
       epochs: passes over the images.
       learning_rate, discriminator_rate, beta1, beta2: of the two Adam optimisers.
 
@@ -151,6 +153,7 @@ def scadn(
     check_options("[0, inf)", hidden_weight=hidden_weight, adversarial_weight=adversarial_weight)
     check_options("(0, inf)", learning_rate=learning_rate, discriminator_rate=discriminator_rate)
     check_options("[0, 1)", beta1=beta1, beta2=beta2)
+    check_options("(0, 1]", top=top)
     generator, discriminator = Generator(width, blocks), Discriminator(discriminator_width)
     optimizers = [optax.adam(rate, b1=beta1, b2=beta2) for rate in (learning_rate, discriminator_rate)]
 
@@ -236,14 +239,12 @@ def scadn(
         else:
             scale = jnp.argmax(jnp.mean(maps, axis=(2, 3)) - state.errors[:, None], axis=0)
             merged = jnp.take_along_axis(maps, scale[None, :, None, None], axis=0)[0]
-        return Prediction(jnp.mean(merged, axis=(1, 2)), merged)
+        return Prediction(ops.top_mean(merged.reshape(len(merged), -1), top), merged)
 
-    def phases(spec):
-        del spec
-        return Phase("train", learn, epochs=epochs, augment=augment), Phase("calibrate", calibrate)
+    both = Phase("train", learn, epochs=epochs, augment=augment), Phase("calibrate", calibrate)
 
     def warm_start(fresh, old):
         networks = map(copy_variables, fresh[:2], old[:2])
         return Inpainting(*networks, fresh.count, fresh.errors)
 
-    return Detector(init, phases, predict, warm_start=warm_start)
+    return Detector(init, lambda spec: both, predict, warm_start=warm_start)
