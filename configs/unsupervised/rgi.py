@@ -12,6 +12,9 @@ largest value; for R-RGI lambda is chosen by the defect. They are no row of this
 that sees images of 128 x 128; here it is a DCGAN. Their code (github.com/Shancong-Mou/RGI_Robust_GAN-inversion) has no licence;
 nothing of it is here.
 
+The quick form trains the GAN for some minutes on few images. Its drawings miss objects away from the middle, so that normal
+images there have masks too: it ranks images worse than the quick forms of other detectors.
+
 Measured here: docs/benchmarks.md, made by scripts/benchmarks/detectors.py.
 """
 

@@ -1,6 +1,6 @@
 """SCADN (Yan et al., AAAI 2021), one model per category; no pretrained weights.
 
-    python scripts/train.py --config=configs/unsupervised/scadn.py:synthetic,category=wood,quick
+    python scripts/train.py --config=configs/unsupervised/scadn.py:synthetic,category=washer,quick
     python scripts/train.py --config=configs/unsupervised/scadn.py:mvtec_ad,category=bottle --config.data.root=DIR
     python scripts/train.py --config=configs/unsupervised/scadn.py:mtd --config.data.root=DIR
     python scripts/train.py --config=configs/unsupervised/scadn.py:folder --config.data.root=DIR
