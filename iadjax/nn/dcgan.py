@@ -96,11 +96,13 @@ class Discriminator(nn.Module):
       width: channels after the first convolution.
       extra_layers: further convolutions before the halving goes on.
       padding: of the first convolution.
+      norm: whether BatchNorm follows the others. A critic with a gradient penalty has none, as its rows may not mix.
     """
 
     width: int
     extra_layers: int = 0
     padding: int = 1
+    norm: bool = True
 
     @nn.compact
     def __call__(self, x: jax.Array, valid: jax.Array | None) -> tuple[jax.Array, jax.Array]:
@@ -110,6 +112,6 @@ class Discriminator(nn.Module):
         while extra or x.shape[1] > 4:
             features, kernel, stride = (x.shape[-1], 3, 1) if extra else (2 * x.shape[-1], 4, 2)
             x = _conv(features, f"features_{position}", kernel, stride)(x)
-            x = nn.leaky_relu(_norm(x, valid, f"features_{position + 1}"), 0.2)
+            x = nn.leaky_relu(_norm(x, valid, f"features_{position + 1}") if self.norm else x, 0.2)
             extra, position = max(0, extra - 1), position + 3
         return _conv(1, "classifier_0", padding=0)(x)[:, 0, 0, 0], x

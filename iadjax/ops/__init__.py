@@ -24,6 +24,7 @@ from iadjax.ops.patches import (
     patch_embedding,
     unfold,
 )
+from iadjax.ops.pyramid import pyramid_down, pyramid_up
 from iadjax.ops.resample import box_mean, gaussian_blur, kernel_blur, resize, resize_nearest, resize_to_means
 from iadjax.ops.rotate import rotate
 from iadjax.ops.rows import FAR, padded_rows, rows_at, take_rows, write_rows
@@ -60,6 +61,8 @@ __all__ = [
     "padded_rows",
     "patch_embedding",
     "per_channel",
+    "pyramid_down",
+    "pyramid_up",
     "quantile_where",
     "region_log10_probability",
     "resize",

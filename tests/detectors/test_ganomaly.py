@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from iadjax.detectors.gan import ganomaly as module
+from iadjax.detectors.families import adversarial
 from iadjax.detectors.gan.ganomaly import Generator, ganomaly
 from iadjax.errors import UserError
 from iadjax.nn.transposed import ConvTranspose
@@ -49,7 +49,7 @@ def test_the_score_is_the_distance_of_the_latent_vectors(state, score, power):
 
 @pytest.mark.parametrize("collapsed", [False, True])
 def test_a_discriminator_that_has_won_begins_anew(state, collapsed, monkeypatch):
-    monkeypatch.setattr(module, "COLLAPSED", 100.0 if collapsed else 0.0)
+    monkeypatch.setattr(adversarial, "COLLAPSED", 100.0 if collapsed else 0.0)
     detector = ganomaly(**SMALL)
     before = state.discriminator.variables["params"]
     new, _ = jax.jit(detector.phases(spec())[0].update)(jax.random.key(7), state, {}, batch_of(detector, {}, IMAGE))

@@ -6,7 +6,8 @@ import numpy as np
 
 from iadjax import losses
 from iadjax.cpu.dispatch import plain
-from iadjax.detectors.gan.ganomaly import Generator, Networks
+from iadjax.detectors.families.adversarial import Networks
+from iadjax.detectors.gan.ganomaly import Generator
 from iadjax.detectors.gan.ganomaly import ganomaly as build
 from iadjax.detectors.pytorch import from_torch
 from iadjax.nn.dcgan import Discriminator

@@ -4,8 +4,6 @@ An encoder, a decoder and a second encoder learn to restore normal images and th
 restored images real. What the second encoder makes of a restored anomaly differs from what the first one made of the anomaly.
 """
 
-from typing import NamedTuple
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -13,22 +11,13 @@ import optax
 
 from iadjax import losses
 from iadjax.detector import Detector, Phase, Prediction
-from iadjax.detectors.families.gradient import Trained, copy_variables, init_trained, train_step
+from iadjax.detectors.families.adversarial import Networks, begin_anew, copy_networks
+from iadjax.detectors.families.gradient import init_trained, train_step
 from iadjax.detectors.families.options import check_options
 from iadjax.errors import UserError
 from iadjax.nn.dcgan import Decoder, Discriminator, Encoder
 
-__all__ = ["Generator", "Networks", "ganomaly"]
-
-COLLAPSED = 1e-5
-"""The discriminator begins anew when its loss falls below this."""
-
-
-class Networks(NamedTuple):
-    """The state: two networks, trained against each other."""
-
-    generator: Trained
-    discriminator: Trained
+__all__ = ["Generator", "ganomaly"]
 
 
 class Generator(nn.Module):
@@ -139,12 +128,7 @@ def ganomaly(
         made, info = train_step(state.generator, of_generator, optimizer)
         judging, other = train_step(state.discriminator, of_discriminator, optimizer)
 
-        def anew(trained):
-            fresh = discriminator.init(key, x[:1], None)["params"]
-            # the optimiser keeps its moments, as in the authors' code
-            return Trained({**trained.variables, "params": fresh}, trained.optimizer)
-
-        judging = jax.lax.cond(other["loss"] < COLLAPSED, anew, lambda trained: trained, judging)
+        judging = begin_anew(judging, other["loss"], key)
         return Networks(made, judging), {**info, "loss_discriminator": other["loss"]}
 
     def predict(state, frozen, batch):
@@ -152,7 +136,4 @@ def ganomaly(
         _, z, again = generator.apply(state.generator.variables, 2 * batch.image - 1, None)
         return Prediction(losses.mse(z, again) if score == "squared" else jnp.abs(z - again).mean(axis=1))
 
-    def warm_start(fresh, old):
-        return Networks(*map(copy_variables, fresh, old))
-
-    return Detector(init, lambda spec: (Phase("train", update, epochs=epochs),), predict, warm_start=warm_start)
+    return Detector(init, lambda spec: (Phase("train", update, epochs=epochs),), predict, warm_start=copy_networks)
