@@ -28,6 +28,7 @@ MODULES = {
     "diffusionad": "iadjax.detectors.diffusion.diffusionad",
     "dinomaly": "iadjax.detectors.transformer.dinomaly",
     "draem": "iadjax.detectors.autoencoder.draem",
+    "dsr": "iadjax.detectors.autoencoder.dsr",
     "efficientad": "iadjax.detectors.teacher_student.efficientad",
     "fastflow": "iadjax.detectors.distribution.fastflow",
     "favae": "iadjax.detectors.autoencoder.favae",
