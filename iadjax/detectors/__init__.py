@@ -41,6 +41,7 @@ MODULES = {
     "glass": "iadjax.detectors.one_class.glass",
     "ikd": "iadjax.detectors.teacher_student.ikd",
     "inpformer": "iadjax.detectors.transformer.inpformer",
+    "intra": "iadjax.detectors.transformer.intra",
     "inversionad": "iadjax.detectors.diffusion.inversionad",
     "memseg": "iadjax.detectors.one_class.memseg",
     "mh_patchcore": "iadjax.detectors.memory_bank.mh_patchcore",

@@ -25,6 +25,7 @@ WITHOUT_ROWS = {
     "unsupervised/nsa.py",
     "unsupervised/anoddpm.py",
     "unsupervised/ganomaly.py",
+    "unsupervised/intra.py",
     "unsupervised/panda.py",
     "unsupervised/pni.py",
     "unsupervised/pyramidflow.py",
