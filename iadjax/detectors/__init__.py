@@ -72,6 +72,7 @@ MODULES = {
     "uniad": "iadjax.detectors.transformer.uniad",
     "us": "iadjax.detectors.teacher_student.us",
     "vae": "iadjax.detectors.autoencoder.vae",
+    "vtadl": "iadjax.detectors.transformer.vtadl",
     "winclip": "iadjax.detectors.zero_shot.winclip",
 }
 

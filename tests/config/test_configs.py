@@ -34,6 +34,7 @@ WITHOUT_ROWS = {
     "unsupervised/superadd.py",
     "unsupervised/uflow.py",
     "unsupervised/vae.py",
+    "unsupervised/vtadl.py",
     "zero_shot/padim.py",
 }
 ROWS = [(name, number) for name in NAMES for number in range(len(published(name)))]

@@ -374,6 +374,22 @@ CASES = {
         "detector.epochs": 1,
     },
     "vae": {"detector.width": 2, "detector.latent": 4, "detector.epochs": 2},
+    "vtadl": {
+        "data.resize": 32,
+        "detector.patch": 8,
+        "detector.dim": 8,
+        "detector.depth": 1,
+        "detector.heads": 2,
+        "detector.hidden": 8,
+        "detector.capsule_side": 8,
+        "detector.widths": (4,),
+        "detector.kernels": (4, 4),
+        "detector.strides": (2, 2),
+        "detector.paddings": (1, 1),
+        "detector.gaussians": 2,
+        "detector.epochs": 2,
+        "detector.learning_rate": 1e-2,
+    },
     "winclip": {**TINY_CLIP, "protocol.name": "few_shot", "protocol.num_shots": 3},
 }
 
@@ -419,6 +435,7 @@ PLAIN = {
     "stpm",
     "supersimplenet",
     "vae",
+    "vtadl",
 }
 
 
