@@ -8,8 +8,8 @@
 Published for mvtec_ad: PUBLISHED below. The row needs a discrete autoencoder that ImageNet has trained: give its images with
 --config.detector.codebook_images=DIR; without it textures are drawn. The authors count 8,000 images as an epoch, of which they
 take 100 in batches of 8: 100,000 steps, and half as many for the upsampling module. They read images in the order BGR, shrink
-them without antialiasing, and count the pixels of the central 224 x 224 alone. Their code, github.com/VitjanZ/DSR_anomaly_detection,
-has the licence Apache-2.0; nothing of it is here.
+them without antialiasing, and count the pixels of the central 224 x 224 alone. The licence of their code,
+github.com/VitjanZ/DSR_anomaly_detection, is Apache-2.0; nothing of it is here.
 
 No training images are held out for mvtec_ad, as in the published protocol, so no threshold is fitted there: add
 --config.threshold.holdout=0.1 for one.

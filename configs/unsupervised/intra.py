@@ -5,8 +5,8 @@
     python scripts/train.py --config=configs/unsupervised/intra.py:mtd --config.data.root=DIR
     python scripts/train.py --config=configs/unsupervised/intra.py:folder --config.data.root=DIR
 
-Published figures (mvtec_ad: image AUROC 0.950, pixel AUROC 0.966) have image sizes of 256, 320 or 512 by category, 600 patches of
-each image in an epoch, and an early stop on held-out images. They are no row of this config, which has one size and a fixed
+Published figures (mvtec_ad: image AUROC 0.950, pixel AUROC 0.966) have image sizes of 256, 320 or 512 by category, 600 patches
+of each image in an epoch, and an early stop on held-out images. They are no row of this config, which has one size and a fixed
 schedule. The network and the constants are those of the known re-implementation, github.com/jhy12/inpainting-transformer, which
 states no licence; nothing of it is here.
 

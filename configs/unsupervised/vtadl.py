@@ -5,8 +5,8 @@
     python scripts/train.py --config=configs/unsupervised/vtadl.py:mtd --config.data.root=DIR
     python scripts/train.py --config=configs/unsupervised/vtadl.py:folder --config.data.root=DIR
 
-Published figures (mvtec_ad: PRO 0.807) are known here from secondary pages alone, and what the authors' code prints as PRO is the
-AUROC of all pixels. They are no row of this config. Nothing of the authors' code, github.com/pankajmishra000/VT-ADL (MIT), is here.
+Published figures (mvtec_ad: PRO 0.807) are known here from secondary pages alone, and what the authors' code prints as PRO is
+the AUROC of all pixels. They are no row of this config. Nothing of that code, github.com/pankajmishra000/VT-ADL (MIT), is here.
 
 Measured here: docs/benchmarks.md, made by scripts/benchmarks/detectors.py.
 """

@@ -35,7 +35,7 @@ class _Block(nn.Module):
 
 
 class Encoder(nn.Module):
-    """The vision transformer, with the names of the authors' code: `[B, H, W, 3]` to tokens `[B, N, dim]`, without the class token.
+    """The vision transformer, with the names of the authors' code: `[B, H, W, 3]` to tokens `[B, N, dim]`, no class token.
 
     Attributes:
       patch: side of a patch in pixels.

@@ -10,7 +10,7 @@ __all__ = ["Inpainter"]
 
 
 class _Block(nn.Module):
-    """Attention whose queries and keys come from small networks (section 3.2), and a feed-forward network; both pre-normalised."""
+    """Attention whose queries and keys come from small networks (section 3.2), a feed-forward network; both pre-normalised."""
 
     heads: int
     dropout: float

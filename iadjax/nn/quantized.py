@@ -1,4 +1,4 @@
-"""VQ-VAE-2 of two levels (Razavi et al., NeurIPS 2019) with the names of DSR's code, and a codebook that follows its features."""
+"""VQ-VAE-2 of two levels (Razavi et al., NeurIPS 2019) with the names of DSR's code, and codebooks that follow features."""
 
 from collections.abc import Callable, Sequence
 
@@ -123,7 +123,9 @@ class Decoder(nn.Module):
 
 
 class DiscreteAutoencoder(nn.Module):
-    """Encoder of two levels with a codebook each, and the decoder of both: "low" is an eighth of the image's side, "high" a quarter.
+    """Encoder of two levels with a codebook each, and the decoder of both.
+
+    The low level's grid has an eighth of the image's side, the high one's a quarter.
 
     Attributes:
       width: channels inside.

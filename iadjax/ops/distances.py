@@ -19,7 +19,7 @@ def squared_distances(x: jax.Array, y: jax.Array) -> jax.Array:
 
 
 def in_parts(function: Callable, rows: Any, others: int) -> Any:
-    """`function` of every row of a tree of arrays `[B, N, ...]`; one after the other where N x `others` float32 of all are many.
+    """`function` of every row of a tree of arrays `[B, N, ...]`, one after the other where distances of all take too much.
 
     Args:
       function: of the tree without its first axis.

@@ -1,7 +1,6 @@
 """InTra: its windows, what it sees, the mean map; tests/parity has the known re-implementation's numbers."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 

@@ -22,14 +22,17 @@ TINY = {"patch": 4, "dim": 8, "depth": 1, "heads": 2, "hidden": 8, "gaussians": 
 
 
 def test_the_likelihood_is_that_of_the_mixture():
-    """SciPy in float64. The authors' code takes the weighted sum of the components' NLLs, which is never below the right one."""
+    """SciPy in float64. The authors' code takes the weighted sum of the components' NLLs, never below the right one."""
     rng = np.random.default_rng(0)
     x, mean, log_variance = rng.normal(size=(2, 3, 4)), rng.normal(size=(2, 3, 4, 5)), rng.random((2, 3, 4, 5))
     weights = rng.dirichlet(np.ones(5), (2, 3))
     each = np.array(
         [
             [
-                [multivariate_normal(mean[b, n, :, k], np.diag(np.exp(log_variance[b, n, :, k]))).logpdf(x[b, n]) for k in range(5)]
+                [
+                    multivariate_normal(mean[b, n, :, k], np.diag(np.exp(log_variance[b, n, :, k]))).logpdf(x[b, n])
+                    for k in range(5)
+                ]
                 for n in range(3)
             ]
             for b in range(2)
@@ -77,7 +80,9 @@ def test_the_score_falls_with_the_similarity():
     assert found.map.shape == (2, 16, 16)
     largest = np.asarray(found.map[:, ::5, ::5]).max((1, 2))
     tokens = _tokens(params, image)
-    restored = Restorer((4, 4), (2,), (4, 4), (2, 2), (1, 1)).apply({"params": params["restorer"], "batch_stats": statistics}, tokens)
+    restored = Restorer((4, 4), (2,), (4, 4), (2, 2), (1, 1)).apply(
+        {"params": params["restorer"], "batch_stats": statistics}, tokens
+    )
     truth = losses.mse(restored, image) - (1 - losses.ssim(restored, image)) + largest
     np.testing.assert_allclose(found.score, truth, rtol=1e-4)
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from iadjax import losses, ops
+from iadjax import ops
 from iadjax.cpu.dispatch import plain
 from iadjax.detectors.autoencoder import dsr as module
 from iadjax.detectors.autoencoder.dsr import dsr

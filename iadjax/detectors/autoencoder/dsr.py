@@ -75,14 +75,14 @@ def dsr(
         blocks, and how many blocks there are.
       inner: channels of the object-specific decoder at its coarsest grid.
       segment_width: channels of the first block of the anomaly detection module and of the upsampling module.
-      restrict_levels, segment_levels: grids of the subspace restriction modules, at most 3, and of the two other ones, at most 4.
+      restrict_levels, segment_levels: grids of the subspace restriction modules, at most 3, and of the other two, at most 4.
       codebook_images: folder of the images that train the discrete autoencoder, ImageNet in the paper; "" draws textures;
         "train": the training images.
       codebook_steps, codebook_rate: of Adam in this phase.
       commitment: weight of the commitment losses.
       decay, revive: of the codebooks' moving means, and the least use of a code (`nn.quantized.VectorQuantizer`).
-      min_strength: lambda_s is drawn from [min_strength, 1] for each image and level: the fraction of the codebook, in the order
-        of distance, that anomalous codes are drawn from.
+      min_strength: lambda_s is drawn from [min_strength, 1] for each image and level: the fraction of the codebook, by
+        distance, that anomalous codes are drawn from.
       anomaly_prob: probability that an image gets an anomaly.
       rotate_prob: probability that it is first rotated by up to 90 degrees; three quarters of it in the last phase.
       image_weight: lambda, of the restored image's loss.

@@ -1,4 +1,7 @@
-"""DSR: names of the authors' tensors, their files' in one dict below "vq", "sub_lo", "sub_hi", "decode", "seg", "up"; anomalib's."""
+"""DSR: names of the authors' tensors and of anomalib's.
+
+The authors' files are one dict here, below "vq", "sub_lo", "sub_hi", "decode", "seg" and "up".
+"""
 
 import numpy as np
 

@@ -1,7 +1,7 @@
 """InTra: "Inpainting Transformer for Anomaly Detection" (Pirnay & Chai, ICIAP 2022, arXiv 2104.13897).
 
-A transformer sees the patches of a window but for one, and restores that one. What it restores of all patches makes the inpainted
-image, which has no anomaly. A long window lets it look past large defects.
+A transformer sees the patches of a window but for one, and restores that one. What it restores of all patches makes the
+inpainted image, which has no anomaly. A long window lets it look past large defects.
 """
 
 from typing import NamedTuple
@@ -34,7 +34,7 @@ class Inpainting(NamedTuple):
 
 
 def corners(number: int, length: int) -> np.ndarray:
-    """First patch of the window of each of `number` patches along one axis, centred as well as the border allows (section 3.3)."""
+    """First patch of the window of each of `number` patches along one axis, as central as the border allows (section 3.3)."""
     return np.clip(np.arange(number) - length // 2, 0, number - length)
 
 

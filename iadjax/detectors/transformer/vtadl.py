@@ -1,4 +1,5 @@
-"""VT-ADL: "A Vision Transformer Network for Image Anomaly Detection and Localization" (Mishra et al., ISIE 2021, arXiv 2104.10036).
+"""VT-ADL: "A Vision Transformer Network for Image Anomaly Detection and Localization" (Mishra et al., ISIE 2021,
+arXiv 2104.10036).
 
 A vision transformer encodes the patches of an image. A decoder restores the image from all of its tokens. A mixture density
 network describes where the tokens of normal images lie.
@@ -105,8 +106,8 @@ def vtadl(
       epochs, learning_rate, weight_decay: Adam's, with the L2 term in the gradient. The authors keep the epoch of the least
         training loss; here it is the last.
 
-    The image's score is MSE - SSIM + the largest NLL of a token. The authors' code adds the SSIM, so that a better restored image
-    scores higher.
+    The image's score is MSE - SSIM + the largest NLL of a token. The authors' code adds the SSIM, so that a better restored
+    image scores higher.
 
     Raises:
       UserError: an option out of its range, or an image that patches do not fill or the decoder does not make.
@@ -118,7 +119,9 @@ def vtadl(
     check_options("(0, inf)", learning_rate=learning_rate)
     check_multiple(CAPSULE, dim=dim)
     parts = [tuple(each) for each in (widths, kernels, strides, paddings)]
-    check_options("[1, inf)", widths=min(parts[0], default=1), kernels=min(parts[1], default=0), strides=min(parts[2], default=0))
+    check_options(
+        "[1, inf)", widths=min(parts[0], default=1), kernels=min(parts[1], default=0), strides=min(parts[2], default=0)
+    )
     check_options("[0, inf)", paddings=min(parts[3], default=0))
     if dim % heads or len({len(parts[0]) + 1, *map(len, parts[1:])}) > 1:
         raise UserError(
@@ -136,8 +139,8 @@ def vtadl(
             made = (made - 1) * stride - 2 * padding + kernel
         if height % patch or width % patch or (height, width) != (made, made):
             raise UserError(
-                f"vtadl's decoder makes {made} x {made} pixels, and patches have {patch}; got images of {height} x {width}: set "
-                "data.crop, detector.patch or the decoder's strides"
+                f"vtadl's decoder makes {made} x {made} pixels, and patches have {patch}; got images of {height} x {width}: "
+                "set data.crop, detector.patch or the decoder's strides"
             )
         keys, image = jax.random.split(key, 3), jnp.zeros((1, *spec.image_shape))
         tokens = jnp.zeros((1, (height // patch) * (width // patch), dim))
