@@ -95,6 +95,8 @@ def test_phases_draw_what_they_need():
     image = np.random.default_rng(0).random((64, 64, 3), np.float32)
     codebook, restore, refine = phases(dsr(codebook_images="train", anomaly_prob=1.0, rotate_prob=0.0))
     assert [phase.name for phase in (codebook, restore, refine)] == ["codebook", "restore", "refine"]
+    # a fit that goes on from another run keeps its codebooks
+    assert (codebook.when, restore.when, refine.when) == ("fresh", "always", "always")
     np.testing.assert_array_equal(codebook.augment(np.random.default_rng(0), image, None)["original"], image)
     drawn = restore.augment(np.random.default_rng(1), image, None)
     np.testing.assert_array_equal(drawn["original"], image)
@@ -116,8 +118,13 @@ def test_sizes_are_those_of_the_authors():
     detector = dsr(dimension=4, width=4, hidden=2, inner=2, segment_width=2, codes=8)
     state = harness.empty_state(detector, {}, 64)
     assert state.discrete.variables["codebook"]["vq_vae_bot"]["embedding"].shape == (8, 4)
-    with pytest.raises(UserError, match="missing a tensor for"):
-        from_torch("dsr", {}, state)
+    # the discrete autoencoder alone, as the authors publish it
+    shapes = {"_embedding.weight": (8, 4), "_ema_w": (8, 4), "_ema_cluster_size": (8,)}
+    tensors = {f"vq._vq_vae_{level}.{name}": np.ones(shape) for level in ("top", "bot") for name, shape in shapes.items()}
+    with pytest.raises(UserError, match="missing a tensor for discrete/decoder_b"):
+        from_torch("dsr", tensors, state)
+    with pytest.raises(UserError, match="missing a tensor for refining/"):
+        from_torch("dsr", {**tensors, "up.unet.encoder.block1.0.bias": np.ones(2)}, state)
 
 
 def test_bad_options_are_refused():

@@ -67,7 +67,8 @@ def dsr(
     Map: probability of the class "anomalous", in [0, 1].
 
     The authors publish a discrete autoencoder that ImageNet has trained, and not its training: the constants of the first phase
-    are ours, but for the commitment and the decay. Train it once and go on from it, or read theirs (`iadjax.from_torch`).
+    are ours, but for the commitment and the decay. A fit that goes on from another run, `iadjax.fit(config, workdir,
+    start=run)`, keeps that run's codebooks and has no first phase. `iadjax.from_torch` puts the authors' into the state of a run.
 
     Args:
       codes, dimension: K, codes of each of the two codebooks, and their numbers.
@@ -224,7 +225,7 @@ def dsr(
         return Networks(*map(copy_variables, fresh, old))
 
     phases = (
-        Phase("codebook", learn, steps=codebook_steps, augment=draw_images),
+        Phase("codebook", learn, steps=codebook_steps, augment=draw_images, when="fresh"),
         Phase("restore", restore, steps=restore_steps, augment=draw_mask),
         Phase("refine", refine, steps=refine_steps, augment=draw_blot),
     )

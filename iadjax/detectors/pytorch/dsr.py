@@ -3,9 +3,13 @@
 The authors' files are one dict here, below "vq", "sub_lo", "sub_hi", "decode", "seg" and "up".
 """
 
+import re
+from typing import NamedTuple
+
 import numpy as np
 
 from iadjax.detector import State
+from iadjax.detectors.families.gradient import Trained
 from iadjax.detectors.pytorch import fill_networks
 
 _VQ = r"(?:vq|discrete_latent_model)\."
@@ -31,11 +35,22 @@ TABLE = {
 }
 
 
+class Discrete(NamedTuple):
+    """The part of the state that the authors publish."""
+
+    discrete: Trained
+
+
 def from_torch(tensors: dict[str, np.ndarray], state: State) -> State:
-    """All networks. Anomalib keeps no moving means of its codes: each then counts as used once in a step."""
+    """All networks, or the discrete autoencoder alone, as the authors publish it: then the others are kept.
+
+    Anomalib keeps no moving means of its codes: each then counts as used once in a step.
+    """
     tensors = dict(tensors)
     for name in [name for name in tensors if name.endswith("._embedding.weight")]:
         part = name.removesuffix("_embedding.weight")
         tensors.setdefault(f"{part}_ema_cluster_size", np.ones(len(tensors[name]), np.float32))
         tensors.setdefault(f"{part}_ema_w", tensors[name])
+    if all(re.match(_VQ, name) for name in tensors):
+        return state._replace(discrete=fill_networks(tensors, Discrete(state.discrete), TABLE).discrete)
     return fill_networks(tensors, state, TABLE)
