@@ -27,6 +27,16 @@ def built(name, **options):
     return card, detector, from_torch("dsr", card.tensors, harness.empty_state(detector, {}, 64))
 
 
+def test_the_discrete_autoencoder_loads_alone():
+    """The authors publish it so; the other networks are kept."""
+    card, detector = Card("dsr"), dsr(codes=64, dimension=16, width=16, hidden=8)
+    state = harness.empty_state(detector, {}, 64)
+    found = from_torch("dsr", {name: x for name, x in card.tensors.items() if name.startswith("vq.")}, state)
+    kernel = card.tensors["vq._decoder_b._conv_1.weight"].transpose(2, 3, 1, 0)
+    np.testing.assert_array_equal(found.discrete.variables["params"]["decoder_b"]["conv_1"]["kernel"], kernel)
+    assert found.restoring is state.restoring and found.refining is state.refining
+
+
 def test_authors(monkeypatch):
     size = {"dimension": 16, "width": 16, "hidden": 8}
     card, detector, state = built("dsr", **size)

@@ -68,7 +68,7 @@ def dsr(
 
     The authors publish a discrete autoencoder that ImageNet has trained, and not its training: the constants of the first phase
     are ours, but for the commitment and the decay. A fit that goes on from another run, `iadjax.fit(config, workdir,
-    start=run)`, keeps that run's codebooks and has no first phase. `iadjax.from_torch` puts the authors' into the state of a run.
+    start=run)`, keeps that run's codebooks and has no first phase. `iadjax.from_torch` puts the authors' into a run's state.
 
     Args:
       codes, dimension: K, codes of each of the two codebooks, and their numbers.
