@@ -50,17 +50,18 @@ def get_config(arg: str = "synthetic"):
         config.threshold.holdout = 0.0
     if wanted.quick:
         small = {
-            "codes": 64,
+            "codes": 128,
             "dimension": 16,
             "width": 16,
             "hidden": 8,
             "inner": 16,
             "segment_width": 8,
-            "codebook_images": "train",
-            "codebook_steps": 150,
+            "codebook_steps": 400,
             "codebook_rate": 2e-3,
-            "restore_steps": 200,
-            "refine_steps": 100,
+            "restore_steps": 300,
+            "refine_steps": 150,
+            "anomaly_prob": 0.8,
+            "rotate_prob": 0.0,
             "learning_rate": 2e-3,
             "pool_size": 5,
         }
