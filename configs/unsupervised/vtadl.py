@@ -24,8 +24,8 @@ def get_config(arg: str = "synthetic"):
     if wanted.quick:
         small = {
             "patch": 8,
-            "dim": 64,
-            "depth": 2,
+            "dim": 128,
+            "depth": 1,
             "heads": 4,
             "hidden": 128,
             "widths": (32, 16),
@@ -35,7 +35,7 @@ def get_config(arg: str = "synthetic"):
             "gaussians": 4,
             "learning_rate": 1e-3,
             "sigma": 2.0,
-            "epochs": 100 if wanted.category else 6,
+            "epochs": 80 if wanted.category else 6,
         }
         quick(config, small, resize=64, batch_size=8)
     return finish(config, wanted)
