@@ -28,6 +28,7 @@ MODULES = {
     "diffusionad": "iadjax.detectors.diffusion.diffusionad",
     "dinomaly": "iadjax.detectors.transformer.dinomaly",
     "draem": "iadjax.detectors.autoencoder.draem",
+    "dsr": "iadjax.detectors.autoencoder.dsr",
     "efficientad": "iadjax.detectors.teacher_student.efficientad",
     "fastflow": "iadjax.detectors.distribution.fastflow",
     "favae": "iadjax.detectors.autoencoder.favae",
@@ -40,6 +41,7 @@ MODULES = {
     "glass": "iadjax.detectors.one_class.glass",
     "ikd": "iadjax.detectors.teacher_student.ikd",
     "inpformer": "iadjax.detectors.transformer.inpformer",
+    "intra": "iadjax.detectors.transformer.intra",
     "inversionad": "iadjax.detectors.diffusion.inversionad",
     "memseg": "iadjax.detectors.one_class.memseg",
     "mh_patchcore": "iadjax.detectors.memory_bank.mh_patchcore",
@@ -74,6 +76,7 @@ MODULES = {
     "uniad": "iadjax.detectors.transformer.uniad",
     "us": "iadjax.detectors.teacher_student.us",
     "vae": "iadjax.detectors.autoencoder.vae",
+    "vtadl": "iadjax.detectors.transformer.vtadl",
     "winclip": "iadjax.detectors.zero_shot.winclip",
 }
 

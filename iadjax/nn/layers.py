@@ -22,6 +22,7 @@ __all__ = [
     "ConvTranspose2x2",
     "DilatedConv",
     "Dropout",
+    "instance_norm",
     "linear",
     "max_pool",
     "uniform_bias",
@@ -170,6 +171,12 @@ def _moments(x: jax.Array, valid: jax.Array) -> tuple[jax.Array, jax.Array]:
     near = jax.lax.stop_gradient(first_row(x.reshape(-1, x.shape[-1])))
     first = mean(x)
     return first, jnp.maximum(mean((x - per_channel(near, x)) ** 2) - (first - near) ** 2, 0)
+
+
+def instance_norm(x: jax.Array, epsilon: float = 1e-5) -> jax.Array:
+    """Every channel of every row of `[B, H, W, C]` to mean 0 and variance 1, without weights: PyTorch's `InstanceNorm2d`."""
+    centred = x - jnp.mean(x, axis=(1, 2), keepdims=True)
+    return centred * jax.lax.rsqrt(jnp.mean(centred**2, axis=(1, 2), keepdims=True) + epsilon)
 
 
 class Dropout(nn.Module):

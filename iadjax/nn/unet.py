@@ -1,15 +1,19 @@
-"""Encoders and decoders of double convolutions, as DRAEM uses them."""
+"""Encoders and decoders of double convolutions, as DRAEM and DSR use them."""
 
 import functools
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from iadjax import ops
-from iadjax.nn.layers import BatchNorm, Conv
+from iadjax.nn.layers import BatchNorm, Conv, instance_norm, uniform_fan_in
 
-__all__ = ["DiscriminativeDecoder", "Encoder", "ReconstructiveDecoder"]
+__all__ = ["FACTORS", "DiscriminativeDecoder", "Encoder", "InstanceUNet", "ReconstructiveDecoder", "instance_unit"]
+
+FACTORS = (1, 2, 4, 4)
+"""Channels of the blocks of `InstanceUNet`'s encoder, as multiples of the first one's."""
 
 _conv = functools.partial(Conv, kernel=3, kernel_init=nn.initializers.normal(0.02))
 
@@ -79,3 +83,49 @@ class DiscriminativeDecoder(nn.Module):
             x = jnp.concatenate([x, skips.pop()], axis=-1)
             x = _double(x, valid, factor * self.width, factor * self.width, double)
         return _conv(self.channels, name="fin_out_0")(x)
+
+
+def instance_unit(x: jax.Array, features: int, name: str, init: Callable = uniform_fan_in) -> jax.Array:
+    """A 3 x 3 convolution, instance normalisation, ReLU; `init` draws the kernel."""
+    return nn.relu(instance_norm(Conv(features, kernel_init=init, name=name)(x)))
+
+
+class InstanceUNet(nn.Module):
+    """A U-Net of double convolutions with instance normalisation (DSR, Zavrtanik et al., ECCV 2022), with its code's names.
+
+    Attributes:
+      width: channels of the first block.
+      channels: of the output.
+      factors: channels of the encoder's blocks as multiples of the width; each block but the first has half the grid.
+      skips: whether the decoder sees the encoder's outputs.
+      kernel_init: draws the kernels.
+    """
+
+    width: int
+    channels: int
+    factors: tuple[int, ...] = FACTORS
+    skips: bool = True
+    kernel_init: Callable = uniform_fan_in
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """`[B, H, W, C]` to `[B, H, W, channels]`; H and W are multiples of 2^(number of factors - 1)."""
+
+        def unit(y, features, name):
+            return instance_unit(y, features, name, self.kernel_init)
+
+        def double(y, features, name):
+            return unit(unit(y, features, f"{name}_0"), features, f"{name}_3")
+
+        widths, levels = [factor * self.width for factor in self.factors], []
+        for i, features in enumerate(widths, start=1):
+            x = double(ops.block_max(x, 2) if i > 1 else x, features, f"encoder_block{i}")
+            levels.append(x)
+        levels.pop()
+        # the authors number the decoder's blocks so that the last one is 3
+        for i, features in enumerate(widths[-2::-1], start=5 - len(widths)):
+            x = ops.resize(x, (2 * x.shape[1], 2 * x.shape[2]), align_corners=True)
+            x = unit(x, features, f"decoder_up{i}_1")
+            skip = [levels.pop()] if self.skips else []
+            x = double(jnp.concatenate([x, *skip], axis=-1), features, f"decoder_db{i}")
+        return Conv(self.channels, kernel_init=self.kernel_init, name="decoder_fin_out_0")(x)

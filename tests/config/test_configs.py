@@ -25,6 +25,7 @@ WITHOUT_ROWS = {
     "unsupervised/nsa.py",
     "unsupervised/anoddpm.py",
     "unsupervised/ganomaly.py",
+    "unsupervised/intra.py",
     "unsupervised/panda.py",
     "unsupervised/pni.py",
     "unsupervised/pyramidflow.py",
@@ -36,6 +37,7 @@ WITHOUT_ROWS = {
     "unsupervised/superadd.py",
     "unsupervised/uflow.py",
     "unsupervised/vae.py",
+    "unsupervised/vtadl.py",
     "zero_shot/padim.py",
 }
 ROWS = [(name, number) for name in NAMES for number in range(len(published(name)))]

@@ -56,7 +56,8 @@ def fill_averaged(tensors: Mapping[str, np.ndarray], state: State, table: Table,
 
 def fill_networks(tensors: Mapping[str, np.ndarray], state: State, table: Table) -> State:
     """A state whose fields are each a `Trained`, filled by one table; its paths begin with the names of the fields."""
-    networks, kinds = state._asdict(), ("params", "batch_stats")
+    networks = state._asdict()
+    kinds = sorted({kind for trained in networks.values() for kind in trained.variables})
     trees = {
         kind: {name: trained.variables[kind] for name, trained in networks.items() if kind in trained.variables}
         for kind in kinds
