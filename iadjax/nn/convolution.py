@@ -40,6 +40,8 @@ _TILED_POSITIONS = 49
 _FEW_CHANNELS, _MANY_POSITIONS, _PARTS = 6, 1024, 8
 
 _PRODUCTS, _BYTES = 2**26, 2**28
+# least multiply-adds of one image for which kernels of 2 x 2 have a gradient of their own
+_GRADIENT_PRODUCTS = 2**22
 
 
 def convolve(
@@ -91,6 +93,9 @@ def convolve(
         cpu = value if trained is value else _in_training(value, trained, trained)
     elif rounded:
         cpu = functools.partial(direct, stride=stride, pad=pad)
+    elif kernel.shape[:2] == (2, 2) and positions * math.prod(kernel.shape) >= _GRADIENT_PRODUCTS:
+        # XLA:CPU takes fifty times as long for the gradient of such a kernel, transposed convolutions of 4 x 4 among them
+        cpu = _in_training(default, default, functools.partial(patch_product, stride=stride, pad=pad))
     elif fits and positions >= _POSITIONS and _wide(kernel.shape, _GRADIENT_CHANNELS):
         cpu = _in_training(default, default, tiles)
     elif kernel.shape[2] <= _FEW_CHANNELS and positions >= _MANY_POSITIONS and num_shards() == 1:

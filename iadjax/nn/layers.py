@@ -142,21 +142,34 @@ class BatchNorm(nn.Module):
 
         Args:
           x: what to normalise.
-          valid: `[B]`, the rows that give the statistics and update the running ones. None: the running statistics normalise,
-            as in prediction. The running variance is the biased one; PyTorch's has n - 1 in its denominator.
+          valid: `[B]`, the rows that give the statistics and update the running ones. `[B / G, G]`: each group, every G-th row,
+            has its own statistics, whose mean updates the running ones. None: the running statistics normalise, as in
+            prediction. The running variance is the biased one; PyTorch's has n - 1 in its denominator.
         """
         depth = x.shape[-1:]
         drawn = {"mean": jnp.zeros, "var": jnp.ones}
         running = [self.variable("batch_stats", name, init, depth, jnp.float32) for name, init in drawn.items()]
-        mean, variance = (each.value for each in running)
-        if valid is not None:
-            mean, variance = _moments(x, valid)
-            if not self.is_initializing():
-                for each, new in zip(running, (mean, variance), strict=True):
-                    each.value = 0.9 * each.value + 0.1 * new
-        scale = self.param("scale", self.scale_init, depth, jnp.float32) * jax.lax.rsqrt(variance + 1e-5)
+        scale = self.param("scale", self.scale_init, depth, jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, depth, jnp.float32)
-        return (x - per_channel(mean, x)) * per_channel(scale, x) + per_channel(bias, x)
+
+        def normalise(x, mean, variance):
+            factor = scale * jax.lax.rsqrt(variance + 1e-5)
+            return (x - per_channel(mean, x)) * per_channel(factor, x) + per_channel(bias, x)
+
+        if valid is None:
+            return normalise(x, *(each.value for each in running))
+        if valid.ndim == 2:
+            grouped = x.reshape(*valid.shape, *x.shape[1:])
+            moments = jax.vmap(_moments, in_axes=1)(grouped, valid)
+            y = jax.vmap(normalise, in_axes=(1, 0, 0), out_axes=1)(grouped, *moments).reshape(x.shape)
+            moments = [jnp.mean(each, axis=0) for each in moments]
+        else:
+            moments = _moments(x, valid)
+            y = normalise(x, *moments)
+        if not self.is_initializing():
+            for each, new in zip(running, moments, strict=True):
+                each.value = 0.9 * each.value + 0.1 * new
+        return y
 
 
 def _moments(x: jax.Array, valid: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -121,9 +121,9 @@ def riad_case(torch_forms, batch: int, side: int, width: int):
     theirs = torch_forms.riad(tensors_of(variables), image, cells, SETS, DEPTH, RATE)
 
     def objective(variables, image, cells):
-        x, valid = 2 * image - 1, jnp.ones(len(image), bool)
+        x, valid = 2 * image - 1, jnp.ones((len(image), SETS), bool)
         restored, changed = inpainted(lambda x: network.apply(variables, x, valid, mutable="batch_stats"), x, cells, SETS)
-        return jnp.mean((restored - x) ** 2), jax.tree.map(lambda each: jnp.mean(each, axis=0), changed)
+        return jnp.mean((restored - x) ** 2), changed
 
     return gradient_steps(objective, variables, image, cells), theirs
 

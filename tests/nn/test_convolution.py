@@ -90,12 +90,20 @@ def test_whatever_form_is_chosen_it_is_the_convolution(side, size, depth, featur
 
 
 @pytest.mark.parametrize(
-    "size,depth,features,stride,rounded",
-    # Winograd's where patches predict, of the kernel alone, patches whose gradient adds up in float32, parts of the batch
-    [(8, 360, 360, 1, False), (8, 360, 360, 1, True), (46, 64, 64, 1, False), (8, 128, 256, 2, True), (64, 3, 16, 2, False)],
+    "side,size,depth,features,stride,rounded",
+    [
+        # Winograd's where patches predict, of the kernel alone, patches whose gradient adds up in float32
+        (3, 8, 360, 360, 1, False),
+        (3, 8, 360, 360, 1, True),
+        (3, 46, 64, 64, 1, False),
+        (3, 8, 128, 256, 2, True),
+        # parts of the batch, patches for the kernel alone
+        (3, 64, 3, 16, 2, False),
+        (2, 24, 32, 64, 1, False),
+    ],
 )
-def test_gradients_of_another_form_are_those_of_the_convolution(size, depth, features, stride, rounded):
-    program, (x, kernel), truth = chosen(3, size, depth, features, stride, rounded)
+def test_gradients_of_another_form_are_those_of_the_convolution(side, size, depth, features, stride, rounded):
+    program, (x, kernel), truth = chosen(side, size, depth, features, stride, rounded)
     assert "custom_vjp" in str(jax.make_jaxpr(program)(x, kernel))
     weight = np.random.default_rng(1).standard_normal(truth.shape).astype(np.float32)
     plain_form = functools.partial(direct, stride=stride, pad=1)

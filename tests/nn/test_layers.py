@@ -65,3 +65,15 @@ def test_batch_norm_takes_the_variance_of_numbers_far_from_zero():
         moments = (np.asarray(after["batch_stats"][name], np.float64) - 0.9 * before) / 0.1
         # the square of 1000 alone has steps of 0.06
         np.testing.assert_allclose(moments, truth, rtol=1e-4 if name == "var" else 1e-6)
+
+
+def test_groups_of_a_batch_norm_are_calls_of_their_own():
+    rng = np.random.default_rng(0)
+    x, valid = rng.standard_normal((6, 2, 2, 3)).astype(np.float32), np.array([[True, False], [True, True], [False, True]])
+    variables = BatchNorm().init(jax.random.key(0), x, None)
+    y, changed = BatchNorm().apply(variables, x, valid, mutable="batch_stats")
+    alone = [BatchNorm().apply(variables, x[i::2], valid[:, i], mutable="batch_stats") for i in (0, 1)]
+    for i, (part, _) in enumerate(alone):
+        np.testing.assert_allclose(y[i::2], part, rtol=1e-5, atol=1e-6)
+    mean = jax.tree.map(lambda a, b: (a + b) / 2, alone[0][1], alone[1][1])
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), changed, mean)

@@ -67,18 +67,18 @@ def inpainted(network, x: jax.Array, cells: jax.Array, num_sets: int) -> tuple[j
     """The sum of what is restored of each set of cells (eq. 1-2).
 
     Args:
-      network: `[B, H, W, 3] -> (restored, more)`.
+      network: `[B n, H, W, 3] -> (restored, more)`, for every n rows the sets of one image.
       x: images `[B, H, W, 3]` in [-1, 1].
       cells: number of the set of each pixel, `[B or 1, H, W]`.
       num_sets: n.
 
     Returns:
-      `[B, H, W, 3]`, and what the network returns beside it, of all sets.
+      `[B, H, W, 3]`, and what the network returns beside it.
     """
-    hidden = jnp.stack([cells == i for i in range(num_sets)])[..., None].astype(x.dtype)
-    # one pass for each set: its BatchNorm has the statistics of this set alone
-    restored, more = jax.vmap(network)(x[None] * (1 - hidden))
-    return jnp.sum(restored * hidden, axis=0), more
+    hidden = jnp.stack([cells == i for i in range(num_sets)], axis=1)[..., None].astype(x.dtype)
+    seen = x[:, None] * (1 - hidden)
+    restored, more = network(seen.reshape(-1, *x.shape[1:]))
+    return jnp.sum(restored.reshape(seen.shape) * hidden, axis=1), more
 
 
 def msgms_map(x: jax.Array, y: jax.Array, median: bool = True) -> jax.Array:
@@ -159,9 +159,11 @@ def riad(
     def loss(key, variables, frozen, batch):
         del key, frozen
         x = 2 * batch.image - 1
+        # each set has the statistics of its own pass; the running ones move once in a step, by their mean
+        valid = jnp.repeat(batch.valid[:, None], num_sets, axis=1)
 
         def train(images):
-            return network.apply(variables, images, batch.valid, mutable="batch_stats")
+            return network.apply(variables, images, valid, mutable="batch_stats")
 
         restored, changed = inpainted(train, x, batch.extra["cells"], num_sets)
         # eq. 7
@@ -171,8 +173,7 @@ def riad(
             "loss_ssim": ssim_weight * losses.ssim(x, restored),
         }
         parts = {name: losses.mean(value, batch.valid) for name, value in parts.items()}
-        # the running statistics move once in a step, by the mean over the sets
-        return sum(parts.values()), (jax.tree.map(lambda each: jnp.mean(each, axis=0), changed), parts)
+        return sum(parts.values()), (changed, parts)
 
     def predict(variables, frozen, batch):
         del frozen
