@@ -51,13 +51,16 @@ def track(name: str, total: int, unit: str) -> Iterator[Callable[[int, int], Non
             yield lambda done, total: bar.update(task, completed=done, total=total, rate=f"{rate(done):.1f} {unit}s/s")
         return
 
-    last = [time.monotonic()]
+    last, estimated = [time.monotonic()], [False]
 
     def report(done: int, total: int) -> None:
         now, speed = time.monotonic(), rate(done)
-        if now - last[0] >= _SECONDS_BETWEEN_LINES:
-            last[0] = now
+        # slow work says what it takes as soon as that is known; the first report comes after compilation
+        slow = not estimated[0] and 0 < speed < 1
+        if slow or now - last[0] >= _SECONDS_BETWEEN_LINES:
+            last[0], estimated[0] = now, True
             left = f"{(total - done) / speed:.0f} s left" if speed else "no estimate yet"
-            say(f"{name}: {done}/{total} {unit}s, {speed:.1f}/s, {left}")
+            pace = f"{1 / speed:.1f} s each" if 0 < speed < 1 else f"{speed:.1f}/s"
+            say(f"{name}: {done}/{total} {unit}s, {pace}, {left}")
 
     yield report

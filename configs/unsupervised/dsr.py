@@ -23,7 +23,7 @@ PUBLISHED = [
     Row(
         "mvtec_ad",
         {"image_auroc": 0.982, "pixel_ap": 0.702},
-        "arXiv 2208.01521, tables 3 and 4",
+        "arXiv 2208.01521",
         {
             "data.resize": 256,
             "data.crop": 0,
