@@ -19,6 +19,7 @@ MODULES = {
     "cflow": "iadjax.detectors.distribution.cflow",
     "csflow": "iadjax.detectors.distribution.csflow",
     "cutpaste": "iadjax.detectors.one_class.cutpaste",
+    "daad": "iadjax.detectors.autoencoder.daad",
     "ddad": "iadjax.detectors.diffusion.ddad",
     "destseg": "iadjax.detectors.teacher_student.destseg",
     "devnet": "iadjax.detectors.supervised.devnet",

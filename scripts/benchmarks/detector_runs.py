@@ -72,6 +72,12 @@ BENCHMARKS = {
         {"detector.steps": 100},
         {"detector.steps": 60},
     ),
+    "daad": Benchmark(
+        "unsupervised/daad.py",
+        {"data.resize": 128, "data.batch_size": 8, "detector.width": 32, "detector.learning_rate": 1e-3},
+        {"detector.epochs": 60},
+        {"detector.epochs": 15},
+    ),
     "ddad": Benchmark(
         "unsupervised/ddad.py",
         {"data.resize": 64, "data.batch_size": 8, "detector.width": 32, "detector.learning_rate": 1e-3},

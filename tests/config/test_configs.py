@@ -20,6 +20,7 @@ NAMES = [f"{file.parent.name}/{file.name}" for file in FILES]
 WITHOUT_ROWS = {
     "supervised/devnet.py",
     "unsupervised/ae.py",
+    "unsupervised/daad.py",
     "unsupervised/favae.py",
     "unsupervised/fyd.py",
     "unsupervised/nsa.py",

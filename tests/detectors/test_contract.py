@@ -102,6 +102,14 @@ CASES = {
         "detector.density_stride": 16,
         "detector.steps": 5,
     },
+    "daad": {
+        "data.resize": 16,
+        "detector.width": 2,
+        "detector.block_sides": (2, 1),
+        "detector.items": 5,
+        "detector.discriminator_width": 2,
+        "detector.epochs": 2,
+    },
     "ddad": {
         "data.resize": 16,
         "detector.layers": ("layer1", "layer2"),
@@ -457,6 +465,7 @@ WITHOUT_MAP = {"differnet", "ganomaly", "gaussian_ad", "panda"}
 PLAIN = {
     "ae",
     "anoddpm",
+    "daad",
     "ddad",
     "destseg",
     "diffusionad",
