@@ -4,6 +4,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from iadjax import ops
+from iadjax.nn.attention import attend
 from iadjax.nn.layers import BatchNorm
 from iadjax.nn.transposed import ConvTranspose
 
@@ -27,8 +29,7 @@ class _Block(nn.Module):
         y = nn.LayerNorm(epsilon=1e-5, name="norm_0")(x)
         qkv = nn.Dense(3 * depth, use_bias=False, kernel_init=_kaiming, name="to_qkv")(y)
         q, k, v = (each.reshape(batch, tokens, self.heads, -1) for each in jnp.split(qkv, 3, axis=-1))
-        weights = jax.nn.softmax(jnp.einsum("bqhd,bkhd->bhqk", q, k) * depth**-0.5)
-        y = jnp.einsum("bhqk,bkhd->bqhd", weights, v).reshape(x.shape)
+        y = attend(q * self.heads**-0.5, k, v).reshape(x.shape)
         x += nn.Dense(depth, kernel_init=_kaiming, name="to_out")(y)
         y = nn.Dense(self.hidden, kernel_init=_kaiming, name="net_0")(nn.LayerNorm(epsilon=1e-5, name="norm_1")(x))
         return x + nn.Dense(depth, kernel_init=_kaiming, name="net_2")(nn.gelu(y, approximate=False))
@@ -50,10 +51,9 @@ class Encoder(nn.Module):
 
     @nn.compact
     def __call__(self, image: jax.Array) -> jax.Array:
-        batch, height, width, channels = image.shape
-        rows, columns, side = height // self.patch, width // self.patch, self.patch
-        x = image.reshape(batch, rows, side, columns, side, channels).swapaxes(2, 3)
-        x = nn.Dense(self.dim, kernel_init=_kaiming, name="patch_to_embedding")(x.reshape(batch, rows * columns, -1))
+        batch, patches = len(image), ops.block_vectors(image, self.patch)
+        patches = patches.reshape(batch, -1, patches.shape[-1])
+        x = nn.Dense(self.dim, kernel_init=_kaiming, name="patch_to_embedding")(patches)
         token = self.param("cls_token", nn.initializers.normal(1.0), (1, 1, self.dim))
         x = jnp.concatenate([jnp.broadcast_to(token, (batch, 1, self.dim)), x], axis=1)
         x += self.param("pos_embedding", nn.initializers.normal(1.0), (1, x.shape[1], self.dim))

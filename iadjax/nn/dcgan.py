@@ -1,15 +1,27 @@
 """Networks of strided convolutions, as DCGAN has them (Radford et al., ICLR 2016): encoder, decoder, discriminator."""
 
+from collections.abc import Sequence
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from iadjax.errors import UserError
 from iadjax.nn.layers import BatchNorm, Conv
 from iadjax.nn.transposed import ConvTranspose
 
-__all__ = ["Decoder", "Discriminator", "Encoder", "about_one"]
+__all__ = ["Decoder", "Discriminator", "Encoder", "about_one", "check_square"]
 
 _normal = nn.initializers.normal(0.02)
+
+
+def check_square(name: str, shape: Sequence[int], least: int) -> None:
+    """A UserError where the detector `name` cannot take images `(H, W, C)`: square ones, whose side is a power of two."""
+    height, side, _ = shape
+    if height != side or side < least or side & (side - 1):
+        raise UserError(
+            f"{name} takes square images whose side is a power of two, at least {least}; got {height} x {side}: set data.resize"
+        )
 
 
 def about_one(key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32) -> jax.Array:

@@ -21,6 +21,7 @@ from iadjax.ops.patches import (
     block_max,
     block_mean,
     block_repeat,
+    block_vectors,
     patch_embedding,
     unfold,
 )
@@ -29,7 +30,7 @@ from iadjax.ops.resample import box_mean, gaussian_blur, kernel_blur, resize, re
 from iadjax.ops.rotate import rotate
 from iadjax.ops.rows import FAR, padded_rows, rows_at, take_rows, write_rows
 from iadjax.ops.sets import largest_cosines, mutual_distances, unit_distance
-from iadjax.ops.similarity import gradient_similarities, gradient_similarity, ssim
+from iadjax.ops.similarity import gradient_similarities, gradient_similarity, msgms_map, ssim
 from iadjax.ops.simplex import simplex_field
 from iadjax.ops.tiles import stitched_levels, tile_layout
 from iadjax.ops.transport import sinkhorn_divergence
@@ -45,6 +46,7 @@ __all__ = [
     "block_max",
     "block_mean",
     "block_repeat",
+    "block_vectors",
     "box_mean",
     "concatenate_levels",
     "gaussian_blur",
@@ -56,6 +58,7 @@ __all__ = [
     "largest_cosines",
     "log10_region_tests",
     "mean_of_largest",
+    "msgms_map",
     "mutual_distances",
     "nearest_neighbors",
     "padded_rows",

@@ -16,6 +16,7 @@ __all__ = [
     "block_max",
     "block_mean",
     "block_repeat",
+    "block_vectors",
     "patch_embedding",
     "unfold",
 ]
@@ -77,6 +78,12 @@ def block_repeat(features: jax.Array, side: int) -> jax.Array:
     number, height, width, depth = features.shape
     blocks = jnp.broadcast_to(features[:, :, None, :, None], (number, height, side, width, side, depth))
     return blocks.reshape(number, side * height, side * width, depth)
+
+
+def block_vectors(features: jax.Array, side: int) -> jax.Array:
+    """Windows as those of `block_mean`, each as one vector, pixel by pixel: `[B, H // side, W // side, side^2 C]`."""
+    blocks = _blocks(features, side).swapaxes(2, 3)
+    return blocks.reshape(*blocks.shape[:3], -1)
 
 
 def _blocks(features: jax.Array, side: int) -> jax.Array:

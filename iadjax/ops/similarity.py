@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from iadjax.ops.patches import block_mean
+from iadjax.ops.resample import resize
 
-__all__ = ["gradient_similarities", "gradient_similarity", "ssim"]
+__all__ = ["gradient_similarities", "gradient_similarity", "msgms_map", "ssim"]
 
 
 def ssim(
@@ -98,6 +99,13 @@ def gradient_similarities(x: jax.Array, y: jax.Array, scales: int = 4, **options
             x, y = block_mean(x, 2), block_mean(y, 2)
         maps.append(gradient_similarity(x, y, **options))
     return maps
+
+
+def msgms_map(x: jax.Array, y: jax.Array, scales: int = 4, **options) -> jax.Array:
+    """1 - the mean over scales of the enlarged maps of `gradient_similarities` (RIAD, 2021, eq. 5-8): `[B, H, W]`."""
+    maps = gradient_similarities(x, y, scales, **options)
+    enlarged = [resize(each[..., None], (x.shape[1], x.shape[2]))[..., 0] for each in maps]
+    return 1 - jnp.mean(jnp.stack(enlarged), axis=0)
 
 
 def _prewitt(x: jax.Array, pad: bool) -> jax.Array:

@@ -17,7 +17,7 @@ from typing import Any
 import jax
 import numpy as np
 from absl import flags
-from timing import fastest
+from timing import beside_torch
 
 from iadjax import files
 from iadjax.backbones.backbone import Backbone, plain_features
@@ -131,11 +131,8 @@ def main() -> None:
             raise RuntimeError("the two sides do not compute the same")
         shapes, options = SHAPES[name]
         ours = Ours(name, shapes, options)
-        seconds = fastest({"ours": ours.step, "pytorch": theirs(name, ours, options["coupling_blocks"])}, _ROUNDS.value)
-        ratio = seconds["pytorch"] / seconds["ours"]
-        print(f"{name}: {seconds['ours']:.3f} s, PyTorch {seconds['pytorch']:.3f} s, ratio {ratio:.2f}", flush=True)
-        found = {side: round(each, 4) for side, each in seconds.items()}
-        results[name] = {"shapes": shapes, **options, "seconds": found, "ratio": round(ratio, 3), "difference": difference}
+        found = beside_torch(name, ours.step, theirs(name, ours, options["coupling_blocks"]), _ROUNDS.value)
+        results[name] = {"shapes": shapes, **options, **found, "difference": difference}
     if _JSON.value:
         files.write_json(Path(_JSON.value), {"about": record.about(), "rounds": _ROUNDS.value, "results": results})
 

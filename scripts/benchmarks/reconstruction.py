@@ -21,7 +21,7 @@ import numpy as np
 import optax
 from absl import flags
 from device_networks import torch_tensors
-from timing import fastest
+from timing import beside_torch
 
 from iadjax import files, losses
 from iadjax.detector import Batch, DataSpec
@@ -34,8 +34,7 @@ from iadjax.experiment import cli, record
 from iadjax.nn.adm import AdmUNet, default_multipliers
 from iadjax.nn.diffusion import ddim_coefficients, ddim_step, noise_schedule, respaced
 
-NAMES = ("draem", "riad", "ganomaly", "adm", "ddim")
-_CASES = flags.DEFINE_list("cases", list(NAMES), f"Which of {', '.join(NAMES)}.")
+_CASES = flags.DEFINE_list("cases", [], "Which of draem, riad, ganomaly, adm and ddim; all by default.")
 _ROUNDS = flags.DEFINE_integer("rounds", 5, "Rounds of each side; the fastest one counts.", lower_bound=1)
 _JSON = flags.DEFINE_string("json", "", "File for the figures.")
 
@@ -183,15 +182,18 @@ def ddim_case(torch_forms, batch: int, side: int, width: int):
     return lambda: float(sample(variables, x)), theirs
 
 
+CASES = {"draem": draem_case, "riad": riad_case, "ganomaly": ganomaly_case, "adm": adm_case, "ddim": ddim_case}
+
+
 def main() -> None:
     if importlib.util.find_spec("torch") is None:
         raise UserError("this benchmark compares with PyTorch, which is not installed; pip install torch")
-    unknown = sorted(set(_CASES.value) - set(NAMES))
+    unknown = sorted(set(_CASES.value) - set(CASES))
     if unknown:
-        raise UserError(f"there is no case {', '.join(unknown)}; --cases takes {', '.join(NAMES)}")
+        raise UserError(f"there is no case {', '.join(unknown)}; --cases takes {', '.join(CASES)}")
     torch_forms, results = importlib.import_module("reconstruction_torch"), {}
-    for name in _CASES.value:
-        make = globals()[f"{name}_case"]
+    for name in _CASES.value or CASES:
+        make = CASES[name]
         ours, theirs = make(torch_forms, **SMALL[name])
         pairs = [(ours(), theirs()) for _ in range(3)]
         difference = max(abs(a - b) / abs(b) for a, b in pairs)
@@ -199,11 +201,8 @@ def main() -> None:
         if difference > 1e-3:
             raise RuntimeError(f"the two sides do not compute the same: {pairs}")
         ours, theirs = make(torch_forms, **FULL[name])
-        seconds = fastest({"ours": ours, "pytorch": theirs}, _ROUNDS.value)
-        ratio = seconds["pytorch"] / seconds["ours"]
-        print(f"{name}: {seconds['ours']:.3f} s, PyTorch {seconds['pytorch']:.3f} s, ratio {ratio:.2f}", flush=True)
-        found = {side: round(each, 4) for side, each in seconds.items()}
-        results[name] = {**FULL[name], "seconds": found, "ratio": round(ratio, 3), "difference": difference}
+        found = beside_torch(name, ours, theirs, _ROUNDS.value)
+        results[name] = {**FULL[name], **found, "difference": difference}
     if _JSON.value:
         files.write_json(Path(_JSON.value), {"about": record.about(), "rounds": _ROUNDS.value, "results": results})
 

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-__all__ = ["fastest"]
+__all__ = ["beside_torch", "fastest"]
 
 # a round repeats a short call for so many seconds
 ROUND_SECONDS = 0.2
@@ -30,3 +30,11 @@ def fastest(sides: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, fl
                 side()
             best[name] = min(best[name], (time.perf_counter() - began) / repeats)
     return best
+
+
+def beside_torch(name: str, ours: Callable[[], Any], theirs: Callable[[], Any], rounds: int) -> dict[str, Any]:
+    """Prints and gives the seconds of both sides, and the ratio, PyTorch's over ours."""
+    seconds = fastest({"ours": ours, "pytorch": theirs}, rounds)
+    ratio = seconds["pytorch"] / seconds["ours"]
+    print(f"{name}: {seconds['ours']:.3f} s, PyTorch {seconds['pytorch']:.3f} s, ratio {ratio:.2f}", flush=True)
+    return {"seconds": {side: round(each, 4) for side, each in seconds.items()}, "ratio": round(ratio, 3)}

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from iadjax.detectors.autoencoder.riad import InpaintingUNet, inpainted, msgms_map, riad
+from iadjax import ops
+from iadjax.detectors.autoencoder.riad import InpaintingUNet, inpainted, riad
 from iadjax.detectors.pytorch import from_torch
 from tests.parity import harness
 from tests.parity.harness import Card
@@ -44,7 +45,7 @@ def test_maps(built):
             inpainted(lambda images: (network.apply(variables, images), ()), x, jnp.asarray(pixels(card, side)), 3)[0]
             for side in SIDES
         ]
-        return network.apply(variables, x), restored, [msgms_map(x, each) for each in restored]
+        return network.apply(variables, x), restored, [ops.msgms_map(x, each, median=True, pad=False) for each in restored]
 
     unet, restored, maps = program(variables, x)
     card.check("unet", harness.nchw(unet))

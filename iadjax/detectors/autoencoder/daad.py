@@ -18,7 +18,7 @@ from iadjax.detectors.families.adversarial import Networks, copy_networks
 from iadjax.detectors.families.gradient import init_trained, train_step
 from iadjax.detectors.families.options import check_options
 from iadjax.errors import UserError
-from iadjax.nn.dcgan import Discriminator
+from iadjax.nn.dcgan import Discriminator, check_square
 from iadjax.nn.layers import BatchNorm, Conv
 from iadjax.nn.memory import BlockMemory
 from iadjax.nn.transposed import ConvTranspose
@@ -116,11 +116,8 @@ def daad(
 
     def init(key, frozen, spec):
         del frozen
-        height, side, _ = spec.image_shape
-        if height != side or side < 16 or side & (side - 1):
-            raise UserError(
-                f"daad takes square images whose side is a power of two, at least 16; got {height} x {side}: set data.resize"
-            )
+        check_square("daad", spec.image_shape, 16)
+        side = spec.image_shape[0]
         for i, block in enumerate(sides, start=1):
             if (side >> i) % block or not side >> i:
                 raise UserError(f"blocks of {block} positions do not divide a grid of {side >> i}; set detector.block_sides")

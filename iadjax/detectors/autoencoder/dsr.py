@@ -126,16 +126,19 @@ def dsr(
         del draw
         return {"original": image if codebook_images == "train" else source(rng, image.shape[:2])}
 
+    def turned(rng, image, probability):
+        """The image, maybe rotated, and where its anomaly is."""
+        image = rotate(image, rng.uniform(-90, 90)) if rng.random() < probability else image
+        return image, perlin_mask(rng, image.shape[:2]) & (rng.random() < anomaly_prob)
+
     def draw_mask(rng, image, draw):
         del draw
-        image = rotate(image, rng.uniform(-90, 90)) if rng.random() < rotate_prob else image
-        mask = perlin_mask(rng, image.shape[:2]) & (rng.random() < anomaly_prob)
+        image, mask = turned(rng, image, rotate_prob)
         return {"original": image, "mask": mask.astype(np.uint8)}
 
     def draw_blot(rng, image, draw):
         del draw
-        image = rotate(image, rng.uniform(-90, 90)) if rng.random() < 0.75 * rotate_prob else image
-        mask = perlin_mask(rng, image.shape[:2]) & (rng.random() < anomaly_prob)
+        image, mask = turned(rng, image, 0.75 * rotate_prob)
         colour = rng.random((1, 1, 3))
         return {"augmented": blended(image, colour, mask, rng.uniform(0, 0.8)), "mask": mask.astype(np.uint8)}
 

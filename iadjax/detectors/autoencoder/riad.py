@@ -21,7 +21,7 @@ from iadjax.nn.layers import BatchNorm, Conv
 from iadjax.nn.transposed import ConvTranspose
 from iadjax.synthesis.cells import disjoint_cells
 
-__all__ = ["InpaintingUNet", "inpainted", "msgms_map", "riad"]
+__all__ = ["InpaintingUNet", "inpainted", "riad"]
 
 
 class _Double(nn.Module):
@@ -79,12 +79,6 @@ def inpainted(network, x: jax.Array, cells: jax.Array, num_sets: int) -> tuple[j
     seen = x[:, None] * (1 - hidden)
     restored, more = network(seen.reshape(-1, *x.shape[1:]))
     return jnp.sum(restored.reshape(seen.shape) * hidden, axis=1), more
-
-
-def msgms_map(x: jax.Array, y: jax.Array, median: bool = True) -> jax.Array:
-    """1 - the mean over four scales of the enlarged GMS maps (eq. 5-8): `[B, H, W, 3]` twice to `[B, H, W]`."""
-    maps = ops.gradient_similarities(x, y, median=median, pad=False)
-    return 1 - sum(ops.resize(each[..., None], x.shape[1:3])[..., 0] for each in maps) / len(maps)
 
 
 def riad(
@@ -183,7 +177,7 @@ def riad(
             pixels = jnp.repeat(jnp.repeat(cells, side, axis=0), side, axis=1)[None]
             restored, _ = inpainted(lambda images: (network.apply(variables, images), ()), x, pixels, num_sets)
             weight = 1 / cells.size if cell_weights else 1 / len(sides)
-            maps.append(weight * msgms_map(x, restored, median))
+            maps.append(weight * ops.msgms_map(x, restored, median=median, pad=False))
         found = ops.box_mean(sum(maps), window, window // 2)
         found = ops.gaussian_blur(found, sigma) if sigma else found
         return Prediction(jnp.max(found, axis=(1, 2)), found)

@@ -15,7 +15,7 @@ from iadjax.detectors.families.adversarial import Networks, begin_anew, copy_net
 from iadjax.detectors.families.gradient import init_trained, train_step
 from iadjax.detectors.families.options import check_options
 from iadjax.errors import UserError
-from iadjax.nn.dcgan import Decoder, Discriminator, Encoder
+from iadjax.nn.dcgan import Decoder, Discriminator, Encoder, check_square
 
 __all__ = ["Generator", "ganomaly"]
 
@@ -87,12 +87,7 @@ def ganomaly(
 
     def init(key, frozen, spec):
         del frozen
-        height, side, _ = spec.image_shape
-        if height != side or side < 16 or side & (side - 1):
-            raise UserError(
-                "ganomaly takes square images whose side is a power of two, at least 16; got "
-                f"{height} x {side}: set data.resize"
-            )
+        check_square("ganomaly", spec.image_shape, 16)
         keys, image = jax.random.split(key), jnp.zeros((1, *spec.image_shape))
         variables = generator.init(keys[0], image, None), discriminator.init(keys[1], image, None)
         return Networks(*(init_trained(each, optimizer) for each in variables))

@@ -19,8 +19,7 @@ from iadjax.detector import Detector, Phase, Prediction
 from iadjax.detectors.families.adversarial import Networks, begin_anew, copy_networks
 from iadjax.detectors.families.gradient import init_trained, train_step
 from iadjax.detectors.families.options import check_options
-from iadjax.errors import UserError
-from iadjax.nn.dcgan import Encoder, about_one
+from iadjax.nn.dcgan import Encoder, about_one, check_square
 from iadjax.nn.diffusion import noise_like
 from iadjax.nn.layers import BatchNorm, Conv, linear
 from iadjax.nn.transposed import ConvTranspose
@@ -185,11 +184,7 @@ def ocrgan(
 
     def init(key, frozen, spec):
         del frozen
-        height, side, _ = spec.image_shape
-        if height != side or side < 8 or side & (side - 1):
-            raise UserError(
-                f"ocrgan takes square images whose side is a power of two, at least 8; got {height} x {side}: set data.resize"
-            )
+        check_square("ocrgan", spec.image_shape, 8)
         keys, image = jax.random.split(key), jnp.zeros((1, *spec.image_shape))
         variables = generator.init(keys[0], image, image, None), discriminator.init(keys[1], image, None)
         return Networks(*(init_trained(each, optimizer) for each in variables))

@@ -15,8 +15,7 @@ from iadjax import losses, ops
 from iadjax.detector import Detector, Phase, Prediction
 from iadjax.detectors.families.gradient import Trained, copy_variables, init_trained, train_step
 from iadjax.detectors.families.options import check_options
-from iadjax.errors import UserError
-from iadjax.nn.dcgan import Decoder, Discriminator
+from iadjax.nn.dcgan import Decoder, Discriminator, check_square
 from iadjax.nn.diffusion import noise_like
 from iadjax.parallel.axis import own_rows
 
@@ -108,14 +107,10 @@ def rgi(
 
     def init(key, frozen, spec):
         del frozen
-        height, side, _ = spec.image_shape
-        if height != side or side < 8 or side & (side - 1):
-            raise UserError(
-                f"rgi takes square images whose side is a power of two, at least 8; got {height} x {side}: set data.resize"
-            )
+        check_square("rgi", spec.image_shape, 8)
         keys = jax.random.split(key, 3)
         variables = (
-            Decoder(width, side).init(keys[0], jnp.zeros((1, latent)), None),
+            Decoder(width, spec.image_shape[0]).init(keys[0], jnp.zeros((1, latent)), None),
             critic.init(keys[1], jnp.zeros((1, *spec.image_shape)), None),
         )
         return Inverting(*(init_trained(each, optimizer) for each in variables), jax.random.key_data(keys[2]))

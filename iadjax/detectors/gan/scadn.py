@@ -19,7 +19,7 @@ from iadjax.detectors.families.gradient import Trained, copy_variables, init_tra
 from iadjax.detectors.families.moments import running_mean
 from iadjax.detectors.families.options import check_options
 from iadjax.errors import UserError
-from iadjax.nn.layers import Conv
+from iadjax.nn.layers import Conv, instance_norm
 from iadjax.synthesis.stripes import striped_masks
 
 __all__ = ["Discriminator", "Generator", "Inpainting", "scadn"]
@@ -40,12 +40,6 @@ class Inpainting(NamedTuple):
     discriminator: Trained
     count: jax.Array
     errors: jax.Array
-
-
-def _normalized(x: jax.Array) -> jax.Array:
-    """Instance normalisation (Ulyanov et al., 2016) without scales, `[B, H, W, C]`."""
-    centred = x - jnp.mean(x, axis=(1, 2), keepdims=True)
-    return centred * jax.lax.rsqrt(jnp.mean(centred**2, axis=(1, 2), keepdims=True) + 1e-5)
 
 
 def _reflected(x: jax.Array, pad: int) -> jax.Array:
@@ -70,16 +64,16 @@ class Generator(nn.Module):
         def conv(features, kernel, stride, padding, name):
             return Conv(features, kernel, stride, padding, kernel_init=_normal, bias_init=nn.initializers.zeros, name=name)
 
-        x = nn.relu(_normalized(conv(self.width, 7, 1, 0, "encoder_1")(_reflected(x, 3))))
+        x = nn.relu(instance_norm(conv(self.width, 7, 1, 0, "encoder_1")(_reflected(x, 3))))
         for i in range(1, 4):
-            x = nn.relu(_normalized(conv(2**i * self.width, 4, 2, 1, f"encoder_{3 * i + 1}")(x)))
+            x = nn.relu(instance_norm(conv(2**i * self.width, 4, 2, 1, f"encoder_{3 * i + 1}")(x)))
         for i in range(self.blocks):
             name, depth = f"middle_{i}_conv_block", x.shape[-1]
             dilated = nn.Conv(depth, (3, 3), padding="VALID", kernel_dilation=2, kernel_init=_normal, name=f"{name}_1")
-            y = nn.relu(_normalized(dilated(_reflected(x, 2))))
-            x += _normalized(conv(depth, 3, 1, 0, f"{name}_5")(_reflected(y, 1)))
+            y = nn.relu(instance_norm(dilated(_reflected(x, 2))))
+            x += instance_norm(conv(depth, 3, 1, 0, f"{name}_5")(_reflected(y, 1)))
         for i in range(3):
-            x = nn.relu(_normalized(conv(2 ** (2 - i) * self.width, 3, 1, 1, f"decoder_{4 * i + 1}")(ops.block_repeat(x, 2))))
+            x = nn.relu(instance_norm(conv(2 ** (2 - i) * self.width, 3, 1, 1, f"decoder_{4 * i + 1}")(ops.block_repeat(x, 2))))
         x = conv(3, 7, 1, 0, "decoder_13")(_reflected(x, 3))
         return (jnp.tanh(x) + 1) / 2
 

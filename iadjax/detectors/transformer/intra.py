@@ -43,23 +43,15 @@ def as_images(patches: jax.Array, side: int) -> jax.Array:
     return patches.reshape(len(patches), side, side, -1)
 
 
-def _cut(image, side):
-    """`[B, H, W, C]` to patches `[B, H / K, W / K, K^2 C]`."""
-    batch, height, width, depth = image.shape
-    blocks = image.reshape(batch, height // side, side, width // side, side, depth)
-    return blocks.swapaxes(2, 3).reshape(batch, height // side, width // side, side * side * depth)
-
-
 def _by_channel(x):
     """Channels as rows: gradients are compared within each of them."""
     return jnp.moveaxis(x, -1, 1).reshape(-1, *x.shape[1:3], 1)
 
 
 def msgms_map(x: jax.Array, y: jax.Array) -> jax.Array:
-    """1 - the mean over scales and channels of the enlarged GMS maps: `[B, H, W, C]` twice to `[B, H, W]`."""
-    maps = ops.gradient_similarities(_by_channel(x), _by_channel(y), SCALES)
-    total = sum(ops.resize(each[..., None], x.shape[1:3])[..., 0] for each in maps)
-    return 1 - jnp.mean(total.reshape(len(x), -1, *x.shape[1:3]), axis=1) / SCALES
+    """`ops.msgms_map`, the mean over channels: `[B, H, W, C]` twice to `[B, H, W]`."""
+    maps = ops.msgms_map(_by_channel(x), _by_channel(y), SCALES)
+    return jnp.mean(maps.reshape(len(x), -1, *x.shape[1:3]), axis=1)
 
 
 def intra(
@@ -152,7 +144,7 @@ def intra(
         del frozen
         window, corner, hole = (batch.extra[name] for name in ("window", "corner", "hole"))
         columns = spec.image_shape[1] // side
-        patches = _cut(window.reshape(-1, *window.shape[2:]), side).reshape(-1, length**2, side * side * 3)
+        patches = ops.block_vectors(window.reshape(-1, *window.shape[2:]), side).reshape(-1, length**2, side * side * 3)
         corner, hole = corner.reshape(-1, 2), hole.reshape(-1, 1)
         places = np.arange(length**2, dtype=np.int32)[None]
         positions = (corner[:, :1] + places // length) * columns + corner[:, 1:] + places % length
@@ -192,7 +184,7 @@ def intra(
             return network(image.shape[1:]).apply(variables, patches[seen], seen, hole)
 
         # one image after the other: its windows are a batch already
-        restored = jax.lax.map(one, _cut(image, side).reshape(len(image), rows * columns, -1))
+        restored = jax.lax.map(one, ops.block_vectors(image, side).reshape(len(image), rows * columns, -1))
         blocks = restored.reshape(len(image), rows, columns, side, side, -1)
         return blocks.swapaxes(2, 3).reshape(image.shape)
 

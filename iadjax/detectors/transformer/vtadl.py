@@ -19,7 +19,7 @@ from iadjax.detectors.families.options import check_multiple, check_options
 from iadjax.detectors.families.schedules import adam_with_l2
 from iadjax.errors import UserError
 from iadjax.nn.capsules import CAPSULE, Encoder, Restorer
-from iadjax.parallel.axis import own_rows
+from iadjax.nn.diffusion import noise_like
 
 __all__ = ["MixtureDensity", "mixture_nll", "vtadl"]
 
@@ -154,7 +154,7 @@ def vtadl(
         params = variables["params"]
         tokens = encoder.apply({"params": params["encoder"]}, image)
         if key is not None:
-            tokens += noise * own_rows(lambda rows: jax.random.normal(key, (rows, *tokens.shape[1:])), len(tokens))
+            tokens += noise * noise_like(key, tokens)
         inner = {"params": params["restorer"], "batch_stats": variables["batch_stats"]}
         restored, changed = restorer.apply(inner, tokens, valid, mutable="batch_stats")
         return restored, changed, mixture_nll(tokens, *density.apply({"params": params["density"]}, tokens), proper)
