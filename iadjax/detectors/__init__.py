@@ -97,7 +97,8 @@ def heading(name: str) -> str:
 
 def map_unit(name: str) -> str:
     """What the docstring of a detector says of its map."""
-    sentence = " ".join(factory(name).__doc__.split("    Map: ")[1].split("\n\n")[0].split())
+    # without its indentation, which Python 3.13 takes away by itself
+    sentence = " ".join(inspect.getdoc(factory(name)).split("\nMap: ")[1].split("\n\n")[0].split())
     return sentence[0].upper() + sentence[1:].rstrip(".")
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import inspect
 import json
 import os
 import signal
@@ -624,6 +625,6 @@ def test_padded_rows_do_not_matter(fitted):
 
 def test_options_are_documented(fitted):
     name, *_ = fitted
-    text = detectors.factory(name).__doc__
+    text = inspect.getdoc(detectors.factory(name))
     missing = [option for option in detectors.options(name) if option not in text]
-    assert not missing and "Raises:" in text and "    Map: " in text
+    assert not missing and "Raises:" in text and "\nMap: " in text
