@@ -180,6 +180,8 @@ class Detector(NamedTuple):
       merge: `(states, weights) -> state`: one fitted state from those of several sites, `weights` their fractions of the
         images; outside jit. None: states of several sites cannot be merged.
       false_alarms: whether scores and maps are -log10 of numbers of false alarms, as the threshold rule "a_contrario" asks.
+      precompute: `(state, frozen) -> tree`: what `predict` takes in place of the state, computed once for a run; pure. None: the
+        state itself.
     """
 
     init: Callable[[jax.Array, Frozen, DataSpec], State]
@@ -192,6 +194,7 @@ class Detector(NamedTuple):
     warm_start: Callable[[State, State], State] | None = None
     merge: Callable[[list[State], np.ndarray], State] | None = None
     false_alarms: bool = False
+    precompute: Callable[[State, Frozen], Any] | None = None
 
 
 def embed_shapes(detector: Detector, frozen: Frozen, image_shape: tuple[int, int, int]) -> Any:

@@ -75,6 +75,14 @@ class Run:
         """The images of the config; read from disk when first asked for."""
         return configs.build_data(self.config, fitted=True)
 
+    @functools.cached_property
+    def precomputed(self) -> Any:
+        """The state as predictions take it: `Detector.precompute` of it, once."""
+        if self.detector.precompute is None:
+            return self.state
+        with placement.use(self.devices):
+            return jax.jit(self.detector.precompute)(self.state, self.ready)
+
     def predict(self, images: Any, extra: Mapping[str, Iterable[np.ndarray]] | None = None) -> Prediction:
         """Scores and maps of images as users have them; `experiment.images.as_pixels` says what types and ranges mean.
 
@@ -159,7 +167,7 @@ class Run:
         compiled = _compiled(self.devices, self.detector.embed, self.detector.predict)
         batch = batch._replace(mask=None, label=None)
         with placement.use(self.devices):
-            prediction = compiled(self.state, self.ready, placement.put_rows(self.devices, batch))
+            prediction = compiled(self.precomputed, self.ready, placement.put_rows(self.devices, batch))
         return prediction if self.devices.mesh is None else distributed.fetch(prediction)
 
     def score_image(self, image: np.ndarray, extra: Mapping[str, np.ndarray] | None = None) -> Prediction:

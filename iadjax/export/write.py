@@ -61,7 +61,7 @@ def export(run: Run, output: str | Path, format: str = "stablehlo", batch: int =
     chosen = [items[i] for i in np.unique(np.linspace(0, len(items) - 1, check).round().astype(int))]
     images = np.stack([run.transform.image(run.data.dataset.read(item)[0]) for item in chosen])
     # typed PRNG keys are no NumPy arrays
-    state, frozen = jax.tree.map(lambda x: x if _is_key(x) else jax.device_get(x), (run.state, run.ready))
+    state, frozen = jax.tree.map(lambda x: x if _is_key(x) else jax.device_get(x), (run.precomputed, run.ready))
     held = sum(leaf.nbytes for leaf in jax.tree.leaves((state, frozen)) if not _is_key(leaf))
     if held >= LARGEST:
         raise UserError(

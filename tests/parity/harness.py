@@ -152,6 +152,8 @@ def predict(detector: Detector, state: Any, frozen: Mapping[str, Any], image: np
     """`Detector.predict` of one batch of images, compiled with XLA's own convolutions, which take half as long to compile."""
     with plain():
         batch = _embedded(detector, frozen, batch_of(np.asarray(image)))
+        if detector.precompute is not None:
+            state = jax.jit(detector.precompute)(state, frozen)
         return jax.jit(detector.predict)(state, frozen, batch._replace(mask=None, label=None))
 
 

@@ -82,6 +82,7 @@ def gradient(
     optimizer: Callable[[DataSpec], optax.GradientTransformation],
     *,
     embed: Callable | None = None,
+    precompute: Callable | None = None,
     **phase,
 ) -> Detector:
     """A detector that is trained by gradients in one phase.
@@ -89,9 +90,10 @@ def gradient(
     Args:
       init_variables: `(key, frozen, spec) -> variables`.
       loss: see `gradient_phase`.
-      predict: `(variables, frozen, batch) -> Prediction`.
+      predict: `(variables, frozen, batch) -> Prediction`; with `precompute`, of what that makes of the variables.
       optimizer: `spec -> optimiser`: the numbers of steps are known.
       embed: see `Detector`.
+      precompute: `(variables, frozen) -> tree`, see `Detector`.
       **phase: further fields of the `Phase`.
     """
 
@@ -101,10 +103,11 @@ def gradient(
     return Detector(
         init=init,
         phases=lambda spec: (gradient_phase(loss, optimizer(spec), **phase),),
-        predict=lambda state, frozen, batch: predict(state.variables, frozen, batch),
+        predict=predict if precompute else lambda state, frozen, batch: predict(state.variables, frozen, batch),
         embed=embed,
         warm_start=copy_variables,
         merge=mean_variables,
+        precompute=precompute and (lambda state, frozen: precompute(state.variables, frozen)),
     )
 
 

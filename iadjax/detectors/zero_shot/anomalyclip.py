@@ -111,8 +111,8 @@ def anomalyclip(
         parts = {"image_loss": losses.mean(image, batch.valid), "pixel_loss": losses.mean(pixel, batch.valid)}
         return parts["image_loss"] + pixel_weight * parts["pixel_loss"], ({}, parts)
 
-    def predict(variables, frozen, batch):
-        g = texts(variables, frozen)
+    def predict(g, frozen, batch):
+        del frozen
         embedding, *levels = batch.features
         anomalous = sum(jax.nn.softmax(logits(level, g))[..., 1] for level in levels)
         return Prediction(jax.nn.softmax(logits(embedding, g))[:, 1], ops.anomaly_map(anomalous, batch.image.shape[1:3], sigma))
@@ -123,6 +123,8 @@ def anomalyclip(
         predict,
         lambda spec: optax.adam(learning_rate, b1=0.5, b2=0.999),
         embed=embed,
+        # the prompts do not change any more
+        precompute=texts,
         epochs=epochs,
         needs_image=True,
         labelled=True,

@@ -1,0 +1,40 @@
+"""One run of `peer_anomalib.py` on this library's side: `python peer_ours.py JOB.json`, in a process of its own."""
+
+import json
+import resource
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+import iadjax
+from iadjax.config import load_config
+
+
+def main() -> None:
+    job = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    output = Path(job["output"])
+    config = load_config(job["config"])
+    for key, value in job["ours"].items():
+        section, option = key.split(".") if "." in key else ("", key)
+        (config[section] if section else config)[option] = tuple(value) if isinstance(value, list) else value
+    began = time.perf_counter()
+    run = iadjax.fit(config, output / "run")
+    fitted = time.perf_counter() - began
+    items = run.data.split.test
+    # the first batch compiles
+    list(run.predict_items(items[: job["batch"]]))
+    began = time.perf_counter()
+    rows = list(run.predict_items(items))
+    seconds = time.perf_counter() - began
+    paths, scores, maps = [row[0].path for row in rows], np.array([row[1] for row in rows]), [row[2] for row in rows]
+    if maps[0] is not None:
+        np.save(output / "maps.npy", np.stack(maps))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    found = {"paths": paths, "scores": scores.tolist(), "fit_seconds": fitted, "predict_seconds": seconds, "peak_bytes": peak}
+    (output / "side.json").write_text(json.dumps(found), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
