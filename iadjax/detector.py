@@ -180,8 +180,8 @@ class Detector(NamedTuple):
       merge: `(states, weights) -> state`: one fitted state from those of several sites, `weights` their fractions of the
         images; outside jit. None: states of several sites cannot be merged.
       false_alarms: whether scores and maps are -log10 of numbers of false alarms, as the threshold rule "a_contrario" asks.
-      precompute: `(state, frozen) -> tree`: what `predict` takes in place of the state, computed once for a run; pure. None: the
-        state itself.
+      precompute: `(state, frozen) -> tree`: what `predict` takes in place of the state, computed once for a run; pure. None:
+        the state itself.
     """
 
     init: Callable[[jax.Array, Frozen, DataSpec], State]

@@ -17,6 +17,7 @@ from iadjax.backbones.clip_text import TEXT_SPECS, TextSpec
 from iadjax.backbones.pdn import pdn
 from iadjax.backbones.vit import SPECS as VITS
 from iadjax.backbones.vit import Spec
+from iadjax.nn import unet
 from iadjax.nn.layers import Conv
 from iadjax.nn.pdn import SPECS as PDNS
 
@@ -84,7 +85,8 @@ def pyramid_variables() -> dict[str, Any]:
 
 @contextlib.contextmanager
 def tiny_networks() -> Iterator[None]:
-    """Inside, there are the networks `tiny` (`pyramid`), `pdn_tiny`, `clip_tiny` and `clip_tiny_text`."""
+    """Inside, there are the networks `tiny` (`pyramid`), `pdn_tiny`, `clip_tiny` and `clip_tiny_text`, and the double
+    convolutions of DRAEM's and DiffusionAD's networks are single ones."""
     real = backbones.backbone
     more = {"tiny": pyramid, "pdn_tiny": lambda: pdn("pdn_tiny")}
     with pytest.MonkeyPatch.context() as patch:
@@ -93,4 +95,5 @@ def tiny_networks() -> Iterator[None]:
         images = Spec(16, 32, 2, 2, 4, 0, False, False, "", "bilinear", eps=1e-5, embedding=16, value_from=2, pixels="clip")
         patch.setitem(VITS, "clip_tiny", images)
         patch.setitem(TEXT_SPECS, "clip_tiny_text", TextSpec(16, 2, 2, 16, "gelu", ""))
+        patch.setattr(unet, "_double", lambda x, valid, first, second, name: unet._unit(x, valid, second, name, 0))
         yield

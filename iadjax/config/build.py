@@ -104,11 +104,13 @@ def _networks(config: Mapping[str, Any]) -> dict[str, Backbone]:
 
 
 def _layers(config: Mapping[str, Any], name: str, network: Backbone) -> Sequence[str]:
-    """The layers of a network that the detector asks for: its option `layers`, or `<network>_layers` of the others.
+    """The layers of a network that the detector asks for: its option `layers` or `layer`, or `<network>_layers` of the others.
 
     `class_layer` is one more, of the backbone.
     """
     options = config["detector"]
+    if name == "backbone" and "layer" in options:
+        return (options["layer"],)
     layers = tuple(options.get("layers" if name == "backbone" else f"{name}_layers", network.layers))
     more = options.get("class_layer") if name == "backbone" else None
     return layers if more is None or more in layers else (*layers, more)

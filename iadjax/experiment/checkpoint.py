@@ -139,11 +139,18 @@ def read(path: Path) -> dict[str, Any]:
     return {**metadata, "position": Position(*(int(each) for each in metadata["position"])), "spec": spec}
 
 
-def restore(path: Path, like: State, identity: dict[str, Any], place: Callable[[State], Any] | None = None) -> State:
+def restore(
+    path: Path,
+    stored: dict[str, Any],
+    like: State,
+    identity: dict[str, Any],
+    place: Callable[[State], Any] | None = None,
+) -> State:
     """The state in a checkpoint.
 
     Args:
       path: a checkpoint.
+      stored: what `read` gives of it.
       like: a tree of the same nesting (`load.nested_state`); shapes may differ.
       identity: what the caller runs; must be what the checkpoint was written for.
       place: the shapes of the state -> where its arrays go, whichever devices wrote them; by default the first device.
@@ -151,7 +158,6 @@ def restore(path: Path, like: State, identity: dict[str, Any], place: Callable[[
     Raises:
       UserError: the checkpoint belongs to another config or to other weights; the difference is named.
     """
-    stored = read(path)
     differing = [
         f"{key} was {stored['config'].get(key)!r}, now {identity['config'].get(key)!r}"
         for key in sorted({*stored["config"], *identity["config"]})

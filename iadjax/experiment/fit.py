@@ -167,7 +167,7 @@ def _fit_phases(job: Job, start: Run | None) -> State:
         job = dataclasses.replace(job, carried=stored["carried"])
         like = nested_state(job.model, job.spec, stored["position"].phase, job.carried)
         place = functools.partial(placement.state_shardings, job.devices, detector)
-        state = checkpoint.restore(path, like, job.identity, place)
+        state = checkpoint.restore(path, stored, like, job.identity, place)
         progress.say(f"continuing from step {stored['position'].step} ({path.name})")
         return run_phases(job, state, stored["position"])
     state = jit_init(job.devices, detector, job.spec)(fold(job.key, INIT), job.model.frozen)

@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 
 import jax
-from tensorboardX import SummaryWriter
 
 __all__ = ["Log"]
 
@@ -27,6 +26,9 @@ class Log:
         if self._file.is_file():
             lines = self._file.read_text(encoding="utf-8").splitlines(keepends=True)
             self._file.write_text("".join(line for line in lines if json.loads(line)["step"] <= step), encoding="utf-8")
+        # here, because it imports PyTorch where that is installed: two seconds, which only training pays
+        from tensorboardX import SummaryWriter
+
         self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1 if step else None)
 
     def __enter__(self) -> "Log":

@@ -9,7 +9,7 @@ import warnings
 from typing import Any
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from iadjax.errors import UserError, did_you_mean
 from iadjax.metrics.binary import confusion
@@ -141,8 +141,8 @@ def _extreme_value(scores: np.ndarray, fpr: float = DEFAULTS["fpr"], tail_fracti
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         # the search for the maximum likelihood tries shapes whose density is not defined
         warnings.simplefilter("ignore", RuntimeWarning)
-        shape, _, width = stats.genpareto.fit(over / scale, floc=0)
-    return float(start + scale * stats.genpareto.isf(fpr * scores.size / len(over), shape, scale=width))
+        shape, _, width = scipy.stats.genpareto.fit(over / scale, floc=0)
+    return float(start + scale * scipy.stats.genpareto.isf(fpr * scores.size / len(over), shape, scale=width))
 
 
 def _a_contrario(scores: np.ndarray, false_alarms: float = DEFAULTS["false_alarms"]) -> float:

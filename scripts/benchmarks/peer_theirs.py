@@ -69,6 +69,12 @@ def main():
     from torch.utils.data import DataLoader
     from torchvision.transforms.v2 import Resize
 
+    class Images(Folder):
+        """Images to train on alone; anomalib's own module asks for validation images that are not there."""
+
+        def val_dataloader(self):
+            return []
+
     output = Path(job["output"])
     shutil.rmtree(output / "images", ignore_errors=True)
     train, test = (copied(job[part], output / "images" / part) for part in ("train", "test"))
@@ -78,7 +84,7 @@ def main():
     side = (job["size"], job["size"])
     bare = {"post_processor": False, "evaluator": False, "visualizer": False}
     model = kind(**job["theirs"], **bare, pre_processor=kind.configure_pre_processor(image_size=side))
-    data = Folder(
+    data = Images(
         "images",
         normal_dir=train,
         normal_split_ratio=0.0,
@@ -93,9 +99,7 @@ def main():
     quiet = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False}
     epochs = {"max_epochs": job["epochs"]} if job["epochs"] else {}
     engine = Engine(default_root_dir=output / "engine", accelerator="cpu", devices=1, **quiet, **epochs)
-    data.setup()
-    # its data module has no loader of validation images where there are none
-    engine.fit(model=model, train_dataloaders=data.train_dataloader())
+    engine.fit(model=model, datamodule=data)
     fitted = time.perf_counter() - began
 
     def predict(folder):

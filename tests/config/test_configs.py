@@ -138,3 +138,12 @@ def test_a_class_token_of_another_layer_is_loaded_too(name):
     model = outline_model(resolve(load_config(f"{config}:mvtec_ad,category=bottle").to_dict()))
     shape = (*(model.transform.tile or model.transform.geometry(1024, 1024).size), 3)
     assert jax.tree.leaves(embed_shapes(model.detector, model.frozen, shape))
+
+
+@pytest.mark.parametrize("name", ["dfm", "fre", "pyramidflow"])
+def test_of_a_network_no_more_is_loaded_than_the_one_layer_asked_for(name):
+    config = resolve(load_config(f"{FOLDER / 'unsupervised' / name}.py:mvtec_ad,category=bottle").to_dict())
+    config["backbone"] = {"name": "resnet18", "weights": "random"}
+    stages = set(outline_model(config).frozen["backbone"]["params"])
+    last = int(config["detector"]["layer"].removeprefix("layer"))
+    assert {stage[:6] for stage in stages if stage.startswith("layer")} == {f"layer{i}" for i in range(1, last + 1)}

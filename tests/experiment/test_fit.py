@@ -148,10 +148,10 @@ def test_a_checkpoint_of_another_config_or_other_weights_is_refused(config, tmp_
     path = checkpoint.latest(tmp_path / "run/checkpoints")
     stored = checkpoint.read(path)
     with pytest.raises(UserError, match="another config: seed was 0, now 1"):
-        checkpoint.restore(path, run.state, {"config": {**stored["config"], "seed": 1}, "weights": run.weights})
+        checkpoint.restore(path, stored, run.state, {"config": {**stored["config"], "seed": 1}, "weights": run.weights})
     other = {"backbone": {**run.weights["backbone"], "hash": "0" * 64}}
     with pytest.raises(UserError, match="other weights of filter_bank"):
-        checkpoint.restore(path, run.state, {"config": stored["config"], "weights": other})
+        checkpoint.restore(path, stored, run.state, {"config": stored["config"], "weights": other})
 
 
 def test_a_checkpoint_of_an_earlier_version_is_refused(toy_config, tmp_path):
