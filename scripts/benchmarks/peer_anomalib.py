@@ -1,7 +1,6 @@
 """Trains and scores the same images with this library and with anomalib 2.7.0, one after the other, and compares.
 
-    python scripts/benchmarks/peer_anomalib.py --peer_python=peer/bin/python --hazelnut=DIR --mtd=DIR \\
-        --weights=resnet18.safetensors --workdir=runs/peer --json=results/peer_anomalib.json
+    python scripts/benchmarks/peer_anomalib.py --peer_python=peer/bin/python --hazelnut=DIR --mtd=DIR --weights=resnet18.safetensors
 
 anomalib is no dependency: --peer_python is the Python of an environment that can import it. Both sides get the same
 images, weights, input size, batches, epochs, optimiser and seed (`peer_cases.py`), and all cores. Each run is a process of its
@@ -11,6 +10,7 @@ scores and maps of both sides by the same exact metrics, at the resolution of th
 """
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -37,12 +37,17 @@ _ONLY = flags.DEFINE_list("only", [], "Detectors to compare; all by default.")
 _SEEDS = flags.DEFINE_integer("seeds", 3, "Seeds of each run.", lower_bound=1)
 _WORKDIR = flags.DEFINE_string("workdir", "runs/peer", "Directory of the runs.")
 _JSON = flags.DEFINE_string("json", "results/peer_anomalib.json", "File for the figures; figures of other runs in it are kept.")
+_NOTE = flags.DEFINE_string("note", "", "A sentence for the page: what a reader of the figures has to know.")
 _PAGE = flags.DEFINE_string("page", "docs/peers.md", "The page made of them; empty for none.")
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 SETS = ("hazelnut_toy", "mtd_300")
 KEYS = ("image_auroc", "pixel_auroc", "aupro")
+TITLES = (
+    *("detector", "side", "image AUROC", "pixel AUROC", "AU-PRO .3"),
+    *("fit s", "compiling s", "s an image", "peak GiB", "faster", "runs"),
+)
 TEXTURES, WORKERS = 32, 2
 
 
@@ -107,7 +112,7 @@ def job_of(name: str, dataset: str, seed: int, workdir: Path) -> tuple[dict[str,
     return job, built
 
 
-def side(name: str, python: str, job: dict[str, Any], output: Path) -> dict[str, Any]:
+def side(name: str, python: str, job: dict[str, Any], output: Path, environment: dict[str, str]) -> dict[str, Any]:
     """What a run of one side wrote; runs it, unless it is there."""
     if not (output / "side.json").is_file():
         output.mkdir(parents=True, exist_ok=True)
@@ -115,7 +120,7 @@ def side(name: str, python: str, job: dict[str, Any], output: Path) -> dict[str,
         progress.say(f"{output}")
         with (output / "log.txt").open("w", encoding="utf-8") as log:
             command = [python, str(HERE / name), str(output / "job.json")]
-            status = subprocess.run(command, stdout=log, stderr=log).returncode
+            status = subprocess.run(command, stdout=log, stderr=log, env={**os.environ, **environment}).returncode
         if status:
             raise UserError(f"a run ended with status {status}; {output / 'log.txt'} says why")
     return json.loads((output / "side.json").read_text(encoding="utf-8"))
@@ -135,7 +140,7 @@ def figures(found: dict[str, Any], output: Path, built: configs.Data, job: dict[
     return {
         **{key: accuracy.get(key) for key in KEYS},
         "fit_seconds": round(found["fit_seconds"], 2),
-        "compile_seconds": round(found.get("compile_seconds", 0.0), 2),
+        "compile_seconds": found.get("compile_seconds"),
         "seconds_an_image": round(found["predict_seconds"] / len(items), 4),
         "peak_gib": round(found["peak_bytes"] / 2**30, 2),
     }
@@ -158,7 +163,7 @@ def compare(name: str, dataset: str, workdir: Path) -> dict[str, Any]:
         job, built = job_of(name, dataset, seed, workdir)
         for kind, program, python in (("ours", "peer_ours.py", sys.executable), ("anomalib", "peer_theirs.py", _PEER.value)):
             output = workdir / dataset / name / str(seed) / kind
-            found = side(program, python, job, output)
+            found = side(program, python, job, output, CASES[name].environment if kind == "anomalib" else {})
             if kind == "ours" and found["paths"] != [item.path for item in built.split.test]:
                 raise RuntimeError("the test images are in another order")
             rows[kind].append(figures(found, output, built, job))
@@ -193,16 +198,14 @@ def page(results: dict[str, Any]) -> str:
         "compilation, not imports; those of an image go from file to map, in batches. Peak memory is that of the process.",
         "Faster: anomalib's seconds over ours, of the fit and of an image.",
         "",
+        *([results["about"]["note"], ""] if results["about"]["note"] else []),
     ]
     for dataset in SETS:
         rows = {name: each[dataset] for name, each in results["detectors"].items() if dataset in each}
         if not rows:
             continue
         lines += [f"**{dataset}**", ""]
-        lines.append(
-            "| detector | side | image AUROC | pixel AUROC | AU-PRO .3 | fit s | s an image | peak GiB | faster | runs |"
-        )
-        lines.append("|---|---|---|---|---|---|---|---|---|---|")
+        lines += [f"| {' | '.join(TITLES)} |", "|---" * len(TITLES) + "|"]
         for name, row in sorted(rows.items()):
             runs = f"{row['seeds']} x {row['epochs']} epochs" if row["epochs"] else f"{row['seeds']}"
             times = [row["anomalib"][key]["mean"] / row["ours"][key]["mean"] for key in ("fit_seconds", "seconds_an_image")]
@@ -252,7 +255,7 @@ def main() -> None:
     write_textures(workdir / "textures")
     file = Path(_JSON.value)
     results = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {"detectors": {}}
-    results["about"] = {**record.about(), "anomalib": version}
+    results["about"] = {**record.about(), "anomalib": version, "note": _NOTE.value}
     folders = {"hazelnut_toy": _HAZELNUT.value, "mtd_300": _MTD.value}
     for dataset in (each for each in SETS if folders[each]):
         for name in names:
