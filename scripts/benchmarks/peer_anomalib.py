@@ -1,6 +1,6 @@
 """Trains and scores the same images with this library and with anomalib 2.7.0, one after the other, and compares.
 
-    python scripts/benchmarks/peer_anomalib.py --peer_python=peer/bin/python --hazelnut=DIR --mtd=DIR --weights=resnet18.safetensors
+    python scripts/benchmarks/peer_anomalib.py --peer_python=peer/bin/python --hazelnut=DIR --mtd=DIR --weights=FILE
 
 anomalib is no dependency: --peer_python is the Python of an environment that can import it. Both sides get the same
 images, weights, input size, batches, epochs, optimiser and seed (`peer_cases.py`), and all cores. Each run is a process of its
