@@ -86,10 +86,21 @@ def pyramid_variables() -> dict[str, Any]:
 @contextlib.contextmanager
 def tiny_networks() -> Iterator[None]:
     """Inside, there are the networks `tiny` (`pyramid`), `pdn_tiny`, `clip_tiny` and `clip_tiny_text`, and the double
-    convolutions of DRAEM's and DiffusionAD's networks are single ones."""
-    real = backbones.backbone
+    convolutions of DRAEM's and DiffusionAD's networks are single ones. Random weights are drawn once."""
+    real, load_weights, drawn = backbones.backbone, backbones.load_weights, {}
     more = {"tiny": pyramid, "pdn_tiny": lambda: pdn("pdn_tiny")}
+
+    def load_once(network, weights, layers, key):
+        if weights != "random":
+            return load_weights(network, weights, layers, key)
+        which = network.name, tuple(layers), jax.random.key_data(key).tobytes()
+        if which not in drawn:
+            # one program in place of hundreds
+            drawn[which] = jax.jit(network.init, static_argnums=1)(key, tuple(layers))
+        return drawn[which]
+
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(backbones, "load_weights", load_once)
         patch.setattr(backbones, "backbone", lambda name: more[name]() if name in more else real(name))
         patch.setitem(PDNS, "pdn_tiny", ((8, 4, 3, True), (8, 4, 3, True), (8, 3, 1, False), (0, 4, 0, False)))
         images = Spec(16, 32, 2, 2, 4, 0, False, False, "", "bilinear", eps=1e-5, embedding=16, value_from=2, pixels="clip")
