@@ -54,7 +54,7 @@ CASES = {
     "anomalyclip": {
         **TINY_CLIP,
         "protocol.name": "zero_shot",
-        "protocol.source": "synthetic:wood",
+        "protocol.source": "folder",
         "detector.blocks": (2,),
         "detector.prompt_length": 2,
         "detector.depth": 2,
@@ -440,7 +440,7 @@ CASES = {
         "detector.epochs": 2,
         "detector.learning_rate": 1e-2,
     },
-    "winclip": {**TINY_CLIP, "protocol.name": "few_shot", "protocol.num_shots": 3},
+    "winclip": {**TINY_CLIP, "protocol.name": "few_shot", "protocol.num_shots": 3, "detector.windows": (2,)},
 }
 
 
@@ -457,6 +457,8 @@ def config_of(name, tree):
     for key, value in CASES[name].items():
         *sections, option = key.split(".")
         functools.reduce(getitem, sections, config)[option] = value
+    if config.protocol.source == "folder":
+        config.protocol.source_root = str(draw_tree(tree.parent / "source"))
     return config
 
 
