@@ -211,6 +211,7 @@ CASES = {
     },
     "ikd": {"detector.layers": ("layer1",), "detector.level_weights": (1.0,), "detector.width": 4, "detector.epochs": 2},
     "inpformer": {
+        "data.resize": 32,
         "detector.layers": ("layer2", "layer3"),
         "detector.depth": 2,
         "detector.num_prototypes": 2,
