@@ -34,12 +34,6 @@ def pytest_configure(config):
     os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1")
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_xdist_auto_num_workers(config):
-    """One worker more than there are cores: many tests wait for a process that they started, or for one long compilation."""
-    return (os.cpu_count() or 1) + 1
-
-
 def drop_compiled_functions() -> None:
     """Frees compiled functions, and gives what they took back to the system."""
     jax.clear_caches()
