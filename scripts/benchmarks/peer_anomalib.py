@@ -11,6 +11,7 @@ scores and maps of both sides by the same exact metrics, at the resolution of th
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -51,56 +52,45 @@ TITLES = (
 TEXTURES, WORKERS = 32, 2
 
 
-def config_of(case: Case, dataset: str, seed: int, textures: Path) -> tuple[str, dict[str, Any]]:
-    """The config of our side and what it changes, the keys with their sections."""
+def config_of(case: Case, dataset: str, seed: int, textures: Path) -> dict[str, Any]:
+    """The resolved config of our side."""
     folder = dataset == "hazelnut_toy"
-    epochs = {"epochs": case.epochs[not folder]} if any(case.epochs) else {}
+    config = load_config(f"{ROOT / 'configs' / case.config}:{'folder' if folder else dataset}")
+    config.seed = seed
+    config.data.update({"root": _HAZELNUT.value if folder else _MTD.value, "resize": case.size, "crop": 0})
+    config.data.update({"batch_size": case.batch, "workers": WORKERS})
+    config.threshold.holdout = 0.0
+    if "backbone" in case.theirs:
+        config.backbone.update({"name": "resnet18", "weights": _WEIGHTS.value})
+    config.detector.update(case.ours)
+    if any(case.epochs):
+        config.detector.epochs = case.epochs[not folder]
     if case.model == "Cflow":
         # one meta-epoch is one pass, whose rate is anomalib's
-        epochs["meta_epochs"] = epochs["epochs"]
-    coreset = {"coreset_ratio": case.coreset[not folder]} if case.coreset else {}
-    source = {"textures": str(textures)} if case.textures else {}
-    options = {f"detector.{key}": value for key, value in {**case.ours, **epochs, **coreset, **source}.items()}
-    changed = {
-        "seed": seed,
-        "data.root": _HAZELNUT.value if folder else _MTD.value,
-        "data.resize": case.size,
-        "data.crop": 0,
-        "data.batch_size": case.batch,
-        "data.workers": WORKERS,
-        "threshold.holdout": 0.0,
-        **options,
-    }
-    if "backbone" in case.theirs:
-        changed |= {"backbone.name": "resnet18", "backbone.weights": _WEIGHTS.value}
-    return f"{ROOT / 'configs' / case.config}:{'folder' if folder else dataset}", changed
-
-
-def overridden(config: str, changed: dict[str, Any]):
-    """The config with its changes."""
-    loaded = load_config(config)
-    for key, value in changed.items():
-        *section, option = key.split(".")
-        (loaded[section[0]] if section else loaded)[option] = value
-    return loaded
+        config.detector.meta_epochs = config.detector.epochs
+    if case.coreset:
+        config.detector.coreset_ratio = case.coreset[not folder]
+    if case.textures:
+        config.detector.textures = str(textures)
+    return configs.resolve(config.to_dict())
 
 
 def job_of(name: str, dataset: str, seed: int, workdir: Path) -> tuple[dict[str, Any], configs.Data]:
     """What both sides read, and the images with their masks."""
     case, textures = CASES[name], workdir / "textures"
-    config, changed = config_of(case, dataset, seed, textures)
-    built = configs.build_data(configs.resolve(overridden(config, changed).to_dict()))
+    config = config_of(case, dataset, seed, textures)
+    built = configs.build_data(config)
     theirs = dict(case.theirs)
     if case.coreset:
-        theirs["coreset_sampling_ratio"] = changed["detector.coreset_ratio"]
+        theirs["coreset_sampling_ratio"] = config["detector"]["coreset_ratio"]
     if case.textures:
+        write_textures(textures)
         theirs["dtd_dir"] = str(textures)
     job = {
         "config": config,
-        "ours": changed,
         "model": case.model,
         "theirs": theirs,
-        "epochs": changed.get("detector.epochs", 0),
+        "epochs": config["detector"].get("epochs", 0),
         "train": [str(item.file) for item in built.split.train],
         "test": [str(item.file) for item in built.split.test],
         "batch": case.batch,
@@ -113,27 +103,28 @@ def job_of(name: str, dataset: str, seed: int, workdir: Path) -> tuple[dict[str,
 
 
 def side(name: str, python: str, job: dict[str, Any], output: Path, environment: dict[str, str]) -> dict[str, Any]:
-    """What a run of one side wrote; runs it, unless it is there."""
-    if not (output / "side.json").is_file():
-        output.mkdir(parents=True, exist_ok=True)
-        files.write_json(output / "job.json", job | {"output": str(output)})
+    """What a run of one side wrote; runs it, unless the same job is done."""
+    made, job = output / "side.json", json.loads(json.dumps(job | {"output": str(output)}))
+    if not made.is_file() or json.loads((output / "job.json").read_text(encoding="utf-8")) != job:
+        shutil.rmtree(output, ignore_errors=True)
+        output.mkdir(parents=True)
+        files.write_json(output / "job.json", job)
         progress.say(f"{output}")
         with (output / "log.txt").open("w", encoding="utf-8") as log:
             command = [python, str(HERE / name), str(output / "job.json")]
             status = subprocess.run(command, stdout=log, stderr=log, env={**os.environ, **environment}).returncode
         if status:
             raise UserError(f"a run ended with status {status}; {output / 'log.txt'} says why")
-    return json.loads((output / "side.json").read_text(encoding="utf-8"))
+    return json.loads(made.read_text(encoding="utf-8"))
 
 
-def figures(found: dict[str, Any], output: Path, built: configs.Data, job: dict[str, Any]) -> dict[str, float | None]:
+def figures(found: dict[str, Any], output: Path, built: configs.Data, transform: data.Transform) -> dict[str, float | None]:
     """Accuracy and costs of one run."""
     items = built.split.test
     labels = np.array([item.label for item in items])
     accuracy: dict[str, Any] = dict(metrics.image_metrics(np.array(found["scores"]), labels))
     maps = output / "maps.npy"
     if maps.is_file():
-        transform = configs.outline_model(configs.resolve(overridden(job["config"], job["ours"]).to_dict())).transform
         masks = (data.read(built.dataset, item)[1] for item in items)
         pairs = ((transform.map_back(each, *mask.shape), mask) for each, mask in zip(np.load(maps), masks, strict=True))
         accuracy |= pixel_metrics_within(2**30, pairs)
@@ -161,17 +152,17 @@ def compare(name: str, dataset: str, workdir: Path) -> dict[str, Any]:
     rows: dict[str, list] = {"ours": [], "anomalib": []}
     for seed in range(_SEEDS.value):
         job, built = job_of(name, dataset, seed, workdir)
+        transform = configs.outline_model(job["config"]).transform
         for kind, program, python in (("ours", "peer_ours.py", sys.executable), ("anomalib", "peer_theirs.py", _PEER.value)):
             output = workdir / dataset / name / str(seed) / kind
             found = side(program, python, job, output, CASES[name].environment if kind == "anomalib" else {})
             if kind == "ours" and found["paths"] != [item.path for item in built.split.test]:
                 raise RuntimeError("the test images are in another order")
-            rows[kind].append(figures(found, output, built, job))
+            rows[kind].append(figures(found, output, built, transform))
     print(name, dataset, {kind: each[-1] for kind, each in rows.items()}, flush=True)
-    epochs = job["epochs"]
     return {
         "seeds": _SEEDS.value,
-        "epochs": epochs,
+        "epochs": job["epochs"],
         "batch": job["batch"],
         "size": job["size"],
         "images": {"train": len(job["train"]), "test": len(job["test"])},
@@ -191,7 +182,8 @@ def page(results: dict[str, Any]) -> str:
     lines = [
         "# Beside anomalib",
         "",
-        "The same images, weights, input size, batches, epochs, optimiser and seeds here and in anomalib 2.7.0; made by",
+        "The same images, weights, input size, batches, epochs, optimiser and seeds here and in anomalib "
+        f"{results['about']['anomalib']}; made by",
         f"`python scripts/benchmarks/peer_anomalib.py`, not by hand. {results['about']['machine']}. Schedules are short,",
         "so these figures do not compare papers. Figures of both sides come from their scores and maps by the same exact",
         "metrics, at the resolution of the masks. ± is the sample standard deviation over seeds. Seconds of a fit count",
@@ -252,7 +244,6 @@ def main() -> None:
     except (OSError, subprocess.CalledProcessError, IndexError):
         raise UserError(f"--peer_python={_PEER.value} cannot import anomalib; see docs/peers.md") from None
     workdir = Path(_WORKDIR.value).resolve()
-    write_textures(workdir / "textures")
     file = Path(_JSON.value)
     results = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {"detectors": {}}
     results["about"] = {**record.about(), "anomalib": version, "note": _NOTE.value}

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 
 import iadjax
-from iadjax.config import load_config
 from iadjax.cpu import allocator
 
 
@@ -18,12 +17,8 @@ def main() -> None:
     allocator.keep_freed()
     job = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     output = Path(job["output"])
-    config = load_config(job["config"])
-    for key, value in job["ours"].items():
-        section, option = key.split(".") if "." in key else ("", key)
-        (config[section] if section else config)[option] = tuple(value) if isinstance(value, list) else value
     began = time.perf_counter()
-    run = iadjax.fit(config, output / "run")
+    run = iadjax.fit(job["config"], output / "run")
     fitted = time.perf_counter() - began
     items = run.data.split.test
     # the first batch compiles

@@ -31,7 +31,7 @@ def with_weights(make, asked, file):
             # the file ends before the last stage, whose layers are not used
             found = model.load_state_dict(load_file(file), strict=False)
             missing = {name.split(".")[0] for name in found.missing_keys} - {"layer4", "fc"}
-            if missing or set(found.unexpected_keys) - {"num_batches_tracked"}:
+            if missing or found.unexpected_keys:
                 raise RuntimeError(
                     f"the weights do not fit: {sorted(missing)} are missing, {found.unexpected_keys[:3]} unknown"
                 )
