@@ -17,6 +17,7 @@ from iadjax.backbones.clip_text import TEXT_SPECS, TextSpec
 from iadjax.backbones.pdn import pdn
 from iadjax.backbones.vit import SPECS as VITS
 from iadjax.backbones.vit import Spec
+from iadjax.cpu.draws import draw_together
 from iadjax.nn import unet
 from iadjax.nn.layers import Conv
 from iadjax.nn.pdn import SPECS as PDNS
@@ -85,8 +86,8 @@ def pyramid_variables() -> dict[str, Any]:
 
 @contextlib.contextmanager
 def tiny_networks() -> Iterator[None]:
-    """Inside, there are the networks `tiny` (`pyramid`), `pdn_tiny`, `clip_tiny` and `clip_tiny_text`, and the double
-    convolutions of DRAEM's and DiffusionAD's networks are single ones. Random weights are drawn once."""
+    """Inside, there are the networks `tiny` (`pyramid`), `pdn_tiny`, `clip_tiny` and `clip_tiny_text`, and DRAEM's and
+    DiffusionAD's sub-networks have fewer levels, of single convolutions. Random weights are drawn once."""
     real, load_weights, drawn = backbones.backbone, backbones.load_weights, {}
     more = {"tiny": pyramid, "pdn_tiny": lambda: pdn("pdn_tiny")}
 
@@ -96,7 +97,7 @@ def tiny_networks() -> Iterator[None]:
         which = network.name, tuple(layers), jax.random.key_data(key).tobytes()
         if which not in drawn:
             # one program in place of hundreds
-            drawn[which] = jax.jit(network.init, static_argnums=1)(key, tuple(layers))
+            drawn[which] = jax.jit(draw_together(lambda key: network.init(key, tuple(layers))))(key)
         return drawn[which]
 
     with pytest.MonkeyPatch.context() as patch:
@@ -107,4 +108,8 @@ def tiny_networks() -> Iterator[None]:
         patch.setitem(VITS, "clip_tiny", images)
         patch.setitem(TEXT_SPECS, "clip_tiny_text", TextSpec(16, 2, 2, 16, "gelu", ""))
         patch.setattr(unet, "_double", lambda x, valid, first, second, name: unet._unit(x, valid, second, name, 0))
+        patch.setattr(unet, "_RECONSTRUCTIVE", (1, 2))
+        patch.setattr(unet, "_RECONSTRUCTIVE_UP", ((1, 1),))
+        patch.setattr(unet, "_DISCRIMINATIVE", (1, 2, 2))
+        patch.setattr(unet, "_DISCRIMINATIVE_UP", (("3", 1), ("4", 1)))
         yield

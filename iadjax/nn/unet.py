@@ -10,10 +10,25 @@ import jax.numpy as jnp
 from iadjax import ops
 from iadjax.nn.layers import BatchNorm, Conv, instance_norm, uniform_fan_in
 
-__all__ = ["FACTORS", "DiscriminativeDecoder", "Encoder", "InstanceUNet", "ReconstructiveDecoder", "instance_unit"]
+__all__ = [
+    "FACTORS",
+    "DiscriminativeDecoder",
+    "Encoder",
+    "InstanceUNet",
+    "ReconstructiveDecoder",
+    "discriminative_widths",
+    "instance_unit",
+    "reconstructive_widths",
+]
 
 FACTORS = (1, 2, 4, 4)
 """Channels of the blocks of `InstanceUNet`'s encoder, as multiples of the first one's."""
+
+# of DRAEM's two encoders: channels of the blocks, as multiples of the first one's
+_RECONSTRUCTIVE, _DISCRIMINATIVE = (1, 2, 4, 8, 8), (1, 2, 4, 8, 8, 8)
+# of its two decoders: channels after each doubling of the size
+_RECONSTRUCTIVE_UP = ((8, 4), (4, 2), (2, 1), (1, 1))
+_DISCRIMINATIVE_UP = (("_b", 8), ("1", 4), ("2", 2), ("3", 1), ("4", 1))
 
 _conv = functools.partial(Conv, kernel=3, kernel_init=nn.initializers.normal(0.02))
 
@@ -35,6 +50,16 @@ def _double(x, valid, first, second, name):
 def _up(x, valid, features, name):
     """Twice the size by bilinear interpolation with aligned corners, then a unit."""
     return _unit(ops.resize(x, (2 * x.shape[1], 2 * x.shape[2]), align_corners=True), valid, features, name, 1)
+
+
+def reconstructive_widths(width: int) -> tuple[int, ...]:
+    """Channels of the blocks of the reconstructive sub-network's `Encoder`; the first has `width`."""
+    return tuple(factor * width for factor in _RECONSTRUCTIVE)
+
+
+def discriminative_widths(width: int) -> tuple[int, ...]:
+    """The same of the discriminative one's."""
+    return tuple(factor * width for factor in _DISCRIMINATIVE)
 
 
 class Encoder(nn.Module):
@@ -61,7 +86,7 @@ class ReconstructiveDecoder(nn.Module):
 
     @nn.compact
     def __call__(self, x, valid):
-        for i, (first, second) in enumerate(((8, 4), (4, 2), (2, 1), (1, 1)), start=1):
+        for i, (first, second) in enumerate(_RECONSTRUCTIVE_UP, start=1):
             x = _up(x, valid, first * self.width, f"up{i}")
             x = _double(x, valid, first * self.width, second * self.width, f"db{i}")
         return _conv(self.channels, name="fin_out_0")(x)
@@ -76,12 +101,10 @@ class DiscriminativeDecoder(nn.Module):
     @nn.compact
     def __call__(self, levels, valid):
         *skips, x = levels
-        for name, factor in (("b", 8), ("1", 4), ("2", 2), ("3", 1), ("4", 1)):
-            up = "up_b" if name == "b" else f"up{name}"
-            double = "db_b" if name == "b" else f"db{name}"
-            x = _up(x, valid, factor * self.width, up)
+        for name, factor in _DISCRIMINATIVE_UP:
+            x = _up(x, valid, factor * self.width, f"up{name}")
             x = jnp.concatenate([x, skips.pop()], axis=-1)
-            x = _double(x, valid, factor * self.width, factor * self.width, double)
+            x = _double(x, valid, factor * self.width, factor * self.width, f"db{name}")
         return _conv(self.channels, name="fin_out_0")(x)
 
 

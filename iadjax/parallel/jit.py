@@ -5,6 +5,7 @@ from collections.abc import Callable
 import jax
 from jax.sharding import NamedSharding, PartitionSpec, SingleDeviceSharding
 
+from iadjax.cpu.draws import draw_together
 from iadjax.detector import DataSpec, Detector, Prediction, State
 from iadjax.parallel.axis import AXIS, replicated
 from iadjax.parallel.placement import Devices, state_shardings, strong
@@ -15,11 +16,13 @@ __all__ = ["jit_embed", "jit_init", "jit_predict", "jit_update"]
 def jit_init(devices: Devices, detector: Detector, spec: DataSpec) -> Callable:
     """`(key, frozen) -> state`; each array is made on its own devices."""
 
-    # it runs once, and optimising a hundred random draws takes four times as long as translating them
-    options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
-
     def init(key, frozen):
         return strong(detector.init(key, frozen, spec))
+
+    options = None
+    if jax.default_backend() == "cpu":
+        # it runs once, and most of it are random draws: optimising takes longer than running
+        init, options = draw_together(init), {"xla_backend_optimization_level": 0}
 
     if devices.mesh is None or devices.kind == "pmap":
         # bound to their device, as restored states are: a resumed run takes the functions that were compiled before

@@ -213,7 +213,9 @@ CASES = {
     "inpformer": {
         "data.resize": 32,
         "detector.layers": ("layer2", "layer3"),
-        "detector.depth": 2,
+        # the row of Dinomaly has the same groups, two of them
+        "detector.groups": 1,
+        "detector.depth": 1,
         "detector.num_prototypes": 2,
         "detector.epochs": 2,
         "detector.warmup": 2,

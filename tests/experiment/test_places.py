@@ -190,8 +190,8 @@ SIGNED = {("anomalydino", "mask_threshold")}
 
 
 @pytest.mark.parametrize(("name", "option"), NUMBERS)
-def test_no_detector_takes_a_negative_number(name, option):
-    config = config_of(name, "nowhere")
+def test_no_detector_takes_a_negative_number(name, option, tmp_path):
+    config = config_of(name, tmp_path / "nowhere")
     with tiny_networks():
         configs.outline_model(configs.resolve(config))
         config.detector[option] = type(config.detector[option])(-1)

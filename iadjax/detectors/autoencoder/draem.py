@@ -17,7 +17,13 @@ from iadjax.detectors.families.options import check_odd, check_options
 from iadjax.detectors.families.schedules import step_decay
 from iadjax.errors import UserError
 from iadjax.nn.masked_convolution import MaskedBlock, masked_block
-from iadjax.nn.unet import DiscriminativeDecoder, Encoder, ReconstructiveDecoder
+from iadjax.nn.unet import (
+    DiscriminativeDecoder,
+    Encoder,
+    ReconstructiveDecoder,
+    discriminative_widths,
+    reconstructive_widths,
+)
 from iadjax.synthesis.perlin_texture import perlin_anomaly, rotate
 from iadjax.synthesis.source import image_source
 
@@ -40,20 +46,18 @@ class Draem(nn.Module):
     @nn.compact
     def __call__(self, image: jax.Array, valid: jax.Array | None = None) -> tuple[jax.Array, jax.Array, jax.Array]:
         """`[B, H, W, 3]` to the restored image, the logits `[B, H, W, 2]`, normal and anomalous, and the block's loss `[B]`."""
-        base = self.width
-        widths = (base, 2 * base, 4 * base, 8 * base) if self.block else (base, 2 * base, 4 * base, 8 * base, 8 * base)
+        widths = reconstructive_widths(self.width)
+        widths = widths[:-1] if self.block else widths
         deep, own = Encoder(widths, name="encoder")(image, valid)[-1], jnp.zeros(len(image))
         if self.block:
             seen = ops.block_max(deep, 2)
             deep = MaskedBlock(self.block, name="block")(seen)
             own = losses.mse(deep, seen)
-        restored = ReconstructiveDecoder(base, 3, name="decoder")(deep, valid)
+        restored = ReconstructiveDecoder(self.width, 3, name="decoder")(deep, valid)
         # the restored image first, as in the authors' code
         both = jnp.concatenate([restored, image], axis=-1)
-        base = self.segment_width
-        widths = (base, 2 * base, 4 * base, 8 * base, 8 * base, 8 * base)
-        levels = Encoder(widths, name="encoder_segment")(both, valid)
-        return restored, DiscriminativeDecoder(base, 2, name="decoder_segment")(levels, valid), own
+        levels = Encoder(discriminative_widths(self.segment_width), name="encoder_segment")(both, valid)
+        return restored, DiscriminativeDecoder(self.segment_width, 2, name="decoder_segment")(levels, valid), own
 
 
 def draem(

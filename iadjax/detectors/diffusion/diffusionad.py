@@ -21,7 +21,7 @@ from iadjax.detectors.families.options import check_options
 from iadjax.errors import UserError
 from iadjax.nn.adm import AdmUNet, check_sides
 from iadjax.nn.diffusion import guided_noise, noise_like, noise_schedule, noised, start_from_noise, times_like
-from iadjax.nn.unet import DiscriminativeDecoder, Encoder
+from iadjax.nn.unet import DiscriminativeDecoder, Encoder, discriminative_widths
 from iadjax.synthesis.source import image_source
 from iadjax.synthesis.structure import structure_anomaly
 
@@ -52,8 +52,7 @@ class Segmentation(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, valid: jax.Array | None) -> jax.Array:
         """`[B, H, W, 6]` to logits `[B, H, W]`."""
-        widths = tuple(self.width * each for each in (1, 2, 4, 8, 8, 8))
-        levels = Encoder(widths, name="encoder_segment")(x, valid)
+        levels = Encoder(discriminative_widths(self.width), name="encoder_segment")(x, valid)
         return DiscriminativeDecoder(self.width, 1, name="decoder_segment")(levels, valid)[..., 0]
 
 
