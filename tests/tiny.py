@@ -15,9 +15,13 @@ from iadjax import backbones
 from iadjax.backbones.backbone import Backbone, check_layers, plain_features
 from iadjax.backbones.clip_text import TEXT_SPECS, TextSpec
 from iadjax.backbones.pdn import pdn
+from iadjax.backbones.resnet import SPECS as RESNETS
 from iadjax.backbones.vit import SPECS as VITS
 from iadjax.backbones.vit import Spec
 from iadjax.cpu.draws import draw_together
+from iadjax.detectors.gan import scadn
+from iadjax.detectors.teacher_student import rdpp
+from iadjax.nn import pdn as networks
 from iadjax.nn import unet
 from iadjax.nn.layers import Conv
 from iadjax.nn.pdn import SPECS as PDNS
@@ -84,10 +88,25 @@ def pyramid_variables() -> dict[str, Any]:
     return network.init(jax.random.key(0), network.layers)
 
 
+# networks of which the tables of their layers are shorter, or blocks of two convolutions have one
+SMALLER = (
+    (unet, "_double", lambda x, valid, first, second, name: unet._unit(x, valid, second, name, 0)),
+    (unet, "_instance_double", lambda x, features, name, init: unet.instance_unit(x, features, name, init)),
+    (unet, "_RECONSTRUCTIVE", (1, 2)),
+    (unet, "_RECONSTRUCTIVE_UP", ((1, 1),)),
+    (unet, "_DISCRIMINATIVE", (1, 2)),
+    (unet, "_DISCRIMINATIVE_UP", (("4", 1),)),
+    (networks, "_ENCODED", (8, 8, 8)),
+    (networks, "_DECODED", ((8, 0), (4, 1))),
+    (scadn, "_HALVINGS", 1),
+    (rdpp, "_DIVISORS", (2, 1)),
+)
+
+
 @contextlib.contextmanager
 def tiny_networks() -> Iterator[None]:
-    """Inside, there are the networks `tiny` (`pyramid`), `pdn_tiny`, `clip_tiny` and `clip_tiny_text`, and DRAEM's and
-    DiffusionAD's sub-networks have fewer levels, of single convolutions. Random weights are drawn once."""
+    """Inside, there are the networks `tiny` (`pyramid`), `pdn_tiny`, `clip_tiny` and `clip_tiny_text`, and other networks are
+    `SMALLER`. Random weights are drawn once."""
     real, load_weights, drawn = backbones.backbone, backbones.load_weights, {}
     more = {"tiny": pyramid, "pdn_tiny": lambda: pdn("pdn_tiny")}
 
@@ -107,9 +126,7 @@ def tiny_networks() -> Iterator[None]:
         images = Spec(16, 32, 2, 2, 4, 0, False, False, "", "bilinear", eps=1e-5, embedding=16, value_from=2, pixels="clip")
         patch.setitem(VITS, "clip_tiny", images)
         patch.setitem(TEXT_SPECS, "clip_tiny_text", TextSpec(16, 2, 2, 16, "gelu", ""))
-        patch.setattr(unet, "_double", lambda x, valid, first, second, name: unet._unit(x, valid, second, name, 0))
-        patch.setattr(unet, "_RECONSTRUCTIVE", (1, 2))
-        patch.setattr(unet, "_RECONSTRUCTIVE_UP", ((1, 1),))
-        patch.setattr(unet, "_DISCRIMINATIVE", (1, 2, 2))
-        patch.setattr(unet, "_DISCRIMINATIVE_UP", (("3", 1), ("4", 1)))
+        patch.setitem(RESNETS, "tiny", (False, (1, 1, 1, 1), 64))
+        for module, name, value in SMALLER:
+            patch.setattr(module, name, value)
         yield

@@ -26,6 +26,11 @@ SPECS = {
 }
 
 
+# of the autoencoder: channels of the convolutions of stride 2; the grids before the others, as (divisor of the image's side,
+# what is taken off): 3, 8, 15, 32, 63 and 127 for 256 pixels
+_ENCODED, _DECODED = (32, 32, 64, 64, 64), ((64, 1), (32, 0), (16, 1), (8, 0), (4, 1), (2, 1))
+
+
 class PDN(nn.Module):
     """Four or six convolutions; every output sees 33 x 33 pixels.
 
@@ -68,14 +73,14 @@ class Autoencoder(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
         size = x.shape[1:3]
-        for i, features in enumerate((32, 32, 64, 64, 64), start=1):
+        for i, features in enumerate(_ENCODED, start=1):
             x = nn.relu(Conv(features, 4, 2, 1, name=f"encoder_enconv{i}")(x))
-        x = Conv(64, x.shape[1:3], padding=0, name="encoder_enconv6")(x)
-        # 3, 8, 15, 32, 63, 127 and 56 for 256 pixels
-        for i, (divisor, less) in enumerate(((64, 1), (32, 0), (16, 1), (8, 0), (4, 1), (2, 1)), start=1):
+        x = Conv(64, x.shape[1:3], padding=0, name=f"encoder_enconv{len(_ENCODED) + 1}")(x)
+        for i, (divisor, less) in enumerate(_DECODED, start=1):
             x = ops.resize(x, tuple(side // divisor - less for side in size))
             x = nn.relu(Conv(64, 4, padding=2, name=f"decoder_deconv{i}")(x))
             x = Dropout(self.dropout, deterministic=not train)(x)
+        # the teacher's grid, 56 for 256 pixels
         x = ops.resize(x, tuple(side // 4 - 8 for side in size))
-        x = nn.relu(Conv(64, 3, name="decoder_deconv7")(x))
-        return Conv(CHANNELS, 3, name="decoder_deconv8")(x)
+        x = nn.relu(Conv(64, 3, name=f"decoder_deconv{len(_DECODED) + 1}")(x))
+        return Conv(CHANNELS, 3, name=f"decoder_deconv{len(_DECODED) + 2}")(x)

@@ -108,6 +108,10 @@ class DiscriminativeDecoder(nn.Module):
         return _conv(self.channels, name="fin_out_0")(x)
 
 
+def _instance_double(x, features, name, init):
+    return instance_unit(instance_unit(x, features, f"{name}_0", init), features, f"{name}_3", init)
+
+
 def instance_unit(x: jax.Array, features: int, name: str, init: Callable = uniform_fan_in) -> jax.Array:
     """A 3 x 3 convolution, instance normalisation, ReLU; `init` draws the kernel."""
     return nn.relu(instance_norm(Conv(features, kernel_init=init, name=name)(x)))
@@ -134,21 +138,16 @@ class InstanceUNet(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """`[B, H, W, C]` to `[B, H, W, channels]`; H and W are multiples of 2^(number of factors - 1)."""
 
-        def unit(y, features, name):
-            return instance_unit(y, features, name, self.kernel_init)
-
-        def double(y, features, name):
-            return unit(unit(y, features, f"{name}_0"), features, f"{name}_3")
-
+        double = functools.partial(_instance_double, init=self.kernel_init)
         widths, levels = [factor * self.width for factor in self.factors], []
         for i, features in enumerate(widths, start=1):
-            x = double(ops.block_max(x, 2) if i > 1 else x, features, f"encoder_block{i}")
+            x = double(ops.block_max(x, 2) if i > 1 else x, features, name=f"encoder_block{i}")
             levels.append(x)
         levels.pop()
         # the authors number the decoder's blocks so that the last one is 3
         for i, features in enumerate(widths[-2::-1], start=5 - len(widths)):
             x = ops.resize(x, (2 * x.shape[1], 2 * x.shape[2]), align_corners=True)
-            x = unit(x, features, f"decoder_up{i}_1")
+            x = instance_unit(x, features, f"decoder_up{i}_1", self.kernel_init)
             skip = [levels.pop()] if self.skips else []
-            x = double(jnp.concatenate([x, *skip], axis=-1), features, f"decoder_db{i}")
+            x = double(jnp.concatenate([x, *skip], axis=-1), features, name=f"decoder_db{i}")
         return Conv(self.channels, kernel_init=self.kernel_init, name="decoder_fin_out_0")(x)

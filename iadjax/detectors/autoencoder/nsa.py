@@ -47,7 +47,7 @@ class EncoderDecoder(nn.Module):
 
     Attributes:
       width: channels of the stem, 64 in a ResNet-18.
-      blocks: residual blocks of the encoder's four stages.
+      blocks: residual blocks of the encoder's stages; each stage but the first halves the grid, and has twice the channels.
       block: kind of the masked block after the encoder; "" for none.
     """
 
@@ -59,14 +59,14 @@ class EncoderDecoder(nn.Module):
     def __call__(self, x: jax.Array, valid: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:
         """`[B, H, W, 3]`, normalised, to logits `[B, H, W]` and the block's loss `[B]`; `valid` as that of `BatchNorm`."""
         n = self.width
-        x = Pyramid((n, 2 * n, 4 * n, 8 * n), self.blocks, stem=n, name="encoder")(x, valid)[-1]
+        x = Pyramid([n << i for i in range(len(self.blocks))], self.blocks, stem=n, name="encoder")(x, valid)[-1]
         own = jnp.zeros(len(x))
         if self.block:
             seen, x = x, MaskedBlock(self.block, name="block")(x)
             own = losses.mse(x, seen)
         x = nn.relu(conv(4 * n, 1, 1, "nin_0")(x))
         x = nn.relu(conv(2 * n, 1, 1, "nin_2")(x))
-        for i in range(1, 4):
+        for i in range(1, len(self.blocks)):
             x = _UpBlock(max(1, n >> (i - 1)), name=f"uplayer{i}_0")(x, valid)
         x = ops.resize(x, (2 * x.shape[1], 2 * x.shape[2]), align_corners=True)
         return ConvTranspose(1, 7, 2, 3, 1, bias=False, name="convtranspose1")(x)[..., 0], own
@@ -97,7 +97,7 @@ def nsa(
 
     Args:
       width: channels of the network's stem.
-      blocks: residual blocks of the encoder's four stages, those of a ResNet-18.
+      blocks: residual blocks of the encoder's stages, two or more; those of a ResNet-18.
       max_patches: patches in an image: the first always, each further one with probability 1/2.
       half_width: bounds of half the side of a patch, as fractions of the image's side.
       resize: bounds of the factor by which a patch is resized, (0.5, 2) for textures.
@@ -111,14 +111,14 @@ def nsa(
       epochs, learning_rate, min_learning_rate: Adam's; the rate falls by a cosine. Unaligned objects have 560 epochs.
 
     Raises:
-      UserError: an option out of its range, or images whose sides are no multiples of 32.
+      UserError: an option out of its range, or images whose sides are no multiples of 32 (of 2^(stages + 1)).
     """
     check_options("[1, inf)", width=width, max_patches=max_patches, epochs=epochs)
     check_options("(0, inf)", learning_rate=learning_rate)
     check_options("[0, inf)", min_learning_rate=min_learning_rate, block_weight=block_weight)
     masked_block(block)
-    if len(blocks) != 4 or min(blocks) < 1:
-        raise UserError(f"detector.blocks must be four positive numbers, got {tuple(blocks)}")
+    if len(blocks) < 2 or min(blocks) < 1:
+        raise UserError(f"detector.blocks must be two or more positive numbers, got {tuple(blocks)}")
     if label not in ("binary", "logistic", "intensity"):
         raise UserError(f"detector.label must be 'binary', 'logistic' or 'intensity', got {label!r}")
     if not 0 < half_width[0] <= half_width[1] <= 0.5 or not 0 < resize[0] <= resize[1]:
@@ -134,8 +134,9 @@ def nsa(
 
     def init_variables(key, frozen, spec):
         del frozen
-        if any(side % 32 for side in spec.image_shape[:2]):
-            raise UserError(f"nsa needs sides that are multiples of 32, got {spec.image_shape[:2]}; set data.resize")
+        step = 2 << len(blocks)
+        if any(side % step for side in spec.image_shape[:2]):
+            raise UserError(f"nsa needs sides that are multiples of {step}, got {spec.image_shape[:2]}; set data.resize")
         return network.init(key, jnp.zeros((1, *spec.image_shape)))
 
     def loss(key, variables, frozen, batch):

@@ -25,6 +25,8 @@ from iadjax.synthesis.stripes import striped_masks
 __all__ = ["Discriminator", "Generator", "Inpainting", "scadn"]
 
 _normal = nn.initializers.normal(0.02)
+# how often generator and discriminator halve the grid
+_HALVINGS = 3
 
 
 class Inpainting(NamedTuple):
@@ -65,16 +67,17 @@ class Generator(nn.Module):
             return Conv(features, kernel, stride, padding, kernel_init=_normal, bias_init=nn.initializers.zeros, name=name)
 
         x = nn.relu(instance_norm(conv(self.width, 7, 1, 0, "encoder_1")(_reflected(x, 3))))
-        for i in range(1, 4):
+        for i in range(1, _HALVINGS + 1):
             x = nn.relu(instance_norm(conv(2**i * self.width, 4, 2, 1, f"encoder_{3 * i + 1}")(x)))
         for i in range(self.blocks):
             name, depth = f"middle_{i}_conv_block", x.shape[-1]
             dilated = nn.Conv(depth, (3, 3), padding="VALID", kernel_dilation=2, kernel_init=_normal, name=f"{name}_1")
             y = nn.relu(instance_norm(dilated(_reflected(x, 2))))
             x += instance_norm(conv(depth, 3, 1, 0, f"{name}_5")(_reflected(y, 1)))
-        for i in range(3):
-            x = nn.relu(instance_norm(conv(2 ** (2 - i) * self.width, 3, 1, 1, f"decoder_{4 * i + 1}")(ops.block_repeat(x, 2))))
-        x = conv(3, 7, 1, 0, "decoder_13")(_reflected(x, 3))
+        for i in range(_HALVINGS):
+            features, name = 2 ** (_HALVINGS - 1 - i) * self.width, f"decoder_{4 * i + 1}"
+            x = nn.relu(instance_norm(conv(features, 3, 1, 1, name)(ops.block_repeat(x, 2))))
+        x = conv(3, 7, 1, 0, f"decoder_{4 * _HALVINGS + 1}")(_reflected(x, 3))
         return (jnp.tanh(x) + 1) / 2
 
 
@@ -90,11 +93,12 @@ class Discriminator(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """`[B, H, W, 3]` to logits `[B, h, w]`, positive for real images; `train`: one power iteration for each kernel."""
-        for i in range(1, 6):
-            features, stride = (2 ** (i - 1) * self.width, 2 if i < 4 else 1) if i < 5 else (1, 1)
+        last = _HALVINGS + 2
+        for i in range(1, last + 1):
+            features, stride = 2 ** (i - 1) * self.width if i < last else 1, 2 if i <= _HALVINGS else 1
             conv = Conv(features, 4, stride, 1, bias=False, name=f"conv{i}_0")
             x = nn.SpectralNorm(conv, epsilon=1e-12, name=f"norm{i}")(x, update_stats=train)
-            x = nn.leaky_relu(x, 0.2) if i < 5 else x
+            x = nn.leaky_relu(x, 0.2) if i < last else x
         return x[..., 0]
 
 

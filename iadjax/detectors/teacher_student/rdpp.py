@@ -25,13 +25,17 @@ from iadjax.synthesis.simplex import simplex_patch
 __all__ = ["rdpp"]
 
 
+# the channels of a projection's convolutions are C over these
+_DIVISORS = (2, 4, 2, 1)
+
+
 class Projection(nn.Module):
     """phi of one level: four convolutions with a bottleneck of C / 4, each with instance normalisation (section 3.2)."""
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         depth = x.shape[-1]
-        for i, features in enumerate((depth // 2, depth // 4, depth // 2, depth)):
+        for i, features in enumerate(depth // divisor for divisor in _DIVISORS):
             x = Conv(max(1, features), name=f"proj_{3 * i}")(x)
             mean = jnp.mean(x, axis=(1, 2), keepdims=True)
             variance = jnp.mean((x - mean) ** 2, axis=(1, 2), keepdims=True)
