@@ -115,7 +115,7 @@ def _evaluate(steps: list[_Step], known: dict[int, Any]) -> None:
             elif kind is random_bits_p and _joinable(step.eqn, inputs[0]):
                 draws.append((step, inputs))
             else:
-                outputs = kind.bind(*inputs, **step.eqn.params)
+                outputs = kind.bind(*inputs, **kind.get_bind_params(step.eqn.params))
                 known.update(zip(step.outputs, outputs if kind.multiple_results else [outputs], strict=True))
         if folds:
             keys = jnp.stack([key for _, (key, _) in folds])

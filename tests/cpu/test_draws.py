@@ -28,8 +28,21 @@ def network(key):
     return Network().init(key, jnp.zeros((1, 4, 4, 3)))
 
 
+@jax.custom_jvp
+def own_gradient(key):
+    return jax.random.normal(key, (4,))
+
+
+own_gradient.defjvp(lambda primals, tangents: (own_gradient(*primals), jnp.zeros(4)))
+
+
+def first_bit(key):
+    return jax.random.bits(key) % 2 == 1
+
+
 def others(key):
-    """What draws in other ways: split keys, keys from draws, permutations, half precision, several keys, loops, nothing."""
+    """What draws in other ways: split keys, keys from draws, permutations, half precision, several keys, loops, branches, draws
+    inside functions with their own gradient, nothing."""
     first, second, third = jax.random.split(key, 3)
     drawn = jax.random.wrap_key_data(jax.random.bits(first, (2,)))
     _, loop = jax.lax.scan(lambda key, i: (key, jax.random.normal(jax.random.fold_in(key, i), (2,))), third, jnp.arange(3))
@@ -41,6 +54,10 @@ def others(key):
         "scalar": jax.random.uniform(third),
         "empty": jax.random.normal(third, (0, 3)),
         "loop": loop,
+        "branch": jax.lax.cond(first_bit(first), lambda key: jax.random.normal(key, (2,)), lambda key: jnp.zeros(2), second),
+        "relu": nn.relu(jax.random.normal(second, (5,))),
+        "own": own_gradient(third),
+        "again": jax.checkpoint(lambda key: jax.random.normal(key, (3,)))(first),
         "key": jax.random.key_data(second),
         "number": 3.0,
         "given": jnp.zeros(2),
