@@ -19,10 +19,13 @@ from iadjax.backbones.resnet import SPECS as RESNETS
 from iadjax.backbones.vit import SPECS as VITS
 from iadjax.backbones.vit import Spec
 from iadjax.cpu.draws import draw_together
+from iadjax.detectors.autoencoder import nsa
+from iadjax.detectors.diffusion import anoddpm, ddad, diffusionad, score_based
 from iadjax.detectors.gan import scadn
 from iadjax.detectors.teacher_student import rdpp
 from iadjax.nn import pdn as networks
 from iadjax.nn import unet
+from iadjax.nn.adm import AdmUNet
 from iadjax.nn.layers import Conv
 from iadjax.nn.pdn import SPECS as PDNS
 
@@ -88,6 +91,13 @@ def pyramid_variables() -> dict[str, Any]:
     return network.init(jax.random.key(0), network.layers)
 
 
+_EncoderDecoder = nsa.EncoderDecoder
+
+
+def _with_fewer_blocks(width, multipliers, blocks, *rest):
+    return AdmUNet(width, multipliers, blocks - 1, *rest)
+
+
 # networks of which the tables of their layers are shorter, or blocks of two convolutions have one
 SMALLER = (
     (unet, "_double", lambda x, valid, first, second, name: unet._unit(x, valid, second, name, 0)),
@@ -100,6 +110,8 @@ SMALLER = (
     (networks, "_DECODED", ((8, 0), (4, 1))),
     (scadn, "_HALVINGS", 1),
     (rdpp, "_DIVISORS", (2, 1)),
+    (nsa, "EncoderDecoder", lambda width, blocks, block: _EncoderDecoder(width, blocks[:2], block)),
+    *((each, "AdmUNet", _with_fewer_blocks) for each in (anoddpm, ddad, diffusionad, score_based)),
 )
 
 

@@ -103,7 +103,7 @@ class AdmUNet(nn.Module):
     Attributes:
       width: channels of the first convolution.
       multipliers: of the levels' channels; each level halves the grid of the one before. (): `default_multipliers`.
-      blocks: residual blocks of each level on the way down, 0 or more; there is one more on the way up.
+      blocks: residual blocks of each level on the way down; there is one more on the way up.
       attention: sides of the grids on which attention follows each block.
       heads: of the attention.
       dropout: its rate in residual blocks.

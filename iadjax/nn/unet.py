@@ -26,7 +26,7 @@ FACTORS = (1, 2, 4, 4)
 
 # of DRAEM's two encoders: channels of the blocks, as multiples of the first one's
 _RECONSTRUCTIVE, _DISCRIMINATIVE = (1, 2, 4, 8, 8), (1, 2, 4, 8, 8, 8)
-# of its two decoders: channels after each doubling of the size
+# of its two decoders, for each doubling of the size: channels of its first and second half; name and channels
 _RECONSTRUCTIVE_UP = ((8, 4), (4, 2), (2, 1), (1, 1))
 _DISCRIMINATIVE_UP = (("_b", 8), ("1", 4), ("2", 2), ("3", 1), ("4", 1))
 
@@ -108,13 +108,13 @@ class DiscriminativeDecoder(nn.Module):
         return _conv(self.channels, name="fin_out_0")(x)
 
 
-def _instance_double(x, features, name, init):
-    return instance_unit(instance_unit(x, features, f"{name}_0", init), features, f"{name}_3", init)
-
-
 def instance_unit(x: jax.Array, features: int, name: str, init: Callable = uniform_fan_in) -> jax.Array:
     """A 3 x 3 convolution, instance normalisation, ReLU; `init` draws the kernel."""
     return nn.relu(instance_norm(Conv(features, kernel_init=init, name=name)(x)))
+
+
+def _instance_double(x, features, name, init):
+    return instance_unit(instance_unit(x, features, f"{name}_0", init), features, f"{name}_3", init)
 
 
 class InstanceUNet(nn.Module):
@@ -141,7 +141,7 @@ class InstanceUNet(nn.Module):
         double = functools.partial(_instance_double, init=self.kernel_init)
         widths, levels = [factor * self.width for factor in self.factors], []
         for i, features in enumerate(widths, start=1):
-            x = double(ops.block_max(x, 2) if i > 1 else x, features, name=f"encoder_block{i}")
+            x = double(ops.block_max(x, 2) if i > 1 else x, features, f"encoder_block{i}")
             levels.append(x)
         levels.pop()
         # the authors number the decoder's blocks so that the last one is 3
@@ -149,5 +149,5 @@ class InstanceUNet(nn.Module):
             x = ops.resize(x, (2 * x.shape[1], 2 * x.shape[2]), align_corners=True)
             x = instance_unit(x, features, f"decoder_up{i}_1", self.kernel_init)
             skip = [levels.pop()] if self.skips else []
-            x = double(jnp.concatenate([x, *skip], axis=-1), features, name=f"decoder_db{i}")
+            x = double(jnp.concatenate([x, *skip], axis=-1), features, f"decoder_db{i}")
         return Conv(self.channels, kernel_init=self.kernel_init, name="decoder_fin_out_0")(x)

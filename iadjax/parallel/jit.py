@@ -21,7 +21,7 @@ def jit_init(devices: Devices, detector: Detector, spec: DataSpec) -> Callable:
 
     options = None
     if jax.default_backend() == "cpu":
-        # it runs once, and most of it are random draws: optimising takes longer than running
+        # it runs once, and most of it is random draws: optimising takes longer than running
         init, options = draw_together(init), {"xla_backend_optimization_level": 0}
 
     if devices.mesh is None or devices.kind == "pmap":

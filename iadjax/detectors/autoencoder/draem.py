@@ -47,8 +47,8 @@ class Draem(nn.Module):
     def __call__(self, image: jax.Array, valid: jax.Array | None = None) -> tuple[jax.Array, jax.Array, jax.Array]:
         """`[B, H, W, 3]` to the restored image, the logits `[B, H, W, 2]`, normal and anomalous, and the block's loss `[B]`."""
         widths = reconstructive_widths(self.width)
-        widths = widths[:-1] if self.block else widths
-        deep, own = Encoder(widths, name="encoder")(image, valid)[-1], jnp.zeros(len(image))
+        encoder = Encoder(widths[:-1] if self.block else widths, name="encoder")
+        deep, own = encoder(image, valid)[-1], jnp.zeros(len(image))
         if self.block:
             seen = ops.block_max(deep, 2)
             deep = MaskedBlock(self.block, name="block")(seen)

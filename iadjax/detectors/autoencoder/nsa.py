@@ -97,7 +97,7 @@ def nsa(
 
     Args:
       width: channels of the network's stem.
-      blocks: residual blocks of the encoder's stages, two or more; those of a ResNet-18.
+      blocks: residual blocks of the encoder's four stages, those of a ResNet-18.
       max_patches: patches in an image: the first always, each further one with probability 1/2.
       half_width: bounds of half the side of a patch, as fractions of the image's side.
       resize: bounds of the factor by which a patch is resized, (0.5, 2) for textures.
@@ -111,14 +111,14 @@ def nsa(
       epochs, learning_rate, min_learning_rate: Adam's; the rate falls by a cosine. Unaligned objects have 560 epochs.
 
     Raises:
-      UserError: an option out of its range, or images whose sides are no multiples of 32 (of 2^(stages + 1)).
+      UserError: an option out of its range, or images whose sides are no multiples of 32.
     """
     check_options("[1, inf)", width=width, max_patches=max_patches, epochs=epochs)
     check_options("(0, inf)", learning_rate=learning_rate)
     check_options("[0, inf)", min_learning_rate=min_learning_rate, block_weight=block_weight)
     masked_block(block)
-    if len(blocks) < 2 or min(blocks) < 1:
-        raise UserError(f"detector.blocks must be two or more positive numbers, got {tuple(blocks)}")
+    if len(blocks) != 4 or min(blocks) < 1:
+        raise UserError(f"detector.blocks must be four positive numbers, got {tuple(blocks)}")
     if label not in ("binary", "logistic", "intensity"):
         raise UserError(f"detector.label must be 'binary', 'logistic' or 'intensity', got {label!r}")
     if not 0 < half_width[0] <= half_width[1] <= 0.5 or not 0 < resize[0] <= resize[1]:
@@ -134,9 +134,8 @@ def nsa(
 
     def init_variables(key, frozen, spec):
         del frozen
-        step = 2 << len(blocks)
-        if any(side % step for side in spec.image_shape[:2]):
-            raise UserError(f"nsa needs sides that are multiples of {step}, got {spec.image_shape[:2]}; set data.resize")
+        if any(side % 32 for side in spec.image_shape[:2]):
+            raise UserError(f"nsa needs sides that are multiples of 32, got {spec.image_shape[:2]}; set data.resize")
         return network.init(key, jnp.zeros((1, *spec.image_shape)))
 
     def loss(key, variables, frozen, batch):

@@ -96,9 +96,9 @@ def anoddpm(
     Raises:
       UserError: an option out of its range; in fitting: sides of images that the levels cannot halve.
     """
-    check_options("[1, inf)", width=width, heads=heads, times=times, octaves=octaves, steps=steps)
+    check_options("[1, inf)", width=width, blocks=blocks, heads=heads, times=times, octaves=octaves, steps=steps)
     check_options("(0, inf)", wavelength=wavelength, learning_rate=learning_rate)
-    check_options("[0, inf)", blocks=blocks, persistence=persistence, weight_decay=weight_decay, clip_norm=clip_norm)
+    check_options("[0, inf)", persistence=persistence, weight_decay=weight_decay, clip_norm=clip_norm)
     check_options("[0, 1)", dropout=dropout, decay=decay)
     check_options("(0, 1]", top=top)
     check_options("[1, inf)", samples=samples, train_times=train_times, start=start)

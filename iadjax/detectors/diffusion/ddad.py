@@ -108,14 +108,13 @@ def ddad(
     layers = check_layers(backbone, layers)
     if not compared or set(compared) - set(layers):
         raise UserError(f"detector.compared must be some of detector.layers, {', '.join(layers)}; got {tuple(compared)}")
-    check_options("[1, inf)", width=width, heads=heads, times=times, epochs=epochs, skip=skip)
+    check_options("[1, inf)", width=width, blocks=blocks, heads=heads, times=times, epochs=epochs, skip=skip)
     check_options(f"[1, {times})", start=start)
     check_options("[0, 1)", dropout=dropout)
     check_options("[0, 1]", eta=eta)
     weights = {"distillation": distillation, "pixel_weight": pixel_weight, "sigma": sigma}
     rates = {"learning_rate": learning_rate, "weight_decay": weight_decay, "adapt_rate": adapt_rate}
-    check_options("[0, inf)", blocks=blocks, adapt_epochs=adapt_epochs)
-    check_options("[0, inf)", guidance=guidance, adapt_guidance=adapt_guidance, **weights, **rates)
+    check_options("[0, inf)", guidance=guidance, adapt_guidance=adapt_guidance, adapt_epochs=adapt_epochs, **weights, **rates)
     network = AdmUNet(width, tuple(multipliers), blocks, tuple(attention), heads, dropout)
     schedule, chosen = noise_schedule(times), np.arange(0, start, skip)[::-1]
     left = np.append(schedule.alpha_bar[chosen], 1.0)

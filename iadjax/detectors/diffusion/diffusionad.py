@@ -112,10 +112,10 @@ def diffusionad(
       UserError: an option out of its range; in fitting: sides of images that the levels cannot halve, or that are no multiples
         of 32; no image in `textures`.
     """
-    sizes = {"width": width, "heads": heads, "segment_width": segment_width, "epochs": epochs, "top": top}
+    sizes = {"width": width, "blocks": blocks, "heads": heads, "segment_width": segment_width, "epochs": epochs, "top": top}
     check_options("[1, inf)", times=times, half_period=half_period, **sizes)
     rates = {"denoiser_rate": denoiser_rate, "segment_rate": segment_rate}
-    check_options("[0, inf)", blocks=blocks, guidance=guidance, focal_weight=focal_weight, **rates)
+    check_options("[0, inf)", guidance=guidance, focal_weight=focal_weight, **rates)
     check_options("[0, 1]", anomaly_prob=anomaly_prob, min_beta=min_beta, max_beta=max_beta)
     check_options(f"[1, {times})", middle=middle)
     check_options(f"[0, {times})", less_noise=less_noise, more_noise=more_noise)

@@ -89,11 +89,11 @@ def score_based(
     Raises:
       UserError: an option out of its range; in fitting: sides of images that the levels cannot halve.
     """
-    check_options("[1, inf)", width=width, heads=heads, epochs=epochs, draws=draws)
+    check_options("[1, inf)", width=width, blocks=blocks, heads=heads, epochs=epochs, draws=draws)
     check_options("[1, inf)", sampling_steps=sampling_steps)
     check_options("(1, inf)", sigma=sigma)
     check_options("(0, inf)", learning_rate=learning_rate, ratio=ratio)
-    check_options("[0, inf)", blocks=blocks, weight_decay=weight_decay, corrections=corrections)
+    check_options("[0, inf)", weight_decay=weight_decay, corrections=corrections)
     check_options("[0, 1)", decay=decay)
     check_options(f"({FIRST}, 1]", start=start)
     check_odd(window=window)

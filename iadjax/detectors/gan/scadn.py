@@ -95,7 +95,8 @@ class Discriminator(nn.Module):
         """`[B, H, W, 3]` to logits `[B, h, w]`, positive for real images; `train`: one power iteration for each kernel."""
         last = _HALVINGS + 2
         for i in range(1, last + 1):
-            features, stride = 2 ** (i - 1) * self.width if i < last else 1, 2 if i <= _HALVINGS else 1
+            features = 2 ** (i - 1) * self.width if i < last else 1
+            stride = 2 if i <= _HALVINGS else 1
             conv = Conv(features, 4, stride, 1, bias=False, name=f"conv{i}_0")
             x = nn.SpectralNorm(conv, epsilon=1e-12, name=f"norm{i}")(x, update_stats=train)
             x = nn.leaky_relu(x, 0.2) if i < last else x
