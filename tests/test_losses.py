@@ -89,6 +89,31 @@ def test_gms_of_smoothed_images_without_a_border(pair):
     close(jax.jit(lambda x, y: losses.gms(x, y, 1, median=True, pad=False))(*single(pair)), np.array(truth), rtol=1e-4)
 
 
+def test_the_gradient_of_smoothed_images_is_that_of_small_differences(pair):
+    """Also where pixels of a window are equal: a step that is the same for all of them."""
+    x, y = (each.mean(-1)[:1] for each in pair)
+    # a flat patch, which no median leaves but its border
+    y[0, 4:9, 4:9] = 0.5
+
+    def loss(image):
+        a, b = (ndimage.median_filter(each, 3, mode="mirror") for each in (x[0], image))
+        a, b = (
+            np.sqrt(sum((ndimage.prewitt(each, axis)[1:-1, 1:-1] / 3) ** 2 for axis in (0, 1)) + 1e-12) for each in (a, b)
+        )
+        return np.mean(1 - (2 * a * b + 0.0026) / (a**2 + b**2 + 0.0026))
+
+    def ours(image):
+        return losses.gms(single([x])[0][..., None], image, 1, median=True, pad=False).sum()
+
+    found = np.asarray(jax.jit(jax.grad(ours))(single([y])[0][..., None]), np.float64)[0, ..., 0]
+    steps = {"one": np.zeros(y.shape[1:]), "flat": np.zeros(y.shape[1:]), "corner": np.zeros(y.shape[1:])}
+    steps["one"][12, 15], steps["corner"][0, 0], steps["flat"][4:9, 4:9] = 1, 1, 1
+    for name, step in steps.items():
+        truth = (loss(y[0] + 1e-6 * step) - loss(y[0] - 1e-6 * step)) / 2e-6
+        assert np.sum(found * step) == pytest.approx(truth, rel=1e-3, abs=1e-7), name
+    assert np.count_nonzero(found[4:9, 4:9]) > 4
+
+
 def test_ms_ssim_by_gaussian_filter(pair):
     def local(image):
         return ndimage.gaussian_filter(image, 1.5, mode="constant", radius=5)

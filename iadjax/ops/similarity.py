@@ -84,10 +84,12 @@ def gradient_similarity(x: jax.Array, y: jax.Array, c: float = 0.0026, *, median
     Returns:
       `[B, H, W]`, or `[B, H - 2, W - 2]` without `pad`; at most 1.
     """
-    x, y = (jnp.mean(each, axis=-1) for each in (x, y))
+    # both at once, each image beside its other: half of the operations to compile, and rows stay on their devices
+    both = jnp.mean(jnp.stack([x, y], axis=1), axis=-1).reshape(-1, *x.shape[1:3])
     if median:
-        x, y = _median(x), _median(y)
-    a, b = _prewitt(x, pad), _prewitt(y, pad)
+        both = _median(both)
+    magnitude = _prewitt(both, pad)
+    a, b = jnp.moveaxis(magnitude.reshape(-1, 2, *magnitude.shape[1:]), 1, 0)
     return (2 * a * b + c) / (a**2 + b**2 + c)
 
 
@@ -120,9 +122,34 @@ def _prewitt(x: jax.Array, pad: bool) -> jax.Array:
 
 def _median(x: jax.Array) -> jax.Array:
     """The median of every 3 x 3 window of `[B, H, W]`; outside are mirrored pixels, the edge not repeated."""
-    height, width = x.shape[1:]
-    p = jnp.pad(x, ((0, 0), (1, 1), (1, 1)), mode="reflect")
-    return _median_of_nine([p[:, i : i + height, j : j + width] for i in range(3) for j in range(3)])
+    return _median_of_windows(jnp.pad(x, ((0, 0), (1, 1), (1, 1)), mode="reflect"))
+
+
+@jax.custom_vjp
+def _median_of_windows(p: jax.Array) -> jax.Array:
+    """`[B, H, W]` to `[B, H - 2, W - 2]`. Its gradient goes to the pixels that equal the median, in equal parts; that of the
+    comparisons would take seconds to compile."""
+    return _median_of_nine(_windows(p))
+
+
+def _windows(p: jax.Array) -> list[jax.Array]:
+    height, width = p.shape[1] - 2, p.shape[2] - 2
+    return [p[:, i : i + height, j : j + width] for i in range(3) for j in range(3)]
+
+
+def _median_forward(p: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    found = _median_of_windows(p)
+    return found, (p, found)
+
+
+def _median_backward(kept: tuple[jax.Array, jax.Array], gradient: jax.Array) -> tuple[jax.Array]:
+    p, found = kept
+    number = sum((each == found).astype(p.dtype) for each in _windows(p))
+    medians, parts = (_windows(jnp.pad(each, ((0, 0), (2, 2), (2, 2)))) for each in (found, gradient / number))
+    return (sum(jnp.where(p == median, part, 0) for median, part in zip(medians, parts, strict=True)),)
+
+
+_median_of_windows.defvjp(_median_forward, _median_backward)
 
 
 def _median_of_nine(values: list[jax.Array]) -> jax.Array:
