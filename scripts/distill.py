@@ -24,6 +24,7 @@ _STEPS = flags.DEFINE_integer("steps", 60000, "Training steps.", lower_bound=1)
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 16, "Images of a step.", lower_bound=1)
 _STATISTICS = flags.DEFINE_integer("statistics_images", 10000, "Images for the channels' statistics.", lower_bound=1)
 _SEED = flags.DEFINE_integer("seed", 0, "Seed.")
+_WORKDIR = flags.DEFINE_string("workdir", "runs/distill", "Folder of checkpoints and losses; the same command continues there.")
 _OUTPUT = flags.DEFINE_string("output", "teacher.safetensors", "File to write.")
 
 
@@ -35,6 +36,7 @@ def main() -> None:
         backbone,
         frozen,
         image_source(_IMAGES.value),
+        workdir=Path(_WORKDIR.value),
         name=_PDN.value,
         layers=layers,
         size=_SIZE.value,
@@ -42,6 +44,7 @@ def main() -> None:
         batch_size=_BATCH_SIZE.value,
         statistics_images=_STATISTICS.value,
         seed=_SEED.value,
+        images=_IMAGES.value,
     )
     save_teacher(_PDN.value, variables, Path(_OUTPUT.value))
     print(f"teacher: {_OUTPUT.value}")

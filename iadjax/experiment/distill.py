@@ -1,6 +1,8 @@
 """Distillation of EfficientAD's teachers (Batzner et al., WACV 2024, section 3.1 and algorithm 2)."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,13 +11,16 @@ from flax.traverse_util import flatten_dict
 from safetensors.numpy import save_file
 
 from iadjax import files, losses, ops, progress
-from iadjax.backbones import Backbone, check_layers
+from iadjax.backbones import Backbone, check_layers, content_hash
 from iadjax.backbones.backbone import normalize
 from iadjax.backbones.pdn import pdn
 from iadjax.cpu.prepared import precompute
-from iadjax.detector import Frozen
-from iadjax.detectors.families.gradient import init_trained, train_step
+from iadjax.detector import DataSpec, Frozen
+from iadjax.detectors.families.gradient import Trained, init_trained, train_step
 from iadjax.detectors.families.schedules import adam_with_l2
+from iadjax.experiment import checkpoint
+from iadjax.experiment.log import Log
+from iadjax.experiment.loop import Stopped, signals
 from iadjax.nn.pdn import PDN
 from iadjax.synthesis.source import Source
 
@@ -24,11 +29,25 @@ __all__ = ["distill_pdn", "save_teacher"]
 CHANNELS = 384
 
 
+class Distillation(NamedTuple):
+    """A teacher under training.
+
+    Attributes:
+      trained: the PDN.
+      mean, scale: of the channels of the targets, `[384]`.
+    """
+
+    trained: Trained
+    mean: jax.Array
+    scale: jax.Array
+
+
 def distill_pdn(
     backbone: Backbone,
     frozen: Frozen,
     source: Source,
     *,
+    workdir: Path,
     name: str = "pdn_small",
     layers: tuple[str, ...] = ("layer2", "layer3"),
     size: int = 256,
@@ -38,26 +57,50 @@ def distill_pdn(
     learning_rate: float = 1e-4,
     weight_decay: float = 1e-5,
     seed: int = 0,
+    images: str = "",
+    checkpoint_every: int = 500,
 ):
     """Trains a PDN: from an image of `size` it predicts the features that the backbone has of the image at twice the size.
 
     The target is PatchCore's patch embedding (1024, then 384 dimensions), with zero mean and unit variance in every channel.
-    One image in ten is grey.
+    One image in ten is grey. A later call goes on from the last checkpoint in `workdir`; the result has the same bytes.
 
     Args:
       backbone, frozen: the network to distil, and {"backbone": its variables}; the paper's is Wide ResNet-101-2.
       source: where images come from, see `synthesis.source.image_source`; ImageNet in the paper.
+      workdir: folder of the checkpoints and of the losses (`log.jsonl`).
       name: "pdn_small" or "pdn_medium".
       layers: levels of the backbone; each side of the first one's grid is a quarter of `size`.
       size: side of the PDN's input, a multiple of 32.
       steps, batch_size, learning_rate, weight_decay: Adam's, with the L2 term in the gradient.
       statistics_images: number of images for the mean and the variance of the channels.
       seed: of all random numbers.
+      images: what the source is; only compared with that of a checkpoint.
+      checkpoint_every: steps between checkpoints.
 
     Returns:
       The PDN's variables, for the backbone `name`.
+
+    Raises:
+      Stopped: SIGTERM or Ctrl-C came; a checkpoint was written.
+      UserError: the workdir belongs to another distillation; the difference is named.
     """
     layers = check_layers(backbone, layers)
+    identity = {
+        "config": {
+            "pdn": name,
+            "layers": list(layers),
+            "size": size,
+            "batch_size": batch_size,
+            "statistics_images": statistics_images,
+            "learning_rate": learning_rate,
+            "weight_decay": weight_decay,
+            "seed": seed,
+            "images": images,
+        },
+        "weights": {"backbone": {"name": backbone.name, "weights": "", "hash": content_hash(frozen["backbone"])}},
+        "carried": False,
+    }
     frozen = precompute(frozen, "float32")
     module = PDN(name, CHANNELS, padding=True)
     grey = np.array([0.299, 0.587, 0.114], np.float32)
@@ -78,34 +121,59 @@ def distill_pdn(
     optimizer = adam_with_l2(learning_rate, weight_decay)
 
     @jax.jit
-    def update(trained, target, image):
+    def update(state, target, image):
         small = normalize(ops.resize(image, (size, size), antialias=True))
+        target = (target - state.mean[None, None, None]) / state.scale[None, None, None]
 
         def objective(variables):
             return losses.mse(module.apply(variables, small), target).mean(), ({}, {})
 
-        return train_step(trained, objective, optimizer)
+        trained, info = train_step(state.trained, objective, optimizer)
+        return state._replace(trained=trained), info
 
-    batches = -(-statistics_images // batch_size)
-    mean = variance = np.zeros(CHANNELS, np.float32)
+    def start(key):
+        trained = init_trained(module.init(key, jnp.zeros((1, size, size, 3))), optimizer)
+        return Distillation(trained, jnp.zeros(CHANNELS), jnp.zeros(CHANNELS))
+
+    checkpoints, begun, step = workdir / "checkpoints", checkpoint.latest(workdir / "checkpoints"), 0
+    if begun is None:
+        mean, scale = _statistics(lambda i: embed(frozen, draw(0, i)), -(-statistics_images // batch_size))
+        state = start(jax.random.key(seed))._replace(mean=mean, scale=scale)
+    else:
+        stored = checkpoint.read(begun)
+        state, step = (
+            checkpoint.restore(begun, stored, jax.eval_shape(start, jax.random.key(seed)), identity),
+            stored["position"].step,
+        )
+    spec = DataSpec(0, (size, size, 3), ())
+    with signals() as stop, Log(workdir, step) as log, progress.track("distil", steps, "step") as report:
+        for number in range(step + 1, steps + 1):
+            image = draw(1, number - 1)
+            state, info = update(state, embed(frozen, image), image)
+            log.write(number, "distil", 0, info)
+            report(number, steps)
+            if stop.is_set() or number % checkpoint_every == 0 or number == steps:
+                log.flush()
+                checkpoint.save(checkpoints, state, checkpoint.Position(step=number), identity, spec)
+            if stop.is_set() and number < steps:
+                raise Stopped(f"stopped after step {number}; a checkpoint was written, the same command continues")
+    progress.say(f"losses (a teacher that knows nothing has 1): {workdir / 'log.jsonl'}")
+    return state.trained.variables
+
+
+def _statistics(targets: Callable[[int], jax.Array], batches: int) -> tuple[jax.Array, jax.Array]:
+    """Mean and standard deviation of every channel of `targets(0)` to `targets(batches - 1)`, in two passes."""
+    mean = variance = jnp.zeros(CHANNELS)
     with progress.track("statistics", 2 * batches, "batch") as report:
         for i in range(batches):
-            mean = mean + (embed(frozen, draw(0, i)).mean((0, 1, 2)) - mean) / (i + 1)
+            mean = mean + (targets(i).mean((0, 1, 2)) - mean) / (i + 1)
             report(i + 1, 2 * batches)
         for i in range(batches):
-            square = ((embed(frozen, draw(0, i)) - mean[None, None, None]) ** 2).mean((0, 1, 2))
+            square = ((targets(i) - mean[None, None, None]) ** 2).mean((0, 1, 2))
             variance = variance + (square - variance) / (i + 1)
             report(batches + i + 1, 2 * batches)
     # a channel that never changes (an adaptive bin of zeros) stays zero
-    scale = jnp.sqrt(jnp.maximum(variance, 1e-12))
-    trained = init_trained(module.init(jax.random.key(seed), jnp.zeros((1, size, size, 3))), optimizer)
-    with progress.track("distil", steps, "step") as report:
-        for i in range(steps):
-            image = draw(1, i)
-            trained, info = update(trained, (embed(frozen, image) - mean[None, None, None]) / scale[None, None, None], image)
-            report(i + 1, steps)
-    progress.say(f"loss of the last step: {float(info['loss']):.4f} (a teacher that knows nothing has 1)")
-    return trained.variables
+    return mean, jnp.sqrt(jnp.maximum(variance, 1e-12))
 
 
 def save_teacher(name: str, variables, output: Path) -> None:

@@ -18,7 +18,7 @@ from iadjax.experiment.pipeline import batches_of, cache_of, items_of, left_out,
 from iadjax.parallel import distributed, placement
 from iadjax.parallel.jit import jit_update
 
-__all__ = ["INIT", "Stopped", "run_phases"]
+__all__ = ["INIT", "Stopped", "run_phases", "signals"]
 
 # salts that keep the streams of random numbers apart
 INIT, _UPDATE, _FINALIZE, _BETWEEN = 0, 1, 2, 3
@@ -37,7 +37,7 @@ def run_phases(job: Job, state: State, position: Position) -> State:
       Stopped: SIGTERM or Ctrl-C came; a checkpoint was written.
     """
     caches: dict[str, FeatureCache | None] = {}
-    with _signals() as stop, Log(job.workdir, position.step, distributed.is_main()) as log:
+    with signals() as stop, Log(job.workdir, position.step, distributed.is_main()) as log:
         for index in range(position.phase, len(job.phases)):
             if index > position.phase:
                 position = Position(index, 0, 0, position.step)
@@ -127,7 +127,7 @@ def _stopping(stop: threading.Event, step: int) -> bool:
 
 
 @contextlib.contextmanager
-def _signals() -> Iterator[threading.Event]:
+def signals() -> Iterator[threading.Event]:
     """An event that SIGTERM or Ctrl-C sets; a second one ends the program at once."""
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():

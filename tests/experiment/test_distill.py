@@ -1,5 +1,8 @@
 """Distillation: the teacher learns, is written by PyTorch's names, and comes back as a backbone."""
 
+import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,23 +15,40 @@ from PIL import Image
 from iadjax import backbones
 from iadjax.errors import UserError
 from iadjax.experiment.distill import distill_pdn, save_teacher
+from iadjax.experiment.log import Log
+from iadjax.experiment.loop import Stopped
 from iadjax.synthesis.source import draw_texture, image_source
 
 ROOT = Path(__file__).parents[2]
 
 
-def test_teacher_learns_and_loads(tmp_path, capsys):
+def test_teacher_learns_goes_on_and_loads(tmp_path, monkeypatch):
     backbone = backbones.backbone("filter_bank")
     frozen = {"backbone": backbone.init(jax.random.key(0), backbone.layers)}
-    options = {"layers": ("layer2",), "size": 64, "batch_size": 2, "statistics_images": 4, "learning_rate": 1e-3}
-    variables = distill_pdn(backbone, frozen, draw_texture, steps=6, **options)
-    loss = float(capsys.readouterr().err.split("loss of the last step: ")[1].split()[0])
-    assert loss < 1.5
-    again = distill_pdn(backbone, frozen, draw_texture, steps=6, **options)
+    options = {"layers": ("layer2",), "size": 64, "batch_size": 2, "statistics_images": 4, "learning_rate": 1e-3, "steps": 6}
+    variables = distill_pdn(backbone, frozen, draw_texture, workdir=tmp_path / "whole", **options)
+    log = [json.loads(line) for line in (tmp_path / "whole/log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in log] == [1, 2, 3, 4, 5, 6] and log[-1]["loss"] < 1.5
+    # stopped after three steps and continued: the same bytes and the same losses
+    write = Log.write
+
+    def stop(self, step, *rest):
+        write(self, step, *rest)
+        if step == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Log, "write", stop)
+        with pytest.raises(Stopped, match="step 3"):
+            distill_pdn(backbone, frozen, draw_texture, workdir=tmp_path / "parts", **options)
+    with pytest.raises(UserError, match="seed was 0"):
+        distill_pdn(backbone, frozen, draw_texture, workdir=tmp_path / "parts", **options, seed=1)
+    again = distill_pdn(backbone, frozen, draw_texture, workdir=tmp_path / "parts", **options)
+    assert (tmp_path / "parts/log.jsonl").read_bytes() == (tmp_path / "whole/log.jsonl").read_bytes()
     for a, b in zip(jax.tree.leaves(variables), jax.tree.leaves(again), strict=True):
         assert np.array_equal(a, b)
     save_teacher("pdn_small", variables, tmp_path / "teacher.safetensors")
-    assert [file.name for file in tmp_path.iterdir()] == ["teacher.safetensors"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["parts", "teacher.safetensors", "whole"]
     loaded = backbones.load_weights(backbones.backbone("pdn_small"), str(tmp_path / "teacher.safetensors"), ("features",), None)
     for a, b in zip(jax.tree.leaves(variables), jax.tree.leaves(loaded), strict=True):
         assert np.array_equal(a, b)
