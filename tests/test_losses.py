@@ -97,9 +97,7 @@ def test_the_gradient_of_smoothed_images_is_that_of_small_differences(pair):
 
     def loss(image):
         a, b = (ndimage.median_filter(each, 3, mode="mirror") for each in (x[0], image))
-        a, b = (
-            np.sqrt(sum((ndimage.prewitt(each, axis)[1:-1, 1:-1] / 3) ** 2 for axis in (0, 1)) + 1e-12) for each in (a, b)
-        )
+        a, b = (np.sqrt(sum((ndimage.prewitt(each, axis)[1:-1, 1:-1] / 3) ** 2 for axis in (0, 1)) + 1e-12) for each in (a, b))
         return np.mean(1 - (2 * a * b + 0.0026) / (a**2 + b**2 + 0.0026))
 
     def ours(image):

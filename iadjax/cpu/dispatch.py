@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-__all__ = ["by_platform", "plain"]
+__all__ = ["by_platform", "for_cpus", "plain"]
 
 _PLAIN = contextvars.ContextVar("plain", default=False)
 
@@ -25,3 +25,8 @@ def plain() -> Iterator[None]:
 def by_platform(*arguments: jax.Array, cpu: Callable, default: Callable) -> Any:
     """Calls `cpu` on CPUs and `default` on every other platform. Both compute the same from `arguments`."""
     return default(*arguments) if _PLAIN.get() else jax.lax.platform_dependent(*arguments, cpu=cpu, default=default)
+
+
+def for_cpus() -> bool:
+    """Whether what is traced is for CPUs, where both forms cannot be traced: the default backend is one, outside `plain`."""
+    return not _PLAIN.get() and jax.default_backend() == "cpu"

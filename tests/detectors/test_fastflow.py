@@ -9,6 +9,7 @@ from iadjax.backbones.weights import fill_by_table
 from iadjax.detectors.distribution.fastflow import Flow, fastflow
 from iadjax.detectors.pytorch import from_torch
 from iadjax.errors import UserError
+from iadjax.nn.flow import AllInOneBlock, convolutions
 from tests import tiny
 from tests.direct import spec_for
 
@@ -41,6 +42,41 @@ def test_log_determinant_is_that_of_the_jacobian():
         sign, value = np.linalg.slogdet(np.asarray(jacobian, np.float64))
         assert sign != 0
         np.testing.assert_allclose(expected, value, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("steps", "conv3x3_only"), [(3, True), (4, False), (5, False), (1, False)])
+def test_the_loop_of_accelerators_is_one_coupling_after_the_other(steps, conv3x3_only):
+    flow = Flow(steps, conv3x3_only, 1.0, 2.0)
+    x = jax.random.normal(jax.random.key(0), (2, 4, 4, 5))
+    variables = flow.init(jax.random.key(1), x)
+
+    def moved(leaf):
+        # untrained couplings are close to the identity
+        return leaf + 0.3 * jnp.cos(jnp.arange(leaf.size, dtype=leaf.dtype)).reshape(leaf.shape)
+
+    def looped(params, x):
+        return flow.apply({**variables, "params": params}, x)
+
+    def chained(params, x):
+        total = 0.0
+        for i in range(steps):
+            block = AllInOneBlock(convolutions(3 if conv3x3_only or i % 2 == 0 else 1), 2.0)
+            constants = variables["constants"][f"module_list_{i}"]
+            x, log_det = block.apply({"params": params[f"module_list_{i}"], "constants": constants}, x)
+            total += log_det
+        return x, total
+
+    def with_gradients(function):
+        def value(*given):
+            z, log_det = function(*given)
+            return jnp.sum(z**2) + jnp.sum(log_det), (z, log_det)
+
+        return jax.jit(jax.value_and_grad(value, (0, 1), has_aux=True))
+
+    given = jax.tree.map(moved, variables["params"]), x
+    assert ("while" in with_gradients(looped).lower(*given).as_text()) == (steps > 2)
+    for a, b in zip(*(jax.tree.leaves(with_gradients(each)(*given)) for each in (looped, chained)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5 * np.abs(b).max())
 
 
 def test_scale_starts_at_one():

@@ -12,11 +12,12 @@ import jax.numpy as jnp
 
 from iadjax import losses, ops
 from iadjax.backbones import Backbone, check_layers
+from iadjax.cpu.dispatch import for_cpus
 from iadjax.detector import Detector, Prediction
 from iadjax.detectors.families.gradient import gradient
 from iadjax.detectors.families.options import check_options
 from iadjax.detectors.families.schedules import adam_with_l2, check_schedule, rate_schedule
-from iadjax.nn.flow import AllInOneBlock, chain, convolutions
+from iadjax.nn.flow import AllInOneBlock, chain, convolutions, repeated
 
 __all__ = ["Flow", "fastflow"]
 
@@ -40,8 +41,13 @@ class Flow(nn.Module):
         """`[B, h, w, C]` to the latent z, or back, and log |det| of the Jacobian `[B]`."""
         kernels = [3 if self.conv3x3_only or i % 2 == 0 else 1 for i in range(self.steps)]
         subnets = [convolutions(kernel, self.hidden_ratio) for kernel in kernels]
-        blocks = [AllInOneBlock(subnet, self.clamp, name=f"module_list_{i}") for i, subnet in enumerate(subnets)]
-        return chain(blocks, x, inverse=inverse)
+        names = [f"module_list_{i}" for i in range(self.steps)]
+        if self.is_initializing() or for_cpus():
+            blocks = [AllInOneBlock(subnet, self.clamp, name=name) for subnet, name in zip(subnets, names, strict=True)]
+            return chain(blocks, x, inverse=inverse)
+        blocks = [AllInOneBlock(subnet, self.clamp, parent=None) for subnet in subnets]
+        variables = [{kind: layers[name] for kind, layers in self.variables.items()} for name in names]
+        return repeated(blocks, variables, x, period=1 if self.conv3x3_only else 2, inverse=inverse)
 
 
 class Flows(nn.Module):
