@@ -21,12 +21,13 @@ from iadjax.backbones.vit import Spec
 from iadjax.cpu.draws import draw_together
 from iadjax.detectors.autoencoder import nsa
 from iadjax.detectors.diffusion import anoddpm, ddad, diffusionad, score_based
+from iadjax.detectors.families import reverse
 from iadjax.detectors.gan import scadn
 from iadjax.detectors.teacher_student import rdpp
+from iadjax.nn import adm, residual, restoration, unet
 from iadjax.nn import pdn as networks
-from iadjax.nn import unet
 from iadjax.nn.adm import AdmUNet
-from iadjax.nn.layers import Conv
+from iadjax.nn.layers import BatchNorm, Conv, ConvTranspose2x2, Dropout, linear
 from iadjax.nn.pdn import SPECS as PDNS
 
 __all__ = ["bank", "pyramid", "pyramid_variables", "tiny_networks"]
@@ -91,6 +92,41 @@ def pyramid_variables() -> dict[str, Any]:
     return network.init(jax.random.key(0), network.layers)
 
 
+class OneConvolution(nn.Module):
+    """`nn.adm.ResBlock` without its second norm and convolution."""
+
+    features: int
+    resample: int = 1
+    dropout: float = 0.0
+
+    @nn.compact
+    def __call__(self, x: jax.Array, code: jax.Array, train: bool) -> jax.Array:
+        assert self.resample == 1
+        y = Conv(self.features, name="in_layers_2")(nn.silu(adm._norm(x, "in_layers_0")))
+        y += linear(self.features, code.shape[-1], "embed_layers_1")(nn.silu(code))[:, None, None]
+        y = Dropout(self.dropout, deterministic=not train)(y)
+        return y + (x if x.shape[-1] == self.features else Conv(self.features, 1, name="skip_connection")(x))
+
+
+class OneStride(nn.Module):
+    """`nn.residual.Block` with its strided convolution alone."""
+
+    features: int
+    width: int
+    stride: int
+    up: bool
+    shortcut: bool
+
+    @nn.compact
+    def __call__(self, x: jax.Array, valid: jax.Array | None) -> jax.Array:
+        assert self.shortcut
+        if self.up:
+            y = ConvTranspose2x2(self.features, name="conv1")(x)
+        else:
+            y = residual.conv(self.features, 3, self.stride, "conv1")(x)
+        return nn.relu(BatchNorm(name="bn1")(y, valid))
+
+
 _EncoderDecoder = nsa.EncoderDecoder
 
 
@@ -111,6 +147,9 @@ SMALLER = (
     (scadn, "_HALVINGS", 1),
     (rdpp, "_DIVISORS", (2, 1)),
     (nsa, "EncoderDecoder", lambda width, blocks, block: _EncoderDecoder(width, blocks[:2], block)),
+    (adm, "ResBlock", OneConvolution),
+    (reverse, "Block", OneStride),
+    (restoration, "_DOUBLED", ((1, 2),)),
     *((each, "AdmUNet", _with_fewer_blocks) for each in (anoddpm, ddad, diffusionad, score_based)),
 )
 

@@ -14,6 +14,9 @@ __all__ = ["Restoration"]
 
 _init = nn.initializers.normal(0.02)
 
+# channels of both convolutions of each halving of the decoder, as multiples of the codes'
+_DOUBLED = ((1, 2), (2, 4))
+
 
 class ObjectDecoder(nn.Module):
     """The object-specific appearance decoder (section 3.2): `[B, h, w, C]`, codes of both levels, to `[B, 4 h, 4 w, 3]`."""
@@ -26,12 +29,12 @@ class ObjectDecoder(nn.Module):
     @nn.compact
     def __call__(self, x):
         depth = x.shape[-1]
-        for block, (first, second) in enumerate(((1, 2), (2, 4)), start=1):
+        for block, (first, second) in enumerate(_DOUBLED, start=1):
             x = instance_unit(x, first * depth, f"block{block}_0", _init)
             x = ops.block_max(instance_unit(x, second * depth, f"block{block}_3", _init), 2)
         x = Conv(self.inner, 1, kernel_init=_init, name="pre_vq_conv")(x)
-        for name in ("upblock1", "upblock2"):
-            x = nn.relu(ConvTranspose(self.inner, kernel_init=_init, name=name)(x))
+        for block in range(1, 1 + len(_DOUBLED)):
+            x = nn.relu(ConvTranspose(self.inner, kernel_init=_init, name=f"upblock{block}")(x))
         return Decoder(self.width, self.layers, self.hidden, _init, name="decoder")(x)
 
 

@@ -81,7 +81,7 @@ def _size(dtype: str, shape: str) -> int:
 
 def compiled(devices: Devices, function: Any, arguments: tuple[Any, ...]) -> Any:
     """The program for all chips; `plain`, because the backend here is a CPU."""
-    with plain(), jax.sharding.use_abstract_mesh(devices.mesh.abstract_mesh):
+    with plain(loops=True), jax.sharding.use_abstract_mesh(devices.mesh.abstract_mesh):
         return function.lower(*arguments).compile()
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from iadjax.backbones.weights import fill_by_table
+from iadjax.cpu.dispatch import plain
 from iadjax.detectors.distribution.fastflow import Flow, fastflow
 from iadjax.detectors.pytorch import from_torch
 from iadjax.errors import UserError
@@ -55,7 +56,8 @@ def test_the_loop_of_accelerators_is_one_coupling_after_the_other(steps, conv3x3
         return leaf + 0.3 * jnp.cos(jnp.arange(leaf.size, dtype=leaf.dtype)).reshape(leaf.shape)
 
     def looped(params, x):
-        return flow.apply({**variables, "params": params}, x)
+        with plain(loops=True):
+            return flow.apply({**variables, "params": params}, x)
 
     def chained(params, x):
         total = 0.0

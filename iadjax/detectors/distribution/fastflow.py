@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from iadjax import losses, ops
 from iadjax.backbones import Backbone, check_layers
-from iadjax.cpu.dispatch import for_cpus
+from iadjax.cpu.dispatch import loops
 from iadjax.detector import Detector, Prediction
 from iadjax.detectors.families.gradient import gradient
 from iadjax.detectors.families.options import check_options
@@ -42,7 +42,7 @@ class Flow(nn.Module):
         kernels = [3 if self.conv3x3_only or i % 2 == 0 else 1 for i in range(self.steps)]
         subnets = [convolutions(kernel, self.hidden_ratio) for kernel in kernels]
         names = [f"module_list_{i}" for i in range(self.steps)]
-        if self.is_initializing() or for_cpus():
+        if self.is_initializing() or not loops():
             blocks = [AllInOneBlock(subnet, self.clamp, name=name) for subnet, name in zip(subnets, names, strict=True)]
             return chain(blocks, x, inverse=inverse)
         blocks = [AllInOneBlock(subnet, self.clamp, parent=None) for subnet in subnets]
