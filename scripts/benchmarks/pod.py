@@ -154,7 +154,7 @@ def text(table: dict[str, Any]) -> str:
             "| collectives, MB | compiling s |",
             "|---|---|---|---|---|---|---|---|---|---|",
         ]
-        for name, row in rows.items():
+        for name, row in sorted(rows.items(), key=lambda item: list(CASES).index(item[0])):
             sent = ", ".join(f"{kind} {size:,.1f}" for kind, size in row["collectives_mb"].items()) or "–"
             lines.append(
                 f"| {CASES[name].stage} | {row['size']} | {row['gflop']['model']:,.1f} | {row['gflop']['compiler']:,.1f} "

@@ -216,7 +216,12 @@ def _embed(devices: Devices, memory: int) -> Program:
 def _patchcore(devices: Devices, rows: int):
     """PatchCore with room for so many rows, and a batch of features."""
     images, sizes = -(-rows // PATCHES), {"embedding": "unfold", "pretrain_dimension": DEPTH, "target_dimension": DEPTH}
-    return _networks("patchcore", "wide_resnet50_2", 224, devices, SEARCHED, images, **sizes)
+    return _networks("patchcore", "wide_resnet50_2", 224, devices, _searched(devices), images, **sizes)
+
+
+def _searched(devices: Devices) -> int:
+    """`SEARCHED` images, or as many as batches are padded to."""
+    return -(-SEARCHED // devices.count) * devices.count
 
 
 def _fill(devices: Devices, memory: int) -> Program:
@@ -226,10 +231,10 @@ def _fill(devices: Devices, memory: int) -> Program:
     return Program(
         jit_update(devices, detector, detector.phases(spec)[0].update, state),
         (_key(devices), state, frozen, batch),
-        f"{SEARCHED} images into {len(state.features):,} rows of {depth:,}",
+        f"{_searched(devices)} images into {len(state.features):,} rows of {depth:,}",
         0.0,
         _bytes((state, batch)),
-        4 * SEARCHED * PATCHES * depth,
+        4 * _searched(devices) * PATCHES * depth,
     )
 
 
@@ -241,10 +246,10 @@ def _predict(devices: Devices, memory: int) -> Program:
     return Program(
         jit_predict(devices, detector.predict),
         (state, frozen, batch),
-        f"{SEARCHED} images, {rows:,} rows of {DEPTH:,}",
-        2 * SEARCHED * PATCHES * state.features.size / devices.count,
+        f"{_searched(devices)} images, {rows:,} rows of {DEPTH:,}",
+        2 * _searched(devices) * PATCHES * state.features.size / devices.count,
         _bytes((state.features, batch.features)),
-        (4 * DEPTH + 12 * 9) * SEARCHED * PATCHES,
+        (4 * DEPTH + 12 * 9) * _searched(devices) * PATCHES,
         _one_tile(devices),
     )
 
