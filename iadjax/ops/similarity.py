@@ -1,6 +1,6 @@
 """Similarity of two images: of their structure, as products with banded matrices, and of their gradient magnitudes."""
 
-from functools import lru_cache
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -55,7 +55,7 @@ def ssim(
     return ((2 * mean_x * mean_y + c1) * structure) / ((mean_x**2 + mean_y**2 + c1) * contrast)
 
 
-@lru_cache
+@functools.lru_cache
 def _window(size: int, window: int, sigma: float, mirror: bool) -> np.ndarray:
     """`[size, size]` banded matrix of the window along one axis."""
     offsets = np.arange(window) - window // 2
@@ -144,9 +144,9 @@ def _median_forward(p: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array
 
 def _median_backward(kept: tuple[jax.Array, jax.Array], gradient: jax.Array) -> tuple[jax.Array]:
     p, found = kept
-    number = sum((each == found).astype(p.dtype) for each in _windows(p))
+    number = functools.reduce(jnp.add, [(each == found).astype(p.dtype) for each in _windows(p)])
     medians, parts = (_windows(jnp.pad(each, ((0, 0), (2, 2), (2, 2)))) for each in (found, gradient / number))
-    return (sum(jnp.where(p == median, part, 0) for median, part in zip(medians, parts, strict=True)),)
+    return (functools.reduce(jnp.add, [jnp.where(p == median, part, 0) for median, part in zip(medians, parts, strict=True)]),)
 
 
 _median_of_windows.defvjp(_median_forward, _median_backward)
