@@ -12,7 +12,7 @@ from typing import Any
 
 from iadjax.errors import UserError
 
-__all__ = ["csv_line", "place", "printable", "read_json", "replacing", "write_json", "write_text"]
+__all__ = ["between_marks", "csv_line", "place", "printable", "read_json", "replacing", "write_json", "write_text"]
 
 
 def place(path: str | Path) -> Path:
@@ -48,6 +48,19 @@ def write_text(path: Path, text: str) -> None:
     """Writes a UTF-8 text file, as `printable` makes it."""
     with replacing(path) as temporary:
         temporary.write_text(printable(text), encoding="utf-8")
+
+
+def between_marks(text: str, mark: str, content: str) -> str:
+    """The page with the content between the marks `<!-- mark -->` and `<!-- /mark -->`.
+
+    Raises:
+      UserError: the page has no such marks.
+    """
+    begin, end = f"<!-- {mark} -->\n", f"<!-- /{mark} -->"
+    if begin not in text or end not in text:
+        raise UserError(f"the page has no marks {begin.strip()} and {end}; add them where the {mark} belong")
+    head, rest = text.split(begin, 1)
+    return head + begin + content + end + rest.split(end, 1)[1]
 
 
 def printable(text: str) -> str:

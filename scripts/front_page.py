@@ -11,7 +11,6 @@ from typing import Any
 
 from absl import flags
 
-import iadjax
 from iadjax import detectors, files
 from iadjax.config import published
 from iadjax.experiment import cli
@@ -94,19 +93,10 @@ def table() -> str:
     return "\n".join(lines) + "\n"
 
 
-def replaced(text: str, mark: str, content: str) -> str:
-    """The page with the content between the marks `<!-- mark -->` and `<!-- /mark -->`."""
-    begin, end = f"<!-- {mark} -->\n", f"<!-- /{mark} -->"
-    if begin not in text or end not in text:
-        raise iadjax.UserError(f"the page has no marks {begin.strip()} and {end}; add them where the {mark} belong")
-    head, rest = text.split(begin, 1)
-    return head + begin + content + end + rest.split(end, 1)[1]
-
-
 def main() -> None:
     path = files.place(_FILE.value)
     text = path.read_text(encoding="utf-8")
-    made = replaced(replaced(text, "ratios", ratios()), "detectors", table())
+    made = files.between_marks(files.between_marks(text, "ratios", ratios()), "detectors", table())
     if _CHECK.value:
         print("up to date" if made == text else f"{path} is out of date: python scripts/front_page.py")
         sys.exit(int(made != text))

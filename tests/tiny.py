@@ -92,12 +92,8 @@ def pyramid_variables() -> dict[str, Any]:
     return network.init(jax.random.key(0), network.layers)
 
 
-class OneConvolution(nn.Module):
+class OneConvolution(adm.ResBlock):
     """`nn.adm.ResBlock` without its second norm and convolution."""
-
-    features: int
-    resample: int = 1
-    dropout: float = 0.0
 
     @nn.compact
     def __call__(self, x: jax.Array, code: jax.Array, train: bool) -> jax.Array:
@@ -108,14 +104,8 @@ class OneConvolution(nn.Module):
         return y + (x if x.shape[-1] == self.features else Conv(self.features, 1, name="skip_connection")(x))
 
 
-class OneStride(nn.Module):
+class OneStride(residual.Block):
     """`nn.residual.Block` with its strided convolution alone."""
-
-    features: int
-    width: int
-    stride: int
-    up: bool
-    shortcut: bool
 
     @nn.compact
     def __call__(self, x: jax.Array, valid: jax.Array | None) -> jax.Array:

@@ -18,6 +18,7 @@ from iadjax.cpu.prepared import precompute
 from iadjax.detector import DataSpec, Frozen
 from iadjax.detectors.families.gradient import Trained, init_trained, train_step
 from iadjax.detectors.families.schedules import adam_with_l2
+from iadjax.errors import UserError
 from iadjax.experiment import checkpoint
 from iadjax.experiment.log import Log
 from iadjax.experiment.loop import Stopped, signals
@@ -83,7 +84,7 @@ def distill_pdn(
 
     Raises:
       Stopped: SIGTERM or Ctrl-C came; a checkpoint was written.
-      UserError: the workdir belongs to another distillation; the difference is named.
+      UserError: the workdir belongs to another distillation, and the difference is named, or has gone more steps.
     """
     layers = check_layers(backbone, layers)
     identity = {
@@ -106,12 +107,12 @@ def distill_pdn(
     grey = np.array([0.299, 0.587, 0.114], np.float32)
 
     def draw(*words):
-        images = []
+        drawn = []
         for i in range(batch_size):
             rng = np.random.default_rng((seed, *words, i))
             image = source(rng, (2 * size, 2 * size))
-            images.append(np.repeat(image @ grey[:, None], 3, axis=-1) if rng.random() < 0.1 else image)
-        return np.stack(images).astype(np.float32)
+            drawn.append(np.repeat(image @ grey[:, None], 3, axis=-1) if rng.random() < 0.1 else image)
+        return np.stack(drawn).astype(np.float32)
 
     @jax.jit
     def embed(frozen, image):
@@ -141,10 +142,10 @@ def distill_pdn(
         state = start(jax.random.key(seed))._replace(mean=mean, scale=scale)
     else:
         stored = checkpoint.read(begun)
-        state, step = (
-            checkpoint.restore(begun, stored, jax.eval_shape(start, jax.random.key(seed)), identity),
-            stored["position"].step,
-        )
+        state = checkpoint.restore(begun, stored, jax.eval_shape(start, jax.random.key(seed)), identity)
+        step = stored["position"].step
+        if step > steps:
+            raise UserError(f"{begun} has gone {step} steps, more than the {steps} that are asked for; give another workdir")
     spec = DataSpec(0, (size, size, 3), ())
     with signals() as stop, Log(workdir, step) as log, progress.track("distil", steps, "step") as report:
         for number in range(step + 1, steps + 1):

@@ -140,16 +140,6 @@ def page(results: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def replace_table(file: Path, table: str) -> None:
-    """Puts the table between the marks in a page."""
-    begin, end = "<!-- detectors -->\n", "<!-- /detectors -->"
-    text = file.read_text(encoding="utf-8")
-    if begin not in text or end not in text:
-        raise iadjax.UserError(f"{file} has no marks {begin.strip()} and {end}; add them or give --readme=")
-    head, rest = text.split(begin, 1)
-    files.write_text(file, head + begin + table + end + rest.split(end, 1)[1])
-
-
 def main() -> None:
     names = _ONLY.value or sorted(BENCHMARKS)
     unknown = [name for name in names if name not in BENCHMARKS]
@@ -176,7 +166,8 @@ def main() -> None:
     if _PAGE.value:
         files.write_text(Path(_PAGE.value), page(results))
     if _README.value:
-        replace_table(Path(_README.value), markdown(results))
+        readme = Path(_README.value)
+        files.write_text(readme, files.between_marks(readme.read_text(encoding="utf-8"), "detectors", markdown(results)))
     print(markdown(results))
 
 

@@ -1,7 +1,7 @@
 """Compiles programs for TPU slices with the compiler of TPUs, without a TPU, and compares its counts with docs/scaling.md.
 
     pip install "iadjax[pod]"
-    python scripts/benchmarks/pod.py                                                     # hours on two cores; resumable
+    python scripts/benchmarks/pod.py                                                     # long, and resumable
     python scripts/benchmarks/pod.py --topologies=v5e:4x4 --only=knn,rd4ad
 
 Each program is compiled as the driver compiles it, for the topology of a slice. Operations, bytes and collectives are the
@@ -44,7 +44,6 @@ _ONLY = flags.DEFINE_list("only", [], f"Programs of {', '.join(CASES)}; all by d
 _JSON = flags.DEFINE_string("json", "results/pod_tpu.json", "File for the figures; empty for none.")
 _PAGE = flags.DEFINE_string("page", "docs/scaling.md", "File whose table between the marks is replaced; empty for none.")
 
-MARKS = "<!-- pod: made by scripts/benchmarks/pod.py -->\n", "<!-- end of pod -->\n"
 COLLECTIVE = re.compile(r" = (.*?) (all-gather|all-reduce|reduce-scatter|collective-permute|all-to-all)(-start)?\(")
 ARRAY = re.compile(r"\b(pred|[a-z]+\d+)\[([\d,]*)\]")
 
@@ -53,7 +52,7 @@ def slice_of(name: str) -> tuple[Devices, int]:
     """The devices of a slice that is not here, and the bytes of one.
 
     Raises:
-      UserError: no library of TPUs, or a name that it does not know.
+      UserError: no library of TPUs, a name that it does not know, or a chip whose memory is not in `HBM`.
     """
     if importlib.util.find_spec("libtpu") is None:
         raise UserError('the compiler of TPUs is not installed; pip install "iadjax[pod]"')
@@ -61,7 +60,10 @@ def slice_of(name: str) -> tuple[Devices, int]:
         found = topologies.get_topology_desc(name, platform="tpu").devices
     except jax.errors.JaxRuntimeError as error:
         raise UserError(f"libtpu does not describe the slice {name}: {str(error).splitlines()[0]}") from error
-    return Devices(Mesh(np.array(found), (AXIS,), axis_types=(AxisType.Auto,))), HBM[found[0].device_kind]
+    kind = found[0].device_kind
+    if kind not in HBM:
+        raise UserError(f"the chips of {name} are {kind!r}, whose memory is not known here; known are {', '.join(HBM)}")
+    return Devices(Mesh(np.array(found), (AXIS,), axis_types=(AxisType.Auto,))), HBM[kind]
 
 
 def collectives(text: str) -> dict[str, int]:
@@ -140,8 +142,7 @@ def main() -> None:
                 files.write_json(path, table)
     if _PAGE.value and _JSON.value:
         page = Path(_PAGE.value)
-        before, rest = page.read_text(encoding="utf-8").split(MARKS[0])
-        files.write_text(page, before + MARKS[0] + text(table) + MARKS[1] + rest.split(MARKS[1])[1])
+        files.write_text(page, files.between_marks(page.read_text(encoding="utf-8"), "slices", text(table)))
 
 
 def text(table: dict[str, Any]) -> str:

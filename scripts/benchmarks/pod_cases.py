@@ -57,7 +57,7 @@ class Case(NamedTuple):
 
     Attributes:
       stage: its name in docs/scaling.md.
-      program: `Devices -> Program`.
+      program: `(devices, bytes of a chip) -> Program`.
     """
 
     stage: str
@@ -132,7 +132,7 @@ def _coreset(devices: Devices, memory: int) -> Program:
         # its part against the centres, and the farthest points against each other, which every chip does
         return 2 * 512 * count * depth / devices.count + 2 * 512**2 * depth
 
-    # the rows of one block
+    # so few that each chip has one block
     small = 1024 * devices.count
     return Program(
         jax.jit(one_pass, donate_argnums=2),

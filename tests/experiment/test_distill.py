@@ -44,6 +44,8 @@ def test_teacher_learns_goes_on_and_loads(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="seed was 0"):
         distill_pdn(backbone, frozen, draw_texture, workdir=tmp_path / "parts", **options, seed=1)
     again = distill_pdn(backbone, frozen, draw_texture, workdir=tmp_path / "parts", **options)
+    with pytest.raises(UserError, match="has gone 6 steps, more than the 5"):
+        distill_pdn(backbone, frozen, draw_texture, workdir=tmp_path / "parts", **{**options, "steps": 5})
     assert (tmp_path / "parts/log.jsonl").read_bytes() == (tmp_path / "whole/log.jsonl").read_bytes()
     for a, b in zip(jax.tree.leaves(variables), jax.tree.leaves(again), strict=True):
         assert np.array_equal(a, b)
