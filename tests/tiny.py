@@ -27,7 +27,8 @@ from iadjax.detectors.teacher_student import rdpp
 from iadjax.nn import adm, residual, restoration, unet
 from iadjax.nn import pdn as networks
 from iadjax.nn.adm import AdmUNet
-from iadjax.nn.layers import BatchNorm, Conv, ConvTranspose2x2, Dropout, linear
+from iadjax.nn.layers import Conv, ConvTranspose2x2, Dropout, linear
+from iadjax.nn.norms import BatchNorm
 from iadjax.nn.pdn import SPECS as PDNS
 
 __all__ = ["bank", "pyramid", "pyramid_variables", "tiny_networks"]

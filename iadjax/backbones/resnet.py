@@ -11,7 +11,8 @@ import jax.numpy as jnp
 
 from iadjax.backbones.backbone import Backbone, batch_norm_features, check_layers
 from iadjax.backbones.weights import torch_name
-from iadjax.nn.layers import BatchNorm, Conv, max_pool
+from iadjax.nn.layers import Conv, max_pool
+from iadjax.nn.norms import BatchNorm
 
 __all__ = ["SPECS", "Block", "ResNet", "conv", "norm", "resnet"]
 

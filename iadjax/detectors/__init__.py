@@ -48,6 +48,7 @@ MODULES = {
     "mh_patchcore": "iadjax.detectors.memory_bank.mh_patchcore",
     "mkd": "iadjax.detectors.teacher_student.mkd",
     "msflow": "iadjax.detectors.distribution.msflow",
+    "mstunet": "iadjax.detectors.transformer.mstunet",
     "musc": "iadjax.detectors.zero_shot.musc",
     "nsa": "iadjax.detectors.autoencoder.nsa",
     "ocrgan": "iadjax.detectors.gan.ocrgan",

@@ -11,6 +11,7 @@ import numpy as np
 from iadjax.errors import UserError
 from iadjax.nn.attention import attend
 from iadjax.nn.layers import Conv, Dropout, linear
+from iadjax.nn.norms import GroupNorm
 from iadjax.ops import block_mean, block_repeat
 
 __all__ = ["AdmUNet", "check_sides", "default_multipliers", "time_code"]
@@ -43,7 +44,7 @@ def time_code(t: jax.Array, depth: int) -> jax.Array:
 
 def _norm(x: jax.Array, name: str) -> jax.Array:
     """Group normalisation in 32 groups, in fewer where 32 does not divide the channels."""
-    return nn.GroupNorm(math.gcd(32, x.shape[-1]), epsilon=1e-5, use_fast_variance=False, name=name)(x)
+    return GroupNorm(math.gcd(32, x.shape[-1]), name=name)(x)
 
 
 def _zero_conv(features: int, name: str) -> Conv:

@@ -5,7 +5,8 @@ import jax
 import jax.numpy as jnp
 
 from iadjax.cpu.dispatch import by_platform
-from iadjax.nn.layers import BatchNorm, Conv, Dropout
+from iadjax.nn.layers import Conv, Dropout
+from iadjax.nn.norms import BatchNorm
 from iadjax.ops import per_channel
 
 __all__ = ["CoordinateAttention", "MultiheadAttention", "attend"]

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 
 from iadjax import ops
 from iadjax.nn.attention import attend
-from iadjax.nn.layers import BatchNorm
+from iadjax.nn.norms import BatchNorm
 from iadjax.nn.transposed import ConvTranspose
 
 __all__ = ["CAPSULE", "Encoder", "Restorer", "capsule"]

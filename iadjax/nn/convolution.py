@@ -25,14 +25,14 @@ __all__ = ["convolve", "direct"]
 _POSITIONS = 256
 
 # keyed by `rounded`: XLA:CPU multiplies matrices twice as fast in bfloat16, but does not convolve faster
-_WINOGRAD_CHANNELS = {False: (64, 128), True: (64, 64)}
+_WINOGRAD_CHANNELS = {False: (64, 64), True: (64, 64)}
 
 _PATCH_POSITIONS = {False: _POSITIONS, True: 1024}
 
 _PATCH_CHANNELS = {False: (128, 256), True: (64, 128)}
 
-# least channels of kernels for which Winograd's algorithm computes the gradient alone
-_GRADIENT_CHANNELS = (64, 64)
+# least channels of kernels of 3 x 3 whose gradient is a product of patches
+_GRADIENT_CHANNELS = (32, 64)
 
 _TILED_POSITIONS = 49
 
@@ -82,8 +82,7 @@ def convolve(
             default=lambda x, kernel, _: default(x, kernel),
         )
     if fits and wide and positions >= _POSITIONS:
-        # tiles and products take ten times the bytes of the input: the gradient computes them again
-        cpu = jax.checkpoint(tiles)
+        cpu = _winograd_in_training(tiles, pad, rounded)
     elif positions <= _PATCH_POSITIONS[rounded] and _wide(kernel.shape, _PATCH_CHANNELS[rounded]):
         patches = functools.partial(patch_product, stride=stride, pad=pad, rounded=rounded)
         # patches of rounded pixels take half the bytes, but their gradient would be summed in bfloat16
@@ -96,8 +95,8 @@ def convolve(
     elif kernel.shape[:2] == (2, 2) and positions * math.prod(kernel.shape) >= _GRADIENT_PRODUCTS:
         # XLA:CPU takes fifty times as long for the gradient of such a kernel, transposed convolutions of 4 x 4 among them
         cpu = _in_training(default, default, functools.partial(patch_product, stride=stride, pad=pad))
-    elif fits and positions >= _POSITIONS and _wide(kernel.shape, _GRADIENT_CHANNELS):
-        cpu = _in_training(default, default, tiles)
+    elif _slow_gradient(kernel.shape, stride, positions):
+        cpu = _in_training(default, default, functools.partial(patch_product, stride=stride, pad=pad))
     elif kernel.shape[2] <= _FEW_CHANNELS and positions >= _MANY_POSITIONS and num_shards() == 1:
         cpu = _in_training(default, default, functools.partial(_in_parts, convolution=default))
     else:
@@ -116,6 +115,13 @@ def _fits_winograd(shape: Sequence[int], positions: int) -> bool:
     return positions * (height + 1) ** 2 * (depth + features) <= _BYTES
 
 
+def _slow_gradient(shape: Sequence[int], stride: int, positions: int) -> bool:
+    """Whether XLA:CPU takes up to four times as long for the gradient of a kernel as a product of patches."""
+    many = stride > 1 or positions >= _MANY_POSITIONS
+    fits = positions * math.prod(shape[:3]) * 4 <= _BYTES
+    return shape[:2] == (3, 3) and many and fits and _wide(shape, _GRADIENT_CHANNELS)
+
+
 def _in_training(value: Callable, trained: Callable, of_kernel: Callable) -> Callable:
     """`value(x, kernel)`; where gradients are taken `trained`, with the gradient of `of_kernel` for the kernel."""
     form = jax.custom_vjp(value)
@@ -127,6 +133,24 @@ def _in_training(value: Callable, trained: Callable, of_kernel: Callable) -> Cal
         return dx, dkernel
 
     form.defvjp(lambda x, kernel: (trained(x, kernel), (x, kernel)), backward)
+    return form
+
+
+def _winograd_in_training(tiles: Callable, pad: int, rounded: bool) -> Callable:
+    """Winograd's form with gradients that keep no tiles, which take ten times the bytes of the input.
+
+    The gradient for the input is the convolution with the turned kernel. Derived from the tiles, it would be a sum of sixteen
+    padded arrays, which XLA:CPU adds number by number.
+    """
+    form = jax.custom_vjp(tiles)
+
+    def backward(factors, y):
+        x, kernel = factors
+        dx = winograd(y, kernel[::-1, ::-1].swapaxes(2, 3), len(kernel) - 1 - pad, rounded)
+        (dkernel,) = jax.vjp(lambda kernel: tiles(x, kernel), kernel)[1](y)
+        return dx, dkernel
+
+    form.defvjp(lambda x, kernel: (tiles(x, kernel), (x, kernel)), backward)
     return form
 
 

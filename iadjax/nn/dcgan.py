@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from iadjax.errors import UserError
-from iadjax.nn.layers import BatchNorm, Conv
+from iadjax.nn.layers import Conv
+from iadjax.nn.norms import BatchNorm
 from iadjax.nn.transposed import ConvTranspose
 
 __all__ = ["Decoder", "Discriminator", "Encoder", "about_one", "check_square"]

@@ -3,7 +3,8 @@
 import flax.linen as nn
 import jax
 
-from iadjax.nn.layers import BatchNorm, uniform_bias
+from iadjax.nn.layers import uniform_bias
+from iadjax.nn.norms import BatchNorm
 
 __all__ = ["Adaptor", "Discriminator"]
 

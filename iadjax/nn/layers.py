@@ -1,7 +1,6 @@
-"""Convolutions and norms with PyTorch's conventions, in forms whose gradients are fast on every platform."""
+"""Convolutions and other layers with PyTorch's conventions, in forms whose gradients are fast on every platform."""
 
 import functools
-import math
 from collections.abc import Callable, Sequence
 
 import flax.linen as nn
@@ -14,15 +13,13 @@ from iadjax.cpu.patches import product
 from iadjax.cpu.prepared import TRANSFORMED
 from iadjax.nn.convolution import convolve
 from iadjax.ops import per_channel
-from iadjax.parallel.axis import all_sum, first_row, own_rows
+from iadjax.parallel.axis import own_rows
 
 __all__ = [
-    "BatchNorm",
     "Conv",
     "ConvTranspose2x2",
     "DilatedConv",
     "Dropout",
-    "instance_norm",
     "linear",
     "max_pool",
     "uniform_bias",
@@ -122,74 +119,6 @@ class ConvTranspose2x2(nn.Module):
         y = product(x, kernel.transpose(2, 0, 1, 3).reshape(depth, -1), self.rounded)
         y = y.reshape(batch, height, width, 2, 2, self.features).swapaxes(2, 3)
         return y.reshape(batch, 2 * height, 2 * width, self.features)
-
-
-class BatchNorm(nn.Module):
-    """Batch normalisation over the valid rows, with PyTorch's momentum and the variables of `nn.BatchNorm`.
-
-    Flax's BatchNorm with a mask counts valid numbers by summing an array of the size of its input. On CPUs that takes five
-    times as long as all the rest of it.
-
-    Attributes:
-      scale_init: draws the scales.
-    """
-
-    scale_init: Callable = nn.initializers.ones
-
-    @nn.compact
-    def __call__(self, x: jax.Array, valid: jax.Array | None) -> jax.Array:
-        """Normalises `[B, ..., C]`.
-
-        Args:
-          x: what to normalise.
-          valid: `[B]`, the rows that give the statistics and update the running ones. `[B / G, G]`: each group, every G-th row,
-            has its own statistics, whose mean updates the running ones. None: the running statistics normalise, as in
-            prediction. The running variance is the biased one; PyTorch's has n - 1 in its denominator.
-        """
-        depth = x.shape[-1:]
-        drawn = {"mean": jnp.zeros, "var": jnp.ones}
-        running = [self.variable("batch_stats", name, init, depth, jnp.float32) for name, init in drawn.items()]
-        scale = self.param("scale", self.scale_init, depth, jnp.float32)
-        bias = self.param("bias", nn.initializers.zeros, depth, jnp.float32)
-
-        def normalise(x, mean, variance):
-            factor = scale * jax.lax.rsqrt(variance + 1e-5)
-            return (x - per_channel(mean, x)) * per_channel(factor, x) + per_channel(bias, x)
-
-        if valid is None:
-            return normalise(x, *(each.value for each in running))
-        if valid.ndim == 2:
-            grouped = x.reshape(*valid.shape, *x.shape[1:])
-            moments = jax.vmap(_moments, in_axes=1)(grouped, valid)
-            y = jax.vmap(normalise, in_axes=(1, 0, 0), out_axes=1)(grouped, *moments).reshape(x.shape)
-            moments = [jnp.mean(each, axis=0) for each in moments]
-        else:
-            moments = _moments(x, valid)
-            y = normalise(x, *moments)
-        if not self.is_initializing():
-            for each, new in zip(running, moments, strict=True):
-                each.value = 0.9 * each.value + 0.1 * new
-        return y
-
-
-def _moments(x: jax.Array, valid: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Mean and biased variance `[C]` of the valid rows of `[B, ..., C]`."""
-    number = (all_sum(valid.sum()) * math.prod(x.shape[1:-1])).astype(x.dtype)
-
-    def mean(x):
-        # sums of rows first: a mask of the size of x would take memory
-        return all_sum(jnp.where(valid[:, None], jnp.sum(x, tuple(range(1, x.ndim - 1))), 0).sum(0)) / number
-
-    # squared distances to a number near the mean: distances to 0 would cancel where the mean is large
-    near = jax.lax.stop_gradient(first_row(x.reshape(-1, x.shape[-1])))
-    first = mean(x)
-    return first, jnp.maximum(mean((x - per_channel(near, x)) ** 2) - (first - near) ** 2, 0)
-
-
-def instance_norm(x: jax.Array, epsilon: float = 1e-5) -> jax.Array:
-    """Every channel of every row of `[B, H, W, C]` to mean 0 and variance 1, without weights: PyTorch's `InstanceNorm2d`."""
-    centred = x - jnp.mean(x, axis=(1, 2), keepdims=True)
-    return centred * jax.lax.rsqrt(jnp.mean(centred**2, axis=(1, 2), keepdims=True) + epsilon)
 
 
 class Dropout(nn.Module):

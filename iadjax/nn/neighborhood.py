@@ -6,7 +6,8 @@ import numpy as np
 
 from iadjax import ops
 from iadjax.nn.convolution import convolve
-from iadjax.nn.layers import BatchNorm, Conv, Dropout, uniform_bias, uniform_fan_in
+from iadjax.nn.layers import Conv, Dropout, uniform_bias, uniform_fan_in
+from iadjax.nn.norms import BatchNorm
 
 __all__ = ["Neighborhood", "Refiner", "inside"]
 

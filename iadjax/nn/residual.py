@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import flax.linen as nn
 import jax
 
-from iadjax.nn.layers import BatchNorm, Conv, ConvTranspose2x2, max_pool
+from iadjax.nn.layers import Conv, ConvTranspose2x2, max_pool
+from iadjax.nn.norms import BatchNorm
 
 __all__ = ["Block", "Pyramid", "conv"]
 

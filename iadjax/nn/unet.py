@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from iadjax import ops
-from iadjax.nn.layers import BatchNorm, Conv, instance_norm, uniform_fan_in
+from iadjax.nn.layers import Conv, uniform_fan_in
+from iadjax.nn.norms import BatchNorm, instance_norm
 
 __all__ = [
     "FACTORS",

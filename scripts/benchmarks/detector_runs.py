@@ -261,6 +261,20 @@ BENCHMARKS = {
         {"detector.epochs": 12},
         {"detector.epochs": 2},
     ),
+    "mstunet": Benchmark(
+        "unsupervised/mstunet.py",
+        {
+            "detector.width": 24,
+            "detector.window": 4,
+            "detector.segment_width": 16,
+            "detector.learning_rate": 1e-3,
+            "data.batch_size": 8,
+            "data.resize": 128,
+        },
+        {"detector.epochs": 40},
+        {"detector.epochs": 4},
+        pretrained=False,
+    ),
     "musc": Benchmark(
         "zero_shot/musc.py",
         {"detector.layers": ("layer2", "layer3"), "detector.class_layer": "layer3", "detector.normalize_class": True},

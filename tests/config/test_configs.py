@@ -27,6 +27,7 @@ WITHOUT_ROWS = {
     "unsupervised/anoddpm.py",
     "unsupervised/ganomaly.py",
     "unsupervised/intra.py",
+    "unsupervised/mstunet.py",
     "unsupervised/panda.py",
     "unsupervised/pni.py",
     "unsupervised/pyramidflow.py",

@@ -72,10 +72,11 @@ def test_a_product_of_patches_is_the_convolution(stride, pad):
         (1, 8, 4, 5, 2, "platform_index"),
         (3, 8, 4, 5, 1, "conv_general_dilated"),
         (3, 32, 64, 128, 1, "platform_index"),
+        (3, 46, 64, 64, 1, "platform_index"),
         (4, 32, 64, 128, 1, "platform_index"),
         (3, 16, 64, 128, 1, "conv_general_dilated"),
         (3, 8, 128, 256, 2, "platform_index"),
-        (3, 16, 64, 128, 2, "conv_general_dilated"),
+        (3, 16, 16, 64, 2, "conv_general_dilated"),
     ],
 )
 def test_whatever_form_is_chosen_it_is_the_convolution(side, size, depth, features, stride, form):
@@ -92,14 +93,15 @@ def test_whatever_form_is_chosen_it_is_the_convolution(side, size, depth, featur
 @pytest.mark.parametrize(
     "side,size,depth,features,stride,rounded",
     [
-        # Winograd's where patches predict, of the kernel alone, patches whose gradient adds up in float32
+        # Winograd's where patches predict, patches whose gradient adds up in float32
         (3, 8, 360, 360, 1, False),
         (3, 8, 360, 360, 1, True),
-        (3, 46, 64, 64, 1, False),
         (3, 8, 128, 256, 2, True),
         # parts of the batch, patches for the kernel alone
         (3, 64, 3, 16, 2, False),
         (2, 24, 32, 64, 1, False),
+        (3, 16, 32, 64, 2, False),
+        (3, 32, 32, 64, 1, False),
     ],
 )
 def test_gradients_of_another_form_are_those_of_the_convolution(side, size, depth, features, stride, rounded):

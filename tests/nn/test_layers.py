@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from iadjax.cpu.dispatch import plain
-from iadjax.nn.layers import BatchNorm, max_pool
+from iadjax.nn.layers import max_pool
+from iadjax.nn.norms import BatchNorm, GroupNorm
 
 
 @pytest.mark.parametrize("size,pads", [((8, 12), ((1, 1), (1, 1))), ((9, 7), ((0, 0), (0, 0))), ((8, 7), ((0, 1), (0, 0)))])
@@ -77,3 +78,22 @@ def test_groups_of_a_batch_norm_are_calls_of_their_own():
         np.testing.assert_allclose(y[i::2], part, rtol=1e-5, atol=1e-6)
     mean = jax.tree.map(lambda a, b: (a + b) / 2, alone[0][1], alone[1][1])
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), changed, mean)
+
+
+@pytest.mark.parametrize("shape", [(3, 5, 4, 12), (2, 7, 12)])
+def test_group_norm_and_its_gradients_are_those_of_flax(shape):
+    rng = np.random.default_rng(0)
+    x, weight = 3 + rng.standard_normal((2, *shape), np.float32)
+    variables = {"params": dict(zip(("scale", "bias"), rng.random((2, shape[-1]), np.float32), strict=True))}
+    found = []
+    for norm in (GroupNorm(4), nn.GroupNorm(4, epsilon=1e-5, use_fast_variance=False)):
+        drawn = norm.init(jax.random.key(0), x)
+        value = lambda variables, x, norm=norm: jnp.sum(weight * norm.apply(variables, x) ** 2)  # noqa: E731
+        found.append((drawn, norm.apply(variables, x), jax.grad(value, (0, 1))(variables, x)))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), *found)
+    # by hand: the first group holds 1 and 2, the second 9 and 9
+    x = np.array([[[[1.0, 2, 9, 9, 9, 9, 0, 0, 0, 0, 0, 1]]]], np.float32)
+    y = GroupNorm(6).apply({"params": {"scale": np.ones(12, np.float32), "bias": np.zeros(12, np.float32)}}, x)
+    np.testing.assert_allclose(
+        y[0, 0, 0, :4], [-(0.25**0.5) / (0.25 + 1e-5) ** 0.5, 0.5 / (0.25 + 1e-5) ** 0.5, 0, 0], atol=1e-6
+    )

@@ -20,7 +20,7 @@ from iadjax import detectors, losses, ops
 from iadjax.config import base_config
 from iadjax.experiment.fit import Stopped
 from iadjax.experiment.log import Log
-from iadjax.nn.layers import BatchNorm
+from iadjax.nn.norms import BatchNorm
 from iadjax.ops import rows
 from iadjax.parallel import distributed, placement
 from iadjax.parallel.axis import AXIS, all_sum, replicated

@@ -19,8 +19,9 @@ from iadjax.detectors.families.gradient import init_trained, train_step
 from iadjax.detectors.families.options import check_options
 from iadjax.errors import UserError
 from iadjax.nn.dcgan import Discriminator, check_square
-from iadjax.nn.layers import BatchNorm, Conv
+from iadjax.nn.layers import Conv
 from iadjax.nn.memory import BlockMemory
+from iadjax.nn.norms import BatchNorm
 from iadjax.nn.transposed import ConvTranspose
 
 __all__ = ["MemoryUNet", "daad"]

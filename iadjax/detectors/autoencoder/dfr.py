@@ -20,7 +20,8 @@ from iadjax.detectors.families.gradient import Trained, gradient_phase, init_tra
 from iadjax.detectors.families.options import check_options
 from iadjax.detectors.families.subspace import add_vectors, components_for, covariance_of, principal_axes
 from iadjax.errors import UserError
-from iadjax.nn.layers import BatchNorm, Conv
+from iadjax.nn.layers import Conv
+from iadjax.nn.norms import BatchNorm
 
 __all__ = ["FeatureAutoencoder", "dfr"]
 

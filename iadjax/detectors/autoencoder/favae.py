@@ -19,7 +19,8 @@ from iadjax.detectors.families.gradient import gradient
 from iadjax.detectors.families.options import check_options
 from iadjax.errors import UserError
 from iadjax.nn.autoencoder import GRID, halvings
-from iadjax.nn.layers import BatchNorm, Conv
+from iadjax.nn.layers import Conv
+from iadjax.nn.norms import BatchNorm
 from iadjax.nn.transposed import ConvTranspose
 from iadjax.parallel.axis import own_rows
 

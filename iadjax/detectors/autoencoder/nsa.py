@@ -18,8 +18,8 @@ from iadjax.detector import Detector, Prediction
 from iadjax.detectors.families.gradient import gradient
 from iadjax.detectors.families.options import check_options
 from iadjax.errors import UserError
-from iadjax.nn.layers import BatchNorm
 from iadjax.nn.masked_convolution import MaskedBlock, masked_block
+from iadjax.nn.norms import BatchNorm
 from iadjax.nn.residual import Pyramid, conv
 from iadjax.nn.transposed import ConvTranspose
 from iadjax.synthesis.nsa import nsa as blended_patches

@@ -17,7 +17,8 @@ from iadjax.detectors.families.gradient import gradient
 from iadjax.detectors.families.options import check_odd, check_options
 from iadjax.detectors.families.schedules import adam_with_l2, step_decay
 from iadjax.errors import UserError
-from iadjax.nn.layers import BatchNorm, Conv
+from iadjax.nn.layers import Conv
+from iadjax.nn.norms import BatchNorm
 from iadjax.nn.transposed import ConvTranspose
 from iadjax.synthesis.cells import disjoint_cells
 

@@ -27,7 +27,8 @@ from iadjax.detectors.families.gaussian import (
 )
 from iadjax.detectors.families.gradient import Trained, copy_variables, init_trained, train_step
 from iadjax.detectors.families.options import check_options
-from iadjax.nn.layers import BatchNorm, Conv
+from iadjax.nn.layers import Conv
+from iadjax.nn.norms import BatchNorm
 from iadjax.nn.spatial import Localization, affine, inverse, warp
 from iadjax.parallel.axis import all_sum
 

@@ -11,7 +11,7 @@ from iadjax import ops
 from iadjax.backbones import Backbone
 from iadjax.backbones.resnet import SPECS
 from iadjax.errors import UserError
-from iadjax.nn.layers import BatchNorm
+from iadjax.nn.norms import BatchNorm
 from iadjax.nn.residual import Block, conv
 
 __all__ = ["Student", "cosine_map", "reverse_student"]

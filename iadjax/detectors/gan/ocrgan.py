@@ -21,7 +21,8 @@ from iadjax.detectors.families.gradient import init_trained, train_step
 from iadjax.detectors.families.options import check_options
 from iadjax.nn.dcgan import Encoder, about_one, check_square
 from iadjax.nn.diffusion import noise_like
-from iadjax.nn.layers import BatchNorm, Conv, linear
+from iadjax.nn.layers import Conv, linear
+from iadjax.nn.norms import BatchNorm
 from iadjax.nn.transposed import ConvTranspose
 from iadjax.synthesis.cutpaste import cutpaste
 

@@ -19,7 +19,8 @@ from iadjax.detectors.families.gradient import Trained, copy_variables, init_tra
 from iadjax.detectors.families.moments import running_mean
 from iadjax.detectors.families.options import check_options
 from iadjax.errors import UserError
-from iadjax.nn.layers import Conv, instance_norm
+from iadjax.nn.layers import Conv
+from iadjax.nn.norms import instance_norm
 from iadjax.synthesis.stripes import striped_masks
 
 __all__ = ["Discriminator", "Generator", "Inpainting", "scadn"]

@@ -21,8 +21,9 @@ from iadjax.detectors.families.options import check_options
 from iadjax.detectors.families.rows import Rows, add_rows, init_rows, rows_of
 from iadjax.detectors.families.shrinkage import ledoit_wolf
 from iadjax.errors import UserError
-from iadjax.nn.layers import BatchNorm, linear
+from iadjax.nn.layers import linear
 from iadjax.nn.masked_convolution import masked_block
+from iadjax.nn.norms import BatchNorm
 from iadjax.synthesis import cutpaste as synthesis
 from iadjax.synthesis.appearance import colour_jitter
 

@@ -22,7 +22,8 @@ from iadjax.detectors.families.options import check_options
 from iadjax.detectors.families.rows import Rows, add_rows, init_rows
 from iadjax.errors import UserError
 from iadjax.nn.attention import CoordinateAttention
-from iadjax.nn.layers import BatchNorm, Conv
+from iadjax.nn.layers import Conv
+from iadjax.nn.norms import BatchNorm
 from iadjax.synthesis.source import image_source
 from iadjax.synthesis.structure import structure_anomaly
 

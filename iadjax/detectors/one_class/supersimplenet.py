@@ -19,7 +19,8 @@ from iadjax.detector import Detector, Prediction
 from iadjax.detectors.families.gradient import copy_variables, gradient_phase, init_trained, mean_variables
 from iadjax.detectors.families.options import check_odd, check_options
 from iadjax.detectors.families.schedules import step_decay
-from iadjax.nn.layers import BatchNorm, Conv, uniform_bias
+from iadjax.nn.layers import Conv, uniform_bias
+from iadjax.nn.norms import BatchNorm
 from iadjax.parallel.axis import all_sum, own_rows
 from iadjax.synthesis.feature_noise import gaussian_noise
 from iadjax.synthesis.perlin import perlin_noise

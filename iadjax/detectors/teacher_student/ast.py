@@ -18,7 +18,8 @@ from iadjax.detectors.families.options import check_multiple, check_options
 from iadjax.detectors.families.schedules import adam_with_l2
 from iadjax.errors import UserError
 from iadjax.nn.flow import LevelCoupling, Permutation, chain, position_codes
-from iadjax.nn.layers import BatchNorm, Conv
+from iadjax.nn.layers import Conv
+from iadjax.nn.norms import BatchNorm
 
 __all__ = ["Student", "Teacher", "ast", "distance", "nll"]
 

@@ -19,7 +19,8 @@ from iadjax.backbones.backbone import normalize
 from iadjax.detector import Detector, Phase, Prediction
 from iadjax.detectors.families.gradient import Trained, copy_variables, init_trained, train_step
 from iadjax.detectors.families.options import check_options
-from iadjax.nn.layers import BatchNorm, Conv, DilatedConv
+from iadjax.nn.layers import Conv, DilatedConv
+from iadjax.nn.norms import BatchNorm
 from iadjax.nn.residual import Block, Pyramid
 from iadjax.synthesis.perlin_texture import perlin_anomaly, rotate
 from iadjax.synthesis.source import image_source

@@ -20,7 +20,8 @@ from iadjax.detector import Detector, Prediction
 from iadjax.detectors.families.gradient import gradient
 from iadjax.detectors.families.options import check_options
 from iadjax.errors import UserError
-from iadjax.nn.layers import BatchNorm, Conv
+from iadjax.nn.layers import Conv
+from iadjax.nn.norms import BatchNorm
 
 __all__ = ["mkd"]
 
