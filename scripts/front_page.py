@@ -6,6 +6,7 @@ python scripts/front_page.py --check     # says whether README.md holds them, wi
 
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -57,16 +58,21 @@ def _quoted(config: str) -> str:
     """The first row that a config quotes for MVTec AD."""
     for row in published(str(ROOT / config)):
         if row.dataset == "mvtec_ad" and "image_auroc" in row.metrics:
-            pixel = row.metrics.get("pixel_auroc")
-            return f"{row.metrics['image_auroc']:.3f}" + (f" / {pixel:.3f}" if pixel is not None else "")
+            return _figures(row.metrics)
     return "none quoted"
+
+
+def _figures(metrics: Mapping[str, float | None]) -> str:
+    """Image AUROC, and pixel AUROC where there are maps."""
+    found = (metrics.get(name) for name in ("image_auroc", "pixel_auroc"))
+    return " / ".join(f"{value:.3f}" for value in found if value is not None)
 
 
 def _measured(name: str) -> str:
     """What a whole schedule reached here on MTD-300; runs that were cut short do not count."""
     row = _results("detectors")["detectors"].get(name, {}).get("mtd_300")
     shortened = row is None or any(key.split(".")[-1] in ("epochs", "steps") for key in row["overrides"])
-    return "not measured" if shortened else f"{row['image_auroc']:.3f} / {row['pixel_auroc']:.3f}"
+    return "not measured" if shortened else _figures(row)
 
 
 def _notebook(name: str) -> str:
