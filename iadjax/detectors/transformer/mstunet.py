@@ -14,7 +14,8 @@ import numpy as np
 import optax
 
 from iadjax import losses, ops
-from iadjax.detector import Detector, Prediction
+from iadjax.detector import Detector
+from iadjax.detectors.families.discriminative import restoring_and_segmenting, segmented
 from iadjax.detectors.families.gradient import gradient
 from iadjax.detectors.families.options import check_odd, check_options
 from iadjax.detectors.families.schedules import step_decay
@@ -129,19 +130,14 @@ def mstunet(
         original, augmented, mask = (batch.extra[name] for name in ("original", "augmented", "mask"))
         seen = augmented * ops.block_repeat(batch.extra["shown"][..., None].astype(augmented.dtype), cell)
         (restored, logits), changed = network.apply(variables, seen, augmented, batch.valid, mutable="batch_stats")
-        parts = {
-            "loss_l2": losses.mse(restored, original),
-            "loss_ssim": losses.ssim(restored, original),
-            "loss_segment": losses.focal(logits, mask),
-        }
+        parts = restoring_and_segmenting(restored, original, logits, mask)
         parts = {name: losses.mean(value, batch.valid) for name, value in parts.items()}
         return sum(parts.values()), (changed, parts)
 
     def predict(variables, frozen, batch):
         del frozen
         _, logits = network.apply(variables, batch.image, batch.image)
-        maps = jax.nn.softmax(logits)[..., 1]
-        return Prediction(ops.box_mean(maps, pool_size, pool_size // 2).max(axis=(1, 2)), maps)
+        return segmented(logits, pool_size)
 
     def optimizer(spec):
         steps = epochs * spec.steps_per_epoch
