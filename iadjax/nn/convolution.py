@@ -71,7 +71,7 @@ def convolve(
     sides = [(side + 2 * pad - size) // stride + 1 for side, size in zip(x.shape[1:3], kernel.shape[:2], strict=True)]
     positions = math.prod(sides)
     tiles = functools.partial(winograd, pad=pad, rounded=rounded)
-    fits = stride == 1 and x.dtype == jnp.float32 and _fits_winograd(kernel.shape, positions)
+    fits = stride == 1 and pad < len(kernel) and x.dtype == jnp.float32 and _fits_winograd(kernel.shape, positions)
     wide = _wide(kernel.shape, _WINOGRAD_CHANNELS[rounded])
     if transformed is not None and fits:
         return by_platform(
@@ -82,7 +82,8 @@ def convolve(
             default=lambda x, kernel, _: default(x, kernel),
         )
     if fits and wide and positions >= _POSITIONS:
-        cpu = _winograd_in_training(tiles, pad, rounded)
+        # tiles take ten times the bytes of the input, and their gradient is a sum of sixteen padded arrays
+        cpu = _in_training(tiles, tiles, tiles, functools.partial(_of_input, pad=pad, rounded=rounded))
     elif positions <= _PATCH_POSITIONS[rounded] and _wide(kernel.shape, _PATCH_CHANNELS[rounded]):
         patches = functools.partial(patch_product, stride=stride, pad=pad, rounded=rounded)
         # patches of rounded pixels take half the bytes, but their gradient would be summed in bfloat16
@@ -122,13 +123,16 @@ def _slow_gradient(shape: Sequence[int], stride: int, positions: int) -> bool:
     return shape[:2] == (3, 3) and many and fits and _wide(shape, _GRADIENT_CHANNELS)
 
 
-def _in_training(value: Callable, trained: Callable, of_kernel: Callable) -> Callable:
-    """`value(x, kernel)`; where gradients are taken `trained`, with the gradient of `of_kernel` for the kernel."""
+def _in_training(value: Callable, trained: Callable, of_kernel: Callable, of_input: Callable | None = None) -> Callable:
+    """`value(x, kernel)`; where gradients are taken `trained`, with the gradient of `of_kernel` for the kernel.
+
+    The gradient for the input is `of_input(y, kernel)`, or that of `trained`.
+    """
     form = jax.custom_vjp(value)
 
     def backward(factors, y):
         x, kernel = factors
-        (dx,) = jax.vjp(lambda x: trained(x, kernel), x)[1](y)
+        dx = of_input(y, kernel) if of_input else jax.vjp(lambda x: trained(x, kernel), x)[1](y)[0]
         (dkernel,) = jax.vjp(lambda kernel: of_kernel(x, kernel), kernel)[1](y)
         return dx, dkernel
 
@@ -136,22 +140,9 @@ def _in_training(value: Callable, trained: Callable, of_kernel: Callable) -> Cal
     return form
 
 
-def _winograd_in_training(tiles: Callable, pad: int, rounded: bool) -> Callable:
-    """Winograd's form with gradients that keep no tiles, which take ten times the bytes of the input.
-
-    The gradient for the input is the convolution with the turned kernel. Derived from the tiles, it would be a sum of sixteen
-    padded arrays, which XLA:CPU adds number by number.
-    """
-    form = jax.custom_vjp(tiles)
-
-    def backward(factors, y):
-        x, kernel = factors
-        dx = winograd(y, kernel[::-1, ::-1].swapaxes(2, 3), len(kernel) - 1 - pad, rounded)
-        (dkernel,) = jax.vjp(lambda kernel: tiles(x, kernel), kernel)[1](y)
-        return dx, dkernel
-
-    form.defvjp(lambda x, kernel: (tiles(x, kernel), (x, kernel)), backward)
-    return form
+def _of_input(y: jax.Array, kernel: jax.Array, pad: int, rounded: bool) -> jax.Array:
+    """The gradient of a convolution of stride 1 for its input: Winograd's form with the turned kernel."""
+    return winograd(y, kernel[::-1, ::-1].swapaxes(2, 3), len(kernel) - 1 - pad, rounded)
 
 
 def _in_parts(x: jax.Array, kernel: jax.Array, convolution: Callable) -> jax.Array:

@@ -12,7 +12,7 @@ from iadjax.cpu.dispatch import by_platform
 from iadjax.cpu.patches import product
 from iadjax.cpu.prepared import TRANSFORMED
 from iadjax.nn.convolution import convolve
-from iadjax.ops import per_channel
+from iadjax.ops import from_block_vectors, per_channel
 from iadjax.parallel.axis import own_rows
 
 __all__ = [
@@ -113,12 +113,11 @@ class ConvTranspose2x2(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        batch, height, width, depth = x.shape
+        depth = x.shape[-1]
         kernel = self.param("transposed_kernel", self.kernel_init, (2, 2, depth, self.features))
         x, kernel = promote_dtype(x, kernel)
         y = product(x, kernel.transpose(2, 0, 1, 3).reshape(depth, -1), self.rounded)
-        y = y.reshape(batch, height, width, 2, 2, self.features).swapaxes(2, 3)
-        return y.reshape(batch, 2 * height, 2 * width, self.features)
+        return from_block_vectors(y, 2)
 
 
 class Dropout(nn.Module):

@@ -5,18 +5,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from iadjax import ops
 from iadjax.nn.layers import Conv
+from iadjax.nn.transformer import norm
 
 __all__ = ["PatchExpanding", "PatchMerging", "SwinBlock", "SwinEncoder", "SwinUNet", "WindowAttention"]
 
 _normal = nn.initializers.truncated_normal(0.02)
 # added to the logits of positions that were neighbours only through the shift
 _APART = -100.0
-
-
-def _norm(name: str) -> nn.LayerNorm:
-    """Layer normalisation with PyTorch's epsilon."""
-    return nn.LayerNorm(epsilon=1e-5, name=name)
 
 
 def _bias_index(window: int) -> np.ndarray:
@@ -60,8 +57,8 @@ class WindowAttention(nn.Module):
         rows, columns = x.shape[1:3]
         shifts = tuple(0 if side >= length else self.shift for length in (rows, columns))
         x = jnp.roll(x, [-shift for shift in shifts], (1, 2))
-        grid = (batch, rows // side, columns // side)
-        x = x.reshape(batch, grid[1], side, grid[2], side, depth).swapaxes(2, 3).reshape(-1, size, depth)
+        x = ops.block_vectors(x, side)
+        grid, x = x.shape, x.reshape(-1, size, depth)
         qkv = nn.Dense(3 * depth, kernel_init=_normal, name="qkv")(x).reshape(len(x), size, 3, self.heads, -1)
         q, k, v = (qkv[:, :, i] for i in range(3))
         bias = table[_bias_index(side).reshape(-1)].reshape(size, size, self.heads).transpose(2, 0, 1)
@@ -72,7 +69,7 @@ class WindowAttention(nn.Module):
             logits = (logits.reshape(batch, -1, *logits.shape[1:]) + apart[None, :, None]).reshape(logits.shape)
         y = jnp.einsum("whqk,wkhd->wqhd", jax.nn.softmax(logits), v).reshape(x.shape)
         y = nn.Dense(depth, kernel_init=_normal, name="proj")(y)
-        y = y.reshape(*grid, side, side, depth).swapaxes(2, 3).reshape(batch, rows, columns, depth)
+        y = ops.from_block_vectors(y.reshape(grid), side)
         return jnp.roll(y, shifts, (1, 2))[:, :height, :width]
 
 
@@ -90,8 +87,8 @@ class SwinBlock(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """`[B, H, W, C]` of the same shape."""
         depth = x.shape[-1]
-        x += WindowAttention(self.window, self.shift, self.heads, name="attn")(_norm("norm1")(x))
-        y = nn.Dense(4 * depth, kernel_init=nn.initializers.xavier_uniform(), name="mlp_0")(_norm("norm2")(x))
+        x += WindowAttention(self.window, self.shift, self.heads, name="attn")(norm("norm1", 1e-5)(x))
+        y = nn.Dense(4 * depth, kernel_init=nn.initializers.xavier_uniform(), name="mlp_0")(norm("norm2", 1e-5)(x))
         y = nn.gelu(y, approximate=False)
         return x + nn.Dense(depth, kernel_init=nn.initializers.xavier_uniform(), name="mlp_3")(y)
 
@@ -105,7 +102,7 @@ class PatchMerging(nn.Module):
         batch, height, width, depth = x.shape
         # the four positions of a block column by column
         x = x.reshape(batch, height // 2, 2, width // 2, 2, depth).transpose(0, 1, 3, 4, 2, 5)
-        x = _norm("norm")(x.reshape(batch, height // 2, width // 2, 4 * depth))
+        x = norm("norm", 1e-5)(x.reshape(batch, height // 2, width // 2, 4 * depth))
         return nn.Dense(2 * depth, use_bias=False, kernel_init=_normal, name="reduction")(x)
 
 
@@ -128,7 +125,7 @@ class SwinEncoder(nn.Module):
     def __call__(self, x: jax.Array) -> tuple[list[jax.Array], jax.Array]:
         """`[B, H, W, C]`, sides of multiples of 4, to what the stages see, `[B, H / 4, W / 4, width]` first, and the output."""
         x = Conv(self.width, 4, 4, 0, name="features_0_0")(x)
-        x, inputs = _norm("features_0_2")(x), []
+        x, inputs = norm("features_0_2", 1e-5)(x), []
         for stage, (depth, heads) in enumerate(zip(self.depths, self.heads, strict=True)):
             if stage:
                 x = PatchMerging(name=f"features_{2 * stage}")(x)
@@ -157,10 +154,8 @@ class PatchExpanding(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        (batch, height, width, _), side = x.shape, self.factor
-        x = nn.Dense(side**2 * self.features, use_bias=False, kernel_init=_normal, name="expand")(x)
-        x = x.reshape(batch, height, width, side, side, self.features).swapaxes(2, 3)
-        return _norm("norm")(x.reshape(batch, side * height, side * width, self.features))
+        x = nn.Dense(self.factor**2 * self.features, use_bias=False, kernel_init=_normal, name="expand")(x)
+        return norm("norm", 1e-5)(ops.from_block_vectors(x, self.factor))
 
 
 class SwinUNet(nn.Module):
@@ -181,12 +176,12 @@ class SwinUNet(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """`[B, H, W, C]` to `[B, H, W, channels]`; sides are multiples of 2^(number of stages + 1)."""
         skips, x = SwinEncoder(self.width, self.depths, self.heads, self.window, name="encoder")(x)
-        x = _norm("norm")(x)
+        x = norm("norm", 1e-5)(x)
         for stage in reversed(range(len(self.depths) - 1)):
             features = self.width * 2**stage
             x = PatchExpanding(2, features, name=f"up_{stage}")(x)
             both = jnp.concatenate([x, skips[stage]], axis=-1)
             x = nn.Dense(features, kernel_init=_normal, name=f"concat_{stage}")(both)
             x = _blocks(x, self.depths[stage], self.heads[stage], self.window, f"decoder_{stage}")
-        x = PatchExpanding(4, self.width, name="up")(_norm("norm_up")(x))
+        x = PatchExpanding(4, self.width, name="up")(norm("norm_up", 1e-5)(x))
         return Conv(self.channels, 1, bias=False, name="output")(x)

@@ -22,6 +22,7 @@ from iadjax.ops.patches import (
     block_mean,
     block_repeat,
     block_vectors,
+    from_block_vectors,
     patch_embedding,
     unfold,
 )
@@ -47,6 +48,7 @@ __all__ = [
     "block_mean",
     "block_repeat",
     "block_vectors",
+    "from_block_vectors",
     "box_mean",
     "concatenate_levels",
     "gaussian_blur",

@@ -17,6 +17,7 @@ __all__ = [
     "block_mean",
     "block_repeat",
     "block_vectors",
+    "from_block_vectors",
     "patch_embedding",
     "unfold",
 ]
@@ -84,6 +85,13 @@ def block_vectors(features: jax.Array, side: int) -> jax.Array:
     """Windows as those of `block_mean`, each as one vector, pixel by pixel: `[B, H // side, W // side, side^2 C]`."""
     blocks = _blocks(features, side).swapaxes(2, 3)
     return blocks.reshape(*blocks.shape[:3], -1)
+
+
+def from_block_vectors(vectors: jax.Array, side: int) -> jax.Array:
+    """The inverse of `block_vectors`, `[B, h, w, side^2 C]` to `[B, side h, side w, C]`."""
+    batch, rows, columns, size = vectors.shape
+    blocks = vectors.reshape(batch, rows, columns, side, side, size // side**2).swapaxes(2, 3)
+    return blocks.reshape(batch, side * rows, side * columns, -1)
 
 
 def _blocks(features: jax.Array, side: int) -> jax.Array:

@@ -118,6 +118,13 @@ def test_gradients_of_another_form_are_those_of_the_convolution(side, size, dept
         assert_close(found, np.asarray(truth), 2**-6 if rounded else 1e-5)
 
 
+def test_a_border_wider_than_the_kernel_has_a_gradient():
+    x, kernel = drawn((44, 44), 3, 64, 64)
+    weight = np.random.default_rng(1).standard_normal((2, 48, 48, 64)).astype(np.float32)
+    found = [jax.jit(jax.grad(lambda x, f=f: jnp.sum(weight * f(x, kernel, pad=3))))(x) for f in (convolve, direct)]
+    assert_close(found[0], np.asarray(found[1]))
+
+
 def in_bfloat16(x):
     return np.asarray(jnp.asarray(x, jnp.bfloat16), np.float64)
 

@@ -313,3 +313,10 @@ def test_adaptive_pooling_is_pytorchs():
         theirs = torch.nn.functional.adaptive_avg_pool2d(torch.from_numpy(features).permute(0, 3, 1, 2), size)
         ours = ops.adaptive_average_pool(jnp.asarray(features), size)
         np.testing.assert_allclose(ours, theirs.permute(0, 2, 3, 1).numpy(), rtol=1e-5)
+
+
+def test_blocks_as_vectors_and_back():
+    x = np.random.default_rng(0).random((2, 4, 6, 3), np.float32)
+    vectors = ops.block_vectors(x, 2)
+    np.testing.assert_array_equal(vectors[1, 0, 2], x[1, :2, 4:].reshape(-1))
+    np.testing.assert_array_equal(ops.from_block_vectors(vectors, 2), x)

@@ -132,7 +132,7 @@ def patchsvdd(
             found.append(patch.reshape(normal.shape) - normal)
         small, big = found
         number, side = len(small), sides[0]
-        quarters = big.reshape(number, 2, side, 2, side, 3).swapaxes(2, 3).reshape(-1, side, side, 3)
+        quarters = ops.block_vectors(big, side).reshape(-1, side, side, 3)
         x = encoder.apply({"params": params["small"]}, jnp.concatenate([small, quarters]))
         both = x[:number, 0, 0], top.apply({"params": params["big"]}, x[number:].reshape(number, 2, 2, -1))
         return [each.reshape(-1, pairs, 4, dimension) for each in both]

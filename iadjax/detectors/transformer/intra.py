@@ -185,8 +185,7 @@ def intra(
 
         # one image after the other: its windows are a batch already
         restored = jax.lax.map(one, ops.block_vectors(image, side).reshape(len(image), rows * columns, -1))
-        blocks = restored.reshape(len(image), rows, columns, side, side, -1)
-        return blocks.swapaxes(2, 3).reshape(image.shape)
+        return ops.from_block_vectors(restored.reshape(len(image), rows, columns, -1), side)
 
     def smoothed(variables, image):
         return ops.box_mean(msgms_map(image, inpainted(variables, image)), pool_size, pool_size // 2)
