@@ -85,6 +85,7 @@ def base_config(detector: str = "patchcore", dataset: str = "synthetic") -> Conf
     )
     config.threshold = ConfigDict({"name": "quantile", "holdout": 0.1, **thresholds.DEFAULTS})
     config.checkpoint_every = 200
+    config.plateau = 0.0
     return config
 
 
@@ -127,6 +128,8 @@ def resolve(config: Mapping[str, Any]) -> dict[str, Any]:
         raise UserError("data.batch_size and checkpoint_every must be at least 1, and data.workers at least 0")
     if not 0 <= plain["data"]["tile_overlap"] < 1:
         raise UserError(f"data.tile_overlap is a fraction of a tile, in [0, 1); got {plain['data']['tile_overlap']}")
+    if not 0 <= plain["plateau"] < 1:
+        raise UserError(f"config.plateau is a fraction of the steps of a phase, in [0, 1); got {plain['plateau']}")
     for key, known in (("resize_side", RESIZE_SIDES), ("interpolation", FILTERS)):
         if plain["data"][key] not in known:
             raise UserError(f"there is no data.{key} {plain['data'][key]!r}; {did_you_mean(plain['data'][key], known)}")

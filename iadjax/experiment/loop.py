@@ -15,6 +15,7 @@ from iadjax.experiment.features import FeatureCache
 from iadjax.experiment.job import Job, fold
 from iadjax.experiment.log import Log
 from iadjax.experiment.pipeline import batches_of, cache_of, items_of, left_out, num_updates
+from iadjax.experiment.plateau import is_flat, looks
 from iadjax.parallel import distributed, placement
 from iadjax.parallel.jit import jit_update
 
@@ -71,6 +72,9 @@ def _run_phase(job: Job, index: int, state: State, position: Position, caches, s
     start, step = position.batch, position.step
     with progress.track(phase.name, updates, "step") as report:
         for epoch in range(position.epoch, epochs):
+            # at the beginning of a pass, so that a run that goes on from here decides the same
+            if start == 0 and _flat(job, phase, epoch, per_epoch, log):
+                break
             for number, batch in enumerate(
                 job.clock.waiting(batches_of(job, index, items, epoch, start, cache)), start=start + 1
             ):
@@ -98,6 +102,17 @@ def _run_phase(job: Job, index: int, state: State, position: Position, caches, s
                     break
             start = 0
     return state, Position(index, epochs, 0, step)
+
+
+def _flat(job: Job, phase: Phase, epoch: int, per_epoch: int, log: Log) -> bool:
+    """Whether the phase ends here, because its loss has been flat for `plateau` of its steps."""
+    fraction, steps = job.config["plateau"], epoch * per_epoch
+    if not fraction or not looks(steps - per_epoch, steps, fraction):
+        return False
+    flat = distributed.agree(is_flat(log.losses(phase.name), fraction))
+    if flat:
+        progress.say(f"{phase.name}: the loss has been flat for the last {fraction:.0%} of {steps} steps, so it ends here")
+    return flat
 
 
 def _position(index, epoch, number, step, made, updates, per_epoch, epochs) -> Position:

@@ -19,6 +19,7 @@ from iadjax.detectors.families.options import check_options
 from iadjax.detectors.families.reverse import cosine_map, reverse_student
 from iadjax.errors import UserError
 from iadjax.nn.layers import Conv
+from iadjax.nn.norms import instance_norm
 from iadjax.parallel.axis import all_rows, num_replicas
 from iadjax.synthesis.simplex import simplex_patch
 
@@ -36,10 +37,7 @@ class Projection(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         depth = x.shape[-1]
         for i, features in enumerate(depth // divisor for divisor in _DIVISORS):
-            x = Conv(max(1, features), name=f"proj_{3 * i}")(x)
-            mean = jnp.mean(x, axis=(1, 2), keepdims=True)
-            variance = jnp.mean((x - mean) ** 2, axis=(1, 2), keepdims=True)
-            x = nn.leaky_relu((x - mean) * jax.lax.rsqrt(variance + 1e-5))
+            x = nn.leaky_relu(instance_norm(Conv(max(1, features), name=f"proj_{3 * i}")(x)))
         return x
 
 
