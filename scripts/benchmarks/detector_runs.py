@@ -77,6 +77,7 @@ BENCHMARKS = {
         {"data.resize": 128, "data.batch_size": 8, "detector.width": 32, "detector.learning_rate": 1e-3},
         {"detector.epochs": 60},
         {"detector.epochs": 15},
+        pretrained=False,
     ),
     "ddad": Benchmark(
         "unsupervised/ddad.py",
@@ -95,6 +96,7 @@ BENCHMARKS = {
         {"detector.layers": ("layer3",), "detector.steps": 60, "detector.decay_every": 40, "data.batch_size": 12},
         {"protocol.num_anomalies": 5},
     ),
+    "dfkde": Benchmark("unsupervised/dfkde.py", {"detector.layers": ("layer3",)}),
     "dfm": Benchmark("unsupervised/dfm.py"),
     "dfr": Benchmark(
         "unsupervised/dfr.py",
@@ -244,7 +246,7 @@ BENCHMARKS = {
     ),
     "memseg": Benchmark(
         "unsupervised/memseg.py",
-        {"detector.layers": ("relu", "layer1", "layer2", "layer3")},
+        {"detector.layers": ("relu", "layer1", "layer2", "layer3"), "data.crop": 0},
         {"detector.steps": 100, "data.resize": 128},
         {"detector.steps": 60, "data.resize": 128},
     ),
@@ -301,6 +303,12 @@ BENCHMARKS = {
         {"detector.epochs": 1},
     ),
     "patchcore": Benchmark("unsupervised/patchcore.py", {}, {"detector.coreset_ratio": 0.1}, {"detector.coreset_ratio": 0.01}),
+    "patchflow": Benchmark(
+        "unsupervised/patchflow.py",
+        {"detector.layers": ("layer1", "layer2", "layer3"), "data.batch_size": 8},
+        {"detector.epochs": 20},
+        {"detector.epochs": 4},
+    ),
     "patchsvdd": Benchmark(
         "unsupervised/patchsvdd.py",
         {"data.batch_size": 8, "detector.pairs": 4, "detector.learning_rate": 1e-3, "detector.small_stride": 8},
@@ -310,9 +318,18 @@ BENCHMARKS = {
     ),
     "pni": Benchmark(
         "unsupervised/pni.py",
-        {"detector.hidden": 256, "detector.mlp_layers": 3, "detector.distribution_size": 256, "data.batch_size": 8},
-        {"detector.epochs": 6, "detector.refine_steps": 200, "data.crop": 0},
-        {"detector.epochs": 2, "detector.refine_steps": 50, "data.crop": 0},
+        {
+            "detector.pretrain_dimension": 256,
+            "detector.target_dimension": 256,
+            "detector.reach": 2,
+            "detector.hidden": 256,
+            "detector.mlp_layers": 3,
+            "detector.distribution_size": 256,
+            "data.batch_size": 8,
+            "data.crop": 0,
+        },
+        {"detector.epochs": 6, "detector.refine_steps": 200},
+        {"detector.epochs": 2, "detector.refine_steps": 50},
     ),
     "pyramidflow": Benchmark(
         "unsupervised/pyramidflow.py",

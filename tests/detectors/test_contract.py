@@ -134,6 +134,7 @@ CASES = {
         "detector.segment_steps": 2,
     },
     "devnet": {"protocol.name": "supervised", "protocol.num_anomalies": 1, "detector.layers": ("layer1",), "detector.steps": 5},
+    "dfkde": {"detector.layers": ("layer1", "layer2"), "detector.num_components": 2},
     "dfm": {"detector.layer": "layer2", "detector.pooling": 2},
     "dfr": {"detector.layers": ("layer2", "layer3"), "detector.map_size": 8, "detector.pooling": 2, "detector.epochs": 2},
     "differnet": {
@@ -292,6 +293,14 @@ CASES = {
     "padim": {"detector.num_channels": 20},
     "panda": {"detector.layers": ("layer3",), "detector.trained": ("conv3",), "detector.epochs": 2},
     "patchcore": {"detector.layers": ("layer1", "layer2"), "detector.coreset_ratio": 0.2},
+    "patchflow": {
+        "detector.layers": ("layer1", "layer2"),
+        "detector.num_scales": 2,
+        "detector.dimension": 8,
+        "detector.hidden": 4,
+        "detector.epochs": 2,
+        "detector.learning_rate": 1e-2,
+    },
     "patchsvdd": {
         # embeddings of deeper untrained encoders differ by little more than rounding
         "detector.widths": (),
@@ -473,7 +482,7 @@ def config_of(name, tree):
     return config
 
 
-WITHOUT_MAP = {"differnet", "ganomaly", "gaussian_ad", "panda"}
+WITHOUT_MAP = {"dfkde", "differnet", "ganomaly", "gaussian_ad", "panda"}
 
 # half of their time would go into compiling Winograd's form, which tests/nn/test_convolution.py holds to the same
 PLAIN = {
@@ -494,6 +503,7 @@ PLAIN = {
     "mstunet",
     "nsa",
     "ocrgan",
+    "patchflow",
     "patchsvdd",
     "rd4ad",
     "rdpp",
