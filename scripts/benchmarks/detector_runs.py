@@ -202,7 +202,7 @@ BENCHMARKS = {
     ),
     "glass": Benchmark(
         "unsupervised/glass.py",
-        {"detector.pretrain_dimension": 384, "detector.target_dimension": 384},
+        {"detector.pretrain_dimension": 384, "detector.target_dimension": 384, "detector.ascent_steps": 5},
         {"detector.epochs": 12},
         {"detector.epochs": 2},
     ),

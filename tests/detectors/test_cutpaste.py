@@ -6,17 +6,18 @@ import numpy as np
 import pytest
 from sklearn.covariance import LedoitWolf
 
-from iadjax import backbones, ops
+from iadjax import ops
 from iadjax.detectors.one_class.cutpaste import cutpaste
 from iadjax.errors import UserError
 from iadjax.nn.masked_convolution import MaskedBlock
+from tests import tiny
 from tests.direct import batch_of, predict, spec_for
 
 SIZE = 32
 
 
 def built(**options):
-    backbone = backbones.backbone("filter_bank")
+    backbone = tiny.bank()
     frozen = {"backbone": backbone.init(jax.random.key(0), backbone.layers)}
     detector = cutpaste(backbone, layers=("layer1",), head=(4,), steps=2, **options)
     spec = spec_for(detector, frozen, 6, (SIZE, SIZE, 3))
@@ -27,10 +28,8 @@ def test_a_block_follows_the_last_level_and_adds_its_loss():
     detector, frozen, spec, state = built(block="ssmctb", block_weight=2.0)
     images = np.random.default_rng(0).random((2, SIZE, SIZE, 3), np.float32)
     batch = batch_of(detector, frozen, images, extra={"views": np.stack([images] * 3, axis=1)})
-    alone = cutpaste(
-        backbones.backbone("filter_bank"), layers=("layer1",), head=(4,), steps=2, block="ssmctb", block_weight=0.0
-    )
-    (level,) = backbones.backbone("filter_bank").features(frozen["backbone"], images, ("layer1",))
+    alone = cutpaste(tiny.bank(), layers=("layer1",), head=(4,), steps=2, block="ssmctb", block_weight=0.0)
+    (level,) = tiny.bank().features(frozen["backbone"], images, ("layer1",))
 
     def program(state, batch, level):
         own = MaskedBlock("ssmctb").apply({"params": state.variables["params"]["block"]}, level)
@@ -68,14 +67,15 @@ def test_score_is_the_distance_to_the_gaussian_of_normal_patches(patch):
         part = np.concatenate([images, images])[start : start + 4]
         state, _ = update(jax.random.key(0), state, frozen, batch_of(detector, frozen, part, valid=valid))
     state = fit.finalize(jax.random.key(0), state, frozen)
-    backbone = backbones.backbone("filter_bank")
+    backbone = tiny.bank()
+    features = jax.jit(lambda image: backbone.features(frozen["backbone"], image, ("layer1",))[0])
 
     def vectors(images, step):
         """`[B, P, D]`, of patch after patch."""
         places = range(0, SIZE - patch + 1, step) if patch else [0]
         side = patch or SIZE
         cut = np.stack([images[:, y : y + side, x : x + side] for y in places for x in places], axis=1)
-        x = np.asarray(backbone.features(frozen["backbone"], cut.reshape(-1, side, side, 3), ("layer1",))[0], np.float64)
+        x = np.asarray(features(cut.reshape(-1, side, side, 3)), np.float64)
         x = x.mean(axis=(1, 2))
         return (x / np.linalg.norm(x, axis=1, keepdims=True)).reshape(*cut.shape[:2], -1)
 

@@ -54,7 +54,8 @@ def test_loss_map_and_step_follow_the_paper(image, at_input):
         return
     (phase,) = detector.phases(spec)
     new, info = jax.jit(phase.update)(KEY, state, FROZEN, batch)
-    levels, _ = network.apply(state.variables, image, batch.valid, mutable="batch_stats")
+    train = jax.jit(lambda *given: network.apply(*given, mutable="batch_stats"))
+    levels, _ = train(state.variables, image, batch.valid)
     distances = [
         ((unit(t) - unit(np.asarray(s, np.float64))) ** 2).sum(-1).mean() for t, s in zip(teacher, levels, strict=True)
     ]
