@@ -29,7 +29,7 @@ class Adaptor(nn.Module):
     """A 1 x 1 convolution of all levels on the finest grid.
 
     Enlarging is linear, and so is the convolution. So each level meets its part of the kernel on its own grid, and is enlarged
-    after that. This is the same number with a tenth of the work.
+    after that. This gives the same numbers, and for the paper's levels takes a tenth of the multiplications.
 
     Attributes:
       dimension: channels of the output.
