@@ -48,6 +48,7 @@ MODULES = {
     "memseg": "iadjax.detectors.one_class.memseg",
     "mh_patchcore": "iadjax.detectors.memory_bank.mh_patchcore",
     "mkd": "iadjax.detectors.teacher_student.mkd",
+    "msc": "iadjax.detectors.one_class.msc",
     "msflow": "iadjax.detectors.distribution.msflow",
     "mstunet": "iadjax.detectors.transformer.mstunet",
     "musc": "iadjax.detectors.zero_shot.musc",

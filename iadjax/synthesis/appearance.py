@@ -4,7 +4,7 @@ import numpy as np
 from PIL import Image, ImageEnhance
 from scipy import ndimage
 
-__all__ = ["colour_jitter", "varied"]
+__all__ = ["colour_jitter", "grey", "varied"]
 
 _GREY = np.array([0.299, 0.587, 0.114], np.float32)
 
@@ -32,10 +32,15 @@ def varied(rng: np.random.Generator, image: np.ndarray, probability: float = 0.3
         if way == 0:
             image = colour_jitter(rng, image, 0.3, 0.05)
         elif way == 1:
-            image = np.repeat(image @ _GREY[:, None], 3, axis=-1)
+            image = grey(image)
         else:
             image = ndimage.gaussian_filter(image, (*[rng.uniform(0.1, 2.0)] * 2, 0), mode="mirror")
     return np.ascontiguousarray(image, np.float32)
+
+
+def grey(image: np.ndarray) -> np.ndarray:
+    """`[H, W, 3]` without colours, in three equal channels."""
+    return np.repeat(image @ _GREY[:, None], 3, axis=-1)
 
 
 def colour_jitter(rng: np.random.Generator, image: np.ndarray, strength: float, hue: float) -> np.ndarray:

@@ -257,6 +257,12 @@ BENCHMARKS = {
         {"detector.epochs": 20},
         {"detector.epochs": 4},
     ),
+    "msc": Benchmark(
+        "unsupervised/msc.py",
+        {"detector.layers": ("layer3",), "detector.trained": ("layer3",), "data.crop": 0, "data.batch_size": 16},
+        {"detector.epochs": 5},
+        {"detector.epochs": 1},
+    ),
     "msflow": Benchmark(
         "unsupervised/msflow.py",
         {"detector.blocks": (2, 2, 2), "data.batch_size": 8},
@@ -420,7 +426,7 @@ BENCHMARKS = {
     ),
     "supersimplenet": Benchmark(
         "unsupervised/supersimplenet.py",
-        {"data.batch_size": 8, "detector.hidden": 256},
+        {"data.batch_size": 8, "detector.hidden": 256, "data.resize": 128},
         {"detector.epochs": 12},
         {"detector.epochs": 2},
     ),

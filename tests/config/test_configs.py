@@ -28,6 +28,7 @@ WITHOUT_ROWS = {
     "unsupervised/ganomaly.py",
     "unsupervised/intra.py",
     "unsupervised/mstunet.py",
+    "unsupervised/msc.py",
     "unsupervised/panda.py",
     "unsupervised/pni.py",
     "unsupervised/pyramidflow.py",

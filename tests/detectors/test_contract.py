@@ -255,6 +255,12 @@ CASES = {
         "detector.bank_size": 12,
     },
     "mkd": {"detector.layers": ("layer1", "layer2"), "detector.num_scored": 1, "detector.width": 4, "detector.epochs": 1},
+    "msc": {
+        "detector.layers": ("layer2",),
+        "detector.trained": ("conv2",),
+        "detector.epochs": 2,
+        "detector.learning_rate": 1e-2,
+    },
     "msflow": {
         "detector.layers": ("layer1", "layer2"),
         "detector.blocks": (1, 1),
@@ -482,7 +488,7 @@ def config_of(name, tree):
     return config
 
 
-WITHOUT_MAP = {"dfkde", "differnet", "ganomaly", "gaussian_ad", "panda"}
+WITHOUT_MAP = {"dfkde", "differnet", "ganomaly", "gaussian_ad", "msc", "panda"}
 
 # half of their time would go into compiling Winograd's form, which tests/nn/test_convolution.py holds to the same
 PLAIN = {

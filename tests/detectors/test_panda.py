@@ -52,7 +52,7 @@ def test_a_step_follows_the_formulas(images, tmp_path):
     np.testing.assert_allclose(norm, 1e-2 * 1e-3, rtol=2e-2)
     # eq. 4 in the next step
     _, info = update(jax.random.key(0), state, frozen, batch)
-    fisher = state.fisher["conv3"]
+    fisher = state.constants["conv3"]
     elastic = 10.0 / 2 * sum(np.sum(np.asarray(fisher[name]) * steps[name] ** 2) for name in steps)
     np.testing.assert_allclose(info["loss_elastic"], elastic, rtol=1e-4)
     assert set(state.trained.variables["params"]) == {"conv3"}
