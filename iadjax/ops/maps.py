@@ -12,6 +12,7 @@ __all__ = [
     "anomaly_map",
     "average_patches",
     "concatenate_levels",
+    "level_means",
     "mean_of_largest",
     "quantile_where",
     "spread_patches",
@@ -27,6 +28,11 @@ def concatenate_levels(levels: Sequence[jax.Array]) -> jax.Array:
     height, width = levels[0].shape[1:3]
     grid = (height, width)
     return jnp.concatenate([levels[0], *(resize(level, grid) for level in levels[1:])], axis=-1)
+
+
+def level_means(levels: Sequence[jax.Array]) -> jax.Array:
+    """Levels of a network `[B, h, w, C]` as one vector of each image: their means over positions, `[B, sum of C]`."""
+    return jnp.concatenate([jnp.mean(level, axis=(1, 2)) for level in levels], axis=-1)
 
 
 def anomaly_map(distance: jax.Array, size: tuple[int, int], sigma: float = 0.0, *, align_corners: bool = False) -> jax.Array:

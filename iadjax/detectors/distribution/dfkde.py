@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from iadjax import ops
 from iadjax.backbones import Backbone, check_layers
 from iadjax.detector import Detector, Prediction
 from iadjax.detectors.families.options import check_options
@@ -73,8 +74,7 @@ def dfkde(
         raise UserError(f"detector.scaling must be 'scale' or 'norm', got {scaling!r}")
 
     def embed(frozen, image):
-        levels = backbone.features(frozen["backbone"], image, layers)
-        return jnp.concatenate([jnp.mean(level, axis=(1, 2)) for level in levels], axis=-1)
+        return ops.level_means(backbone.features(frozen["backbone"], image, layers))
 
     def init(key, frozen, spec):
         del key, frozen

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from iadjax import ops
 from iadjax.backbones import Backbone, check_layers
 from iadjax.detector import Detector, Prediction
 from iadjax.detectors.families.options import check_options
@@ -62,8 +63,7 @@ def gaussian_ad(
         raise UserError(f"detector.reduce must be 'none', 'pca' or 'npca', got {reduce!r}")
 
     def embed(frozen, image):
-        levels = backbone.features(frozen["backbone"], image, layers)
-        return jnp.concatenate([jnp.mean(level, axis=(1, 2)) for level in levels], axis=-1)
+        return ops.level_means(backbone.features(frozen["backbone"], image, layers))
 
     def widths(frozen, spec):
         image = jax.ShapeDtypeStruct((1, *spec.image_shape), jnp.float32)

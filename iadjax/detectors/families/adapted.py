@@ -100,7 +100,7 @@ def adapted(
 
     def represent(params, frozen, image):
         network = {**frozen["backbone"], "params": {**frozen["backbone"].get("params", {}), **params}}
-        x = jnp.concatenate([x.mean(axis=(1, 2)) for x in backbone.features(network, image, layers)], axis=-1)
+        x = ops.level_means(backbone.features(network, image, layers))
         return ops.unit(x) if normalized else x
 
     def init(key, frozen, spec):

@@ -153,7 +153,7 @@ def cutpaste(
         if block:
             levels = (*levels[:-1], masked.apply({"params": variables["params"]["block"]}, seen))
             own = losses.mse(levels[-1], seen)
-        return jnp.concatenate([level.mean(axis=(1, 2)) for level in levels], axis=-1), stats, own
+        return ops.level_means(levels), stats, own
 
     def grid(side, step):
         return np.arange(0, side - patch + 1, step) if patch else np.zeros(1, int)
