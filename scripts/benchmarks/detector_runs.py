@@ -107,7 +107,7 @@ BENCHMARKS = {
     "differnet": Benchmark(
         "unsupervised/differnet.py",
         {"detector.layers": ("layer3",), "detector.hidden": 512, "detector.gradient_map": False, "data.batch_size": 8},
-        {"detector.epochs": 10, "detector.rotations": 16},
+        {"detector.epochs": 20, "detector.rotations": 16, "detector.learning_rate": 1e-3},
         {"detector.epochs": 2, "detector.rotations": 4},
     ),
     "diffusionad": Benchmark(
@@ -449,7 +449,13 @@ BENCHMARKS = {
     ),
     "us": Benchmark(
         "unsupervised/us.py",
-        {"detector.patch_sizes": (33,), "detector.width": 32, "detector.dimension": 64, "data.batch_size": 4},
+        {
+            "detector.layer": "layer3",
+            "detector.patch_sizes": (33,),
+            "detector.width": 32,
+            "detector.dimension": 64,
+            "data.batch_size": 4,
+        },
         {"detector.teacher_steps": 200, "detector.epochs": 6, "data.resize": 128},
         {"detector.teacher_steps": 200, "detector.epochs": 2, "data.resize": 128},
     ),
