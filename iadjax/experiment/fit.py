@@ -53,6 +53,16 @@ def fit(config: Mapping[str, Any], workdir: str | Path, resume: bool = False, st
     devices = placement.all_devices(config["parallel"])
     check_workdir(workdir, config, resume)
     clock = record.Clock()
+    try:
+        return _fit(config, workdir, devices, clock, start)
+    except Stopped:
+        # its seconds count when the run goes on
+        record.update(workdir, clock)
+        raise
+
+
+def _fit(config: dict, workdir: Path, devices: placement.Devices, clock: record.Clock, start: Run | None) -> Run:
+    """`fit` of a resolved config in a directory that has been checked."""
     with placement.use(devices), record.compilations(clock):
         with clock.stage("prepare"):
             # 1. quick checks: options, folders, the first image

@@ -26,6 +26,8 @@ __all__ = ["Clock", "about", "begin", "compilations", "data_hashes", "processor"
 _PACKAGES = ("jax", "jaxlib", "flax", "numpy", "scipy", "optax", "orbax-checkpoint", "grain", "pillow", "ml-collections")
 # what a run that goes on keeps of its record
 _KEPT = ("started", "wall_seconds", "compilations", "peak_memory_bytes")
+# stages of which a run that goes on adds the seconds to those before
+_ADDED = ("prepare", "fit", "threshold")
 # beginnings of the names of a run's own compiled functions
 _OWN = ("init", "update", "predict")
 
@@ -137,7 +139,9 @@ def update(workdir: Path, clock: Clock) -> None:
         return
     file = workdir / "run.json"
     value = files.read_json(file, "remove it to begin a new record")
-    value["wall_seconds"] = {**value.get("wall_seconds", {}), **{key: round(each, 3) for key, each in clock.seconds.items()}}
+    before = value.get("wall_seconds", {})
+    seconds = {key: each + (before.get(key, 0) if key in _ADDED else 0) for key, each in clock.seconds.items()}
+    value["wall_seconds"] = {**before, **{key: round(each, 3) for key, each in seconds.items()}}
     if clock.busy:
         value["waiting_for_data"] = round(clock.wait / clock.busy, 4)
     if clock.programs:

@@ -51,7 +51,11 @@ def test_resume_after_signal_is_bit_identical(toy_config, tmp_path, monkeypatch,
         stop_at(patch, step, lambda: os.kill(os.getpid(), signal.SIGTERM))
         with pytest.raises(Stopped, match=f"step {step}"):
             iadjax.fit(toy_config, tmp_path / "parts")
+    before = json.loads((tmp_path / "parts/run.json").read_text())["wall_seconds"]
     parts = iadjax.fit(toy_config, tmp_path / "parts", resume=True)
+    # the seconds of both parts
+    after = json.loads((tmp_path / "parts/run.json").read_text())["wall_seconds"]
+    assert 0 < before["fit"] < after["fit"] and 0 < before["prepare"] < after["prepare"]
     assert same_state(whole, parts)
     assert whole.threshold == parts.threshold
     read = [(tmp_path / name / "log.jsonl").read_text() for name in ("whole", "parts")]
