@@ -65,8 +65,8 @@ def dfkde(
       scaling: "scale": components are divided by the largest norm of a training image; "norm": each image's by their own norm.
 
     Raises:
-      UserError: an option out of its range, a layer that the backbone does not have; in fitting: too few images, or images that
-        do not differ in so many components.
+      UserError: an option out of its range, or a layer that the backbone does not have; in `init`: too few images; in fitting:
+        images that do not differ in so many components.
     """
     layers = check_layers(backbone, layers)
     check_options("[1, inf)", num_components=num_components)
@@ -78,18 +78,19 @@ def dfkde(
 
     def init(key, frozen, spec):
         del key, frozen
-        return init_rows(spec.num_images, spec.features.shape[1:])
+        number, depth = spec.num_images, spec.features.shape[1]
+        # of N centred vectors at most N - 1 are independent
+        if num_components > (most := min(number - 1, depth)):
+            raise UserError(
+                f"detector.num_components={num_components} is too many for {number} training images of {depth} features; it "
+                f"can be at most {most}"
+            )
+        return init_rows(number, (depth,))
 
     def finalize(key, state, frozen):
         del key, frozen
         x = rows_of(state)
         number, k = len(x), num_components
-        # of N centred vectors at most N - 1 are independent
-        if k > min(number - 1, x.shape[1]):
-            raise UserError(
-                f"detector.num_components={k} is too many for {number} training images of {x.shape[1]} features; it can be at "
-                f"most {min(number - 1, x.shape[1])}"
-            )
         mean = x.mean(axis=0)
         _, _, axes = np.linalg.svd(x - mean, full_matrices=False)
         axes = axes[:k].T
