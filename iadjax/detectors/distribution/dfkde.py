@@ -1,8 +1,8 @@
-"""DFKDE: deep feature kernel density estimation (Akcay et al., "Anomalib: A Deep Learning Library for Anomaly Detection", ICIP
-2022, arXiv 2202.08341; it has no paper of its own).
+"""DFKDE: "Anomalib: A Deep Learning Library for Anomaly Detection" (Akcay et al., ICIP 2022, arXiv 2202.08341).
 
-The mean over positions of a network's features is the vector of an image. The first principal components of such vectors have
-a density, a mixture of one Gaussian around each normal image. An image is anomalous where the density is low.
+Deep feature kernel density estimation has no paper of its own. The mean over positions of a network's features is the vector of
+an image. The first principal components of such vectors have a density, a mixture of one Gaussian around each normal image. An
+image is anomalous where the density is low.
 """
 
 import math
