@@ -7,7 +7,7 @@ import pytest
 
 from iadjax import config as configs
 from iadjax import detectors
-from iadjax.config import load_config
+from iadjax.config import load_config, override
 
 ROOT = Path(__file__).parents[1]
 
@@ -25,9 +25,7 @@ def test_settings_fit(name):
     for dataset in module.SETS[1:]:
         argument = "folder" if dataset == "hazelnut_toy" else dataset
         config = load_config(f"{ROOT / 'configs' / module.BENCHMARKS[name].config}:{argument}")
-        for key, value in module.overrides(name, dataset).items():
-            section, _, option = key.partition(".")
-            config[section][option] = value
+        override(config, {key: str(value) for key, value in module.overrides(name, dataset).items()})
         model = configs.outline_model(configs.resolve(config))
         model.transform.geometry(1024, 1024)
 

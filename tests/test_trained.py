@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from iadjax import config as configs
-from iadjax.config import load_config
+from iadjax.config import load_config, override
 
 FOLDER = Path(__file__).parents[1] / "scripts/benchmarks"
 
@@ -34,9 +34,7 @@ def test_settings_are_keys_of_their_configs(load):
         for dataset in cases.SETS:
             argument = "folder" if dataset == "hazelnut_toy" else dataset
             config = load_config(str(FOLDER.parents[1] / "configs" / runs.BENCHMARKS[name].config) + f":{argument}")
-            for key, value in cases.settings(name, dataset).items():
-                section, _, option = key.rpartition(".")
-                (config[section] if section else config)[option] = value
+            override(config, {key: str(value) for key, value in cases.settings(name, dataset).items()})
             resolved = configs.resolve(config)
             assert resolved["plateau"] == 0.2
             # not the shortened schedule

@@ -1,12 +1,11 @@
 """The log of a run: one JSON object per step in `log.jsonl`, and the same scalars for TensorBoard."""
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 
 import jax
 
-__all__ = ["Log"]
+__all__ = ["Log", "read_losses"]
 
 _FLUSH_EVERY = 50
 
@@ -22,15 +21,11 @@ class Log:
         self._file = workdir / "log.jsonl"
         self._pending = []
         self._active = active
-        self._losses: dict[str, list[float]] = {}
         if not active:
             return
         if self._file.is_file():
             lines = self._file.read_text(encoding="utf-8").splitlines(keepends=True)
-            kept = [(line, values) for line in lines if (values := json.loads(line))["step"] <= step]
-            self._file.write_text("".join(line for line, _ in kept), encoding="utf-8")
-            for _, values in kept:
-                self._keep_loss(values["phase"], values)
+            self._file.write_text("".join(line for line in lines if json.loads(line)["step"] <= step), encoding="utf-8")
         # here, because it imports PyTorch where that is installed: two seconds, which only training pays
         from tensorboardX import SummaryWriter
 
@@ -60,7 +55,6 @@ class Log:
             for step, phase, epoch, info in jax.device_get(self._pending):
                 scalars = {key: float(value) for key, value in info.items()}
                 file.write(json.dumps({"step": int(step), "phase": phase, "epoch": int(epoch), **scalars}) + "\n")
-                self._keep_loss(phase, scalars)
                 for key, value in scalars.items():
                     self._board.add_scalar(f"{phase}/{key}", value, int(step))
         self._board.flush()
@@ -69,8 +63,14 @@ class Log:
     def losses(self, phase: str) -> list[float]:
         """The losses of all steps of a phase, also before a stop; empty where `info` has no "loss" or the log is not active."""
         self.flush()
-        return self._losses.get(phase, [])
+        return read_losses(self._file).get(phase, []) if self._active else []
 
-    def _keep_loss(self, phase: str, scalars: Mapping[str, float]) -> None:
-        if "loss" in scalars:
-            self._losses.setdefault(phase, []).append(scalars["loss"])
+
+def read_losses(file: Path) -> dict[str, list[float]]:
+    """The losses of every phase that has one, from a `log.jsonl`."""
+    found: dict[str, list[float]] = {}
+    for line in file.read_text(encoding="utf-8").splitlines():
+        step = json.loads(line)
+        if "loss" in step:
+            found.setdefault(step["phase"], []).append(step["loss"])
+    return found

@@ -9,11 +9,11 @@ in --workdir are not fitted again. Full-length schedules take days on two cores;
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 from absl import flags
+from detector_command import ROOT, call, listed, override_lines
 from detector_cost import parameters, strip
 from detector_runs import BENCHMARKS, SETS, overrides
 
@@ -33,7 +33,6 @@ _PICTURES = flags.DEFINE_string("pictures", "docs/images/detectors", "Folder of 
 _NOTE = flags.DEFINE_string("note", None, "A sentence for the page, in place of the one in it.")
 _SETS = flags.DEFINE_list("sets", [], "Which of synthetic, hazelnut_toy and mtd_300; by default those that have a folder.")
 
-ROOT = Path(__file__).parents[2]
 KEYS = ("image_auroc", "pixel_auroc", "aupro")
 
 
@@ -43,14 +42,9 @@ def fit(name: str, dataset: str, workdir: Path) -> None:
         return
     synthetic = "synthetic" if name == "patchcore" else "synthetic,quick"
     argument = {"synthetic": synthetic, "hazelnut_toy": "folder", "mtd_300": "mtd_300"}
-    command = [sys.executable, str(ROOT / "scripts/train.py"), f"--workdir={workdir}"]
-    command.append(f"--config={ROOT / 'configs' / BENCHMARKS[name].config}:{argument[dataset]}")
-    command += [f"--config.{key}={value}" for key, value in overrides(name, dataset).items()]
-    if dataset != "synthetic":
-        command.append(f"--config.data.root={_HAZELNUT.value if dataset == 'hazelnut_toy' else _MTD.value}")
-        command += [f"--config.backbone.weights={_WEIGHTS.value}"] if BENCHMARKS[name].pretrained else []
-    if workdir.is_dir():
-        command.append("--resume")
+    folder = {"synthetic": "", "hazelnut_toy": _HAZELNUT.value, "mtd_300": _MTD.value}[dataset]
+    weights = "" if dataset == "synthetic" else _WEIGHTS.value
+    command = call(name, argument[dataset], workdir, overrides(name, dataset), folder, weights)
     progress.say(f"{name} on {dataset}")
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
@@ -68,9 +62,7 @@ def figures(name: str, dataset: str, workdir: Path) -> dict[str, Any]:
         "fit_seconds": run["wall_seconds"]["fit"],
         "peak_memory_gib": round(run["peak_memory_bytes"] / 2**30, 2),
         "images": run["images"],
-        "overrides": {
-            key: list(value) if isinstance(value, tuple) else value for key, value in overrides(name, dataset).items()
-        },
+        "overrides": listed(overrides(name, dataset)),
         "command": f"configs/{BENCHMARKS[name].config}",
         "backbone": run["weights"].get("backbone", {"name": "none"})["name"],
     }
@@ -129,14 +121,8 @@ def page(results: dict[str, Any]) -> str:
         "",
         "## Overrides",
         "",
-        "| detector | config | data | overrides |",
-        "|---|---|---|---|",
+        *override_lines(results["detectors"], SETS[1:], "command"),
     ]
-    for name, each in sorted(results["detectors"].items()):
-        for dataset in SETS[1:]:
-            if dataset in each:
-                text = " ".join(f"`{key}={value}`" for key, value in each[dataset]["overrides"].items())
-                lines.append(f"| {name} | {each[dataset]['command']} | {dataset} | {text} |")
     return "\n".join(lines) + "\n"
 
 

@@ -9,12 +9,12 @@ and one that is done is not made again. Hours are usual.
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from absl import flags
+from detector_command import call, listed
 from detector_runs import BENCHMARKS
 from trained_cases import SCHEDULES, SETS, settings
 from trained_page import KEYS, file_name, page, phases, picture, row
@@ -35,19 +35,14 @@ _PAGE = flags.DEFINE_string("page", "docs/trained.md", "The page made of them; e
 _NOTE = flags.DEFINE_string("note", None, "A sentence for the page, in place of the one in it.")
 _CURVES = flags.DEFINE_string("curves", "images/trained", "Folder of the curves, beside the page; empty for none.")
 
-ROOT = Path(__file__).parents[2]
-
 
 def train(name: str, dataset: str, seed: int, workdir: Path) -> None:
     """One run of `scripts/train.py`, unless it is done."""
     if (workdir / "metrics.json").is_file():
         return
     argument = "folder" if dataset == "hazelnut_toy" else dataset
-    command = [sys.executable, str(ROOT / "scripts/train.py"), f"--workdir={workdir}", "--resume"]
-    command.append(f"--config={ROOT / 'configs' / BENCHMARKS[name].config}:{argument}")
-    command.append(f"--config.data.root={_HAZELNUT.value if dataset == 'hazelnut_toy' else _MTD.value}")
-    command += [f"--config.{key}={value}" for key, value in {**settings(name, dataset), "seed": seed}.items()]
-    command += [f"--config.backbone.weights={_WEIGHTS.value}"] if BENCHMARKS[name].pretrained else []
+    folder = _HAZELNUT.value if dataset == "hazelnut_toy" else _MTD.value
+    command = call(name, argument, workdir, {**settings(name, dataset), "seed": seed}, folder, _WEIGHTS.value)
     progress.say(f"{name} on {dataset}, seed {seed}")
     # its own lines say how far it is
     status = subprocess.run(command, stdout=subprocess.DEVNULL).returncode
@@ -75,7 +70,7 @@ def figures(name: str, dataset: str, workdirs: list[Path]) -> dict[str, Any]:
         "images": run["images"],
         "phases": phases(workdirs[0]),
         "config": f"configs/{BENCHMARKS[name].config}",
-        "overrides": {key: list(each) if isinstance(each, tuple) else each for key, each in settings(name, dataset).items()},
+        "overrides": listed(settings(name, dataset)),
     }
 
 

@@ -1,13 +1,14 @@
 """What `trained.py` shows of its runs: the table of docs/trained.md and a curve of each loss."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from detector_command import override_lines
 from trained_cases import PLATEAU, SETS
 
 import iadjax
+from iadjax.experiment.log import read_losses
 from iadjax.experiment.plateau import is_flat
 
 __all__ = ["KEYS", "file_name", "page", "phases", "picture", "row"]
@@ -32,13 +33,8 @@ def phases(workdir: Path) -> list[dict[str, Any]]:
     """Of each phase that has a loss: steps, those of its schedule, what ended it, and its curve."""
     run = iadjax.load(workdir)
     planned = {each.name: each.steps or each.epochs * run.spec.steps_per_epoch for each in run.detector.phases(run.spec)}
-    losses: dict[str, list[float]] = {}
-    for line in (workdir / "log.jsonl").read_text(encoding="utf-8").splitlines():
-        step = json.loads(line)
-        if "loss" in step:
-            losses.setdefault(step["phase"], []).append(step["loss"])
     found = []
-    for name, values in losses.items():
+    for name, values in read_losses(workdir / "log.jsonl").items():
         flat = is_flat(values, PLATEAU)
         parts = np.array_split(np.array(values), min(POINTS, len(values)))
         found.append(
@@ -106,11 +102,8 @@ def page(results: dict[str, Any], curves: str) -> str:
                 for phase in each["phases"]:
                     lines.append(f"![loss of {name}]({curves}/{file_name(name, dataset, phase)})")
             lines.append("")
-    lines += ["## Overrides", "", "| detector | config | data | overrides |", "|---|---|---|---|"]
-    for name, sets in sorted(results["detectors"].items()):
-        for dataset in (each for each in SETS if each in sets):
-            text = " ".join(f"`{key}={value}`" for key, value in sets[dataset]["overrides"].items())
-            lines.append(f"| {name} | {sets[dataset]['config']} | {dataset} | {text} |")
+    lines += ["## Overrides", ""]
+    lines += override_lines(results["detectors"], SETS, "config")
     return "\n".join(lines) + "\n"
 
 

@@ -22,9 +22,6 @@ from iadjax.errors import UserError
 
 __all__ = ["Kernels", "dfkde"]
 
-# of a norm that is divided by: an image may be the mean of all
-_LEAST = 1e-12
-
 
 class Kernels(NamedTuple):
     """What predicts.
@@ -100,7 +97,8 @@ def dfkde(
             axes = axes / (norms.max() or 1)
             z = (x - mean) @ axes
         else:
-            z = z / np.maximum(norms, _LEAST)
+            # an image may be the mean of all
+            z = z / np.maximum(norms, 1e-12)
         # Scott's rule for the width of the kernels
         covariance = np.atleast_2d(np.cov(z.T)) * number ** (-2 / (k + 4))
         variances = np.linalg.eigvalsh(covariance)
@@ -118,7 +116,7 @@ def dfkde(
         del frozen
         z = jnp.matmul(batch.features - state.mean[None], state.axes, precision="highest")
         if scaling == "norm":
-            z /= jnp.maximum(jnp.linalg.norm(z, axis=1, keepdims=True), _LEAST)
+            z = ops.unit(z)
         z = jnp.matmul(z, state.whitening, precision="highest")
         squared = jnp.sum((z[:, None] - state.points[None]) ** 2, axis=-1)
         return Prediction(-state.height - jax.nn.logsumexp(-squared / 2, axis=1))

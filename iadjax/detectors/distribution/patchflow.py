@@ -20,7 +20,6 @@ from iadjax.errors import UserError
 from iadjax.nn.flow import AllInOneBlock, chain
 from iadjax.nn.layers import Conv, uniform_bias, uniform_fan_in
 from iadjax.nn.norms import BatchNorm
-from iadjax.ops import per_channel
 
 __all__ = ["Adaptor", "Flow", "PatchFlow", "patchflow"]
 
@@ -49,7 +48,7 @@ class Adaptor(nn.Module):
             part = jnp.matmul(level, kernel[start : start + depth], precision="highest")
             total += ops.resize(part, levels[0].shape[1:3], align_corners=self.align_corners)
             start += depth
-        return total + per_channel(self.param("bias", uniform_bias(sum(depths)), (self.dimension,)), total)
+        return total + ops.per_channel(self.param("bias", uniform_bias(sum(depths)), (self.dimension,)), total)
 
 
 class Flow(nn.Module):

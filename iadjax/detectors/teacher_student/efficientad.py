@@ -21,6 +21,7 @@ from iadjax.detectors.families.schedules import adam_with_l2, step_decay
 from iadjax.errors import UserError
 from iadjax.nn.pdn import CHANNELS, PDN, SPECS, Autoencoder
 from iadjax.parallel.axis import all_rows, own_rows
+from iadjax.synthesis.appearance import grey
 from iadjax.synthesis.source import image_source
 
 __all__ = ["Calibrated", "Training", "efficientad"]
@@ -177,7 +178,7 @@ def efficientad(
         height, width = image.shape[:2]
         penalty = source(rng, (2 * height, 2 * width))[height // 2 : height // 2 + height, width // 2 : width // 2 + width]
         if rng.random() < 0.3:
-            penalty = np.repeat(penalty @ _GREY[:, None], 3, axis=-1)
+            penalty = grey(penalty)
         return {"penalty": penalty.astype(np.float32)}
 
     def two_maps(state, batch):
