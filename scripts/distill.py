@@ -19,9 +19,12 @@ _WEIGHTS = flags.DEFINE_string("weights", "", "Its weights: a safetensors file o
 _LAYERS = flags.DEFINE_list("layers", ["layer2", "layer3"], "Its levels.")
 _PDN = flags.DEFINE_enum("pdn", "pdn_small", ["pdn_small", "pdn_medium"], "The teacher to make.")
 _IMAGES = flags.DEFINE_string("images", "", "Folder of images (ImageNet); textures are drawn if empty.")
+_CROP = flags.DEFINE_float("crop", 1.0, "Below 1: random squares, of at least this part of an image's shorter side.")
 _SIZE = flags.DEFINE_integer("size", 256, "Side of the teacher's input.")
 _STEPS = flags.DEFINE_integer("steps", 60000, "Training steps.", lower_bound=1)
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 16, "Images of a step.", lower_bound=1)
+_RATE = flags.DEFINE_float("learning_rate", 1e-4, "Adam's learning rate.", lower_bound=0)
+_WARMUP = flags.DEFINE_integer("warmup_steps", 0, "More than none: the rate rises in so many steps, and falls to zero.", 0)
 _STATISTICS = flags.DEFINE_integer("statistics_images", 10000, "Images for the channels' statistics.", lower_bound=1)
 _SEED = flags.DEFINE_integer("seed", 0, "Seed.")
 _WORKDIR = flags.DEFINE_string("workdir", "runs/distill", "Folder of checkpoints and losses; the same command continues there.")
@@ -35,16 +38,18 @@ def main() -> None:
     variables = distill_pdn(
         backbone,
         frozen,
-        image_source(_IMAGES.value),
+        image_source(_IMAGES.value, _CROP.value),
         workdir=Path(_WORKDIR.value),
         name=_PDN.value,
         layers=layers,
         size=_SIZE.value,
         steps=_STEPS.value,
         batch_size=_BATCH_SIZE.value,
+        learning_rate=_RATE.value,
+        warmup_steps=_WARMUP.value,
         statistics_images=_STATISTICS.value,
         seed=_SEED.value,
-        images=_IMAGES.value,
+        images=f"{_IMAGES.value} crop {_CROP.value}" if _CROP.value < 1 else _IMAGES.value,
     )
     save_teacher(_PDN.value, variables, Path(_OUTPUT.value))
     print(f"teacher: {_OUTPUT.value}")

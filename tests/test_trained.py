@@ -58,9 +58,10 @@ def test_a_row_and_a_curve(load, tmp_path):
         "latency_ms": 7.6,
         "images_per_second": 20.0,
         "peak_memory_gib": 1.25,
+        "machine": "cpu",
         "phases": [phase],
     }
-    line = "| dfr | 0.912 |  |  | 0.500 ± 0.250 |  | 12 | 8 | 20.0 | 1.2 | train: a flat loss, 120 of 500 steps |"
+    line = "| dfr | 0.912 |  |  | 0.500 ± 0.250 |  | 12 | 8 | 20.0 | 1.2 | cpu | train: a flat loss, 120 of 500 steps |"
     assert trained.row("dfr", found) == line
     points = re.search(r'points="(.*?)"', trained.picture(phase))[1].split()
     heights = [float(point.split(",")[1]) for point in points]
@@ -91,9 +92,9 @@ def test_bad_input_ends_with_one_sentence(tmp_path):
 
 def test_what_ended_each_phase(load, tmp_path, monkeypatch):
     trained = load("trained_page")
-    values = [max(0, 60 - i) for i in range(120)]
+    values = [max(0, 60 - i) for i in range(160)]
     lines = [{"step": i + 1, "phase": "train", "epoch": 0, "loss": value} for i, value in enumerate(values)]
-    lines += [{"step": 121, "phase": "calibrate", "epoch": 0, "scale": 1.0}]
+    lines += [{"step": 161, "phase": "calibrate", "epoch": 0, "scale": 1.0}]
     (tmp_path / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 
     class Run:
@@ -108,5 +109,5 @@ def test_what_ended_each_phase(load, tmp_path, monkeypatch):
 
     monkeypatch.setattr(trained.iadjax, "load", lambda workdir: Run)
     (found,) = trained.phases(tmp_path)
-    assert (found["phase"], found["steps"], found["schedule"], found["stopped_by"]) == ("train", 120, 400, "a flat loss")
-    assert found["flat"] and len(found["curve"]) == 60 and found["curve"][:2] == [59.5, 57.5]
+    assert (found["phase"], found["steps"], found["schedule"], found["stopped_by"]) == ("train", 160, 400, "a flat loss")
+    assert found["flat"] and len(found["curve"]) == 60 and found["curve"][:2] == [59.0, 56.0]

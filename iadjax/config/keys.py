@@ -16,7 +16,7 @@ KEYS = {
     "precision": 'of the networks\' matrix products: "float32" or "bfloat16"',
     "parallel": 'over several devices: "jit" splits batches and banks, "pmap" keeps replicas',
     "checkpoint_every": "steps between two checkpoints of a fit",
-    "plateau": "a phase ends early when its loss has been flat for this fraction of its steps; 0: never",
+    "plateau": "a phase ends early when its loss has been flat over this fraction of its schedule's steps; 0: never",
     "data.name": "the data set, see docs/data.md",
     "data.root": "its folder, as published or prepared",
     "data.category": 'one category, several with commas, or "all"',

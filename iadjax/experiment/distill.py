@@ -1,12 +1,16 @@
 """Distillation of EfficientAD's teachers (Batzner et al., WACV 2024, section 3.1 and algorithm 2)."""
 
-from collections.abc import Callable
+import collections
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from flax.traverse_util import flatten_dict
 from safetensors.numpy import save_file
 
@@ -28,6 +32,8 @@ from iadjax.synthesis.source import Source
 __all__ = ["distill_pdn", "save_teacher"]
 
 CHANNELS = 384
+# batches that are drawn ahead of the one in use
+_AHEAD = 3
 
 
 class Distillation(NamedTuple):
@@ -57,6 +63,7 @@ def distill_pdn(
     statistics_images: int = 10000,
     learning_rate: float = 1e-4,
     weight_decay: float = 1e-5,
+    warmup_steps: int = 0,
     seed: int = 0,
     images: str = "",
     checkpoint_every: int = 500,
@@ -75,6 +82,8 @@ def distill_pdn(
       size: side of the PDN's input, a multiple of 32.
       steps, batch_size, learning_rate, weight_decay: Adam's, with the L2 term in the gradient.
       statistics_images: number of images for the mean and the variance of the channels.
+      warmup_steps: with more than none, the rate rises to `learning_rate` in that many steps and falls to zero as a cosine. It
+        is constant in the paper.
       seed: of all random numbers.
       images: what the source is; only compared with that of a checkpoint.
       checkpoint_every: steps between checkpoints.
@@ -96,6 +105,8 @@ def distill_pdn(
             "statistics_images": statistics_images,
             "learning_rate": learning_rate,
             "weight_decay": weight_decay,
+            # a schedule that falls to zero depends on its end
+            "schedule": [warmup_steps, steps] if warmup_steps else [],
             "seed": seed,
             "images": images,
         },
@@ -106,20 +117,21 @@ def distill_pdn(
     module = PDN(name, CHANNELS, padding=True)
     grey = np.array([0.299, 0.587, 0.114], np.float32)
 
-    def draw(*words):
-        drawn = []
-        for i in range(batch_size):
-            rng = np.random.default_rng((seed, *words, i))
-            image = source(rng, (2 * size, 2 * size))
-            drawn.append(np.repeat(image @ grey[:, None], 3, axis=-1) if rng.random() < 0.1 else image)
-        return np.stack(drawn).astype(np.float32)
+    def draw(words):
+        rng = np.random.default_rng((seed, *words))
+        image = source(rng, (2 * size, 2 * size))
+        return (np.repeat(image @ grey[:, None], 3, axis=-1) if rng.random() < 0.1 else image).astype(np.float32)
+
+    def batches(salt, first, last):
+        return _drawn(draw, [[(salt, number, i) for i in range(batch_size)] for number in range(first, last)])
 
     @jax.jit
     def embed(frozen, image):
         target = ops.patch_embedding(backbone.features(frozen["backbone"], image, layers), 3, 1024, CHANNELS)
         return ops.resize(target, (size // 4, size // 4))
 
-    optimizer = adam_with_l2(learning_rate, weight_decay)
+    rate = optax.warmup_cosine_decay_schedule(0.0, learning_rate, warmup_steps, steps) if warmup_steps else learning_rate
+    optimizer = adam_with_l2(rate, weight_decay)
 
     @jax.jit
     def update(state, target, image):
@@ -138,7 +150,8 @@ def distill_pdn(
 
     checkpoints, begun, step = workdir / "checkpoints", checkpoint.latest(workdir / "checkpoints"), 0
     if begun is None:
-        mean, scale = _statistics(lambda i: embed(frozen, draw(0, i)), -(-statistics_images // batch_size))
+        number = -(-statistics_images // batch_size)
+        mean, scale = _statistics(lambda: (embed(frozen, image) for image in batches(0, 0, number)), number)
         state = start(jax.random.key(seed))._replace(mean=mean, scale=scale)
     else:
         stored = checkpoint.read(begun)
@@ -148,8 +161,7 @@ def distill_pdn(
             raise UserError(f"{begun} has gone {step} steps, more than the {steps} that are asked for; give another workdir")
     spec = DataSpec(0, (size, size, 3), ())
     with signals() as stop, Log(workdir, step) as log, progress.track("distil", steps, "step") as report:
-        for number in range(step + 1, steps + 1):
-            image = draw(1, number - 1)
+        for number, image in enumerate(batches(1, step, steps), start=step + 1):
             state, info = update(state, embed(frozen, image), image)
             log.write(number, "distil", 0, info)
             report(number, steps)
@@ -162,15 +174,31 @@ def distill_pdn(
     return state.trained.variables
 
 
-def _statistics(targets: Callable[[int], jax.Array], batches: int) -> tuple[jax.Array, jax.Array]:
-    """Mean and standard deviation of every channel of `targets(0)` to `targets(batches - 1)`, in two passes."""
+def _drawn(draw: Callable[[tuple[int, ...]], np.ndarray], batches: list[list[tuple[int, ...]]]) -> Iterator[np.ndarray]:
+    """`[B, H, W, 3]` of each batch; threads draw the images, a few batches ahead."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        waiting: collections.deque = collections.deque()
+        try:
+            for words in batches:
+                waiting.append([pool.submit(draw, each) for each in words])
+                if len(waiting) > _AHEAD:
+                    yield np.stack([each.result() for each in waiting.popleft()])
+            while waiting:
+                yield np.stack([each.result() for each in waiting.popleft()])
+        finally:
+            # what was drawn ahead is not needed where the caller stops early
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _statistics(targets: Callable[[], Iterator[jax.Array]], batches: int) -> tuple[jax.Array, jax.Array]:
+    """Mean and standard deviation of every channel of what `targets` yields, in two passes over `batches` batches."""
     mean = variance = jnp.zeros(CHANNELS)
     with progress.track("statistics", 2 * batches, "batch") as report:
-        for i in range(batches):
-            mean = mean + (targets(i).mean((0, 1, 2)) - mean) / (i + 1)
+        for i, target in enumerate(targets()):
+            mean = mean + (target.mean((0, 1, 2)) - mean) / (i + 1)
             report(i + 1, 2 * batches)
-        for i in range(batches):
-            square = ((targets(i) - mean[None, None, None]) ** 2).mean((0, 1, 2))
+        for i, target in enumerate(targets()):
+            square = ((target - mean[None, None, None]) ** 2).mean((0, 1, 2))
             variance = variance + (square - variance) / (i + 1)
             report(batches + i + 1, 2 * batches)
     # a channel that never changes (an adaptive bin of zeros) stays zero

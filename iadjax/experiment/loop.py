@@ -15,7 +15,7 @@ from iadjax.experiment.features import FeatureCache
 from iadjax.experiment.job import Job, fold
 from iadjax.experiment.log import Log
 from iadjax.experiment.pipeline import batches_of, cache_of, items_of, left_out, num_updates
-from iadjax.experiment.plateau import is_flat, looks
+from iadjax.experiment.plateau import is_flat, looks, window_of
 from iadjax.parallel import distributed, placement
 from iadjax.parallel.jit import jit_update
 
@@ -73,7 +73,7 @@ def _run_phase(job: Job, index: int, state: State, position: Position, caches, s
     with progress.track(phase.name, updates, "step") as report:
         for epoch in range(position.epoch, epochs):
             # at the beginning of a pass, so that a run that goes on from here decides the same
-            if start == 0 and _flat(job, phase, epoch, per_epoch, log):
+            if start == 0 and _flat(job, phase, epoch * per_epoch, per_epoch, updates, log):
                 break
             for number, batch in enumerate(
                 job.clock.waiting(batches_of(job, index, items, epoch, start, cache)), start=start + 1
@@ -104,14 +104,15 @@ def _run_phase(job: Job, index: int, state: State, position: Position, caches, s
     return state, Position(index, epochs, 0, step)
 
 
-def _flat(job: Job, phase: Phase, epoch: int, per_epoch: int, log: Log) -> bool:
-    """Whether the phase ends here, because its loss has been flat for `plateau` of its steps."""
-    fraction, steps = job.config["plateau"], epoch * per_epoch
-    if not fraction or not looks(steps - per_epoch, steps, fraction):
+def _flat(job: Job, phase: Phase, steps: int, per_epoch: int, updates: int, log: Log) -> bool:
+    """Whether the phase ends after `steps` of its `updates`, because its loss has been flat for `plateau` of them."""
+    fraction = job.config["plateau"]
+    window = window_of(fraction, updates)
+    if not fraction or steps == 0 or not looks(steps - per_epoch, steps, window):
         return False
-    flat = distributed.agree(is_flat(log.losses(phase.name), fraction))
+    flat = distributed.agree(is_flat(log.losses(phase.name), window))
     if flat:
-        progress.say(f"{phase.name}: the loss has been flat for the last {fraction:.0%} of {steps} steps, so it ends here")
+        progress.say(f"{phase.name}: the loss has been flat over {window} steps, so it ends here, after {steps} of {updates}")
     return flat
 
 

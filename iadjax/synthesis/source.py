@@ -17,16 +17,21 @@ __all__ = ["draw_texture", "image_source"]
 Source = Callable[[np.random.Generator, tuple[int, int]], np.ndarray]
 
 
-def image_source(folder: str = "") -> Source:
+def image_source(folder: str = "", crop: float = 1.0) -> Source:
     """Makes a function `(rng, (height, width)) -> image [H, W, 3] float32 in [0, 1]`.
 
     Args:
       folder: its images, of any size, also in folders below, are picked at random and resized (bilinear, antialiased).
         "" draws textures instead.
+      crop: below 1 a random square of an image is resized instead of all of it. Its side is uniformly drawn: at least this
+        part of the image's shorter side, at most all of it.
 
     Raises:
-      UserError: when an image is drawn: the folder does not exist or holds no image. A fitted run does without the folder.
+      UserError: `crop` is not in (0, 1]. When an image is drawn: the folder does not exist or holds no image; a fitted run
+        does without it.
     """
+    if not 0 < crop <= 1:
+        raise UserError(f"the part of an image's shorter side must be in (0, 1], not {crop}")
     if not folder:
         return draw_texture
 
@@ -34,7 +39,13 @@ def image_source(folder: str = "") -> Source:
         files = _images(folder)
         pixels = read_image(files[rng.integers(len(files))])
         pixels = pixels if pixels.dtype == np.uint8 else np.round(255 * pixels).astype(np.uint8)
-        resized = Image.fromarray(pixels).resize(size[::-1], Image.Resampling.BILINEAR)
+        box = None
+        if crop < 1:
+            height, width = pixels.shape[:2]
+            side = rng.uniform(crop, 1) * min(height, width)
+            left, top = rng.uniform(0, width - side), rng.uniform(0, height - side)
+            box = (left, top, left + side, top + side)
+        resized = Image.fromarray(pixels).resize(size[::-1], Image.Resampling.BILINEAR, box)
         return np.asarray(resized, np.float32) / 255
 
     return pick

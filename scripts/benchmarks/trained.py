@@ -30,6 +30,10 @@ _SEEDS = flags.DEFINE_integer("seeds", 1, "Seeds of each run.", lower_bound=1)
 _HAZELNUT = flags.DEFINE_string("hazelnut", "", "Folder in the MVTec AD layout: one category.")
 _MTD = flags.DEFINE_string("mtd", "", "Folder of MTD.")
 _WEIGHTS = flags.DEFINE_string("weights", "", "ResNet-18 weights, safetensors.")
+_TEACHER = flags.DEFINE_string("teacher", "", "A PDN of scripts/distill.py for EfficientAD; else its default weights.")
+_IMAGES = flags.DEFINE_string("images", "", "Folder of other images: textures of DRAEM, penalty images of EfficientAD.")
+_WORKERS = flags.DEFINE_integer("workers", 2, "Threads of a run that read images.", lower_bound=0)
+_CHECKPOINT = flags.DEFINE_integer("checkpoint_every", 100, "Steps between two checkpoints.", lower_bound=1)
 _JSON = flags.DEFINE_string("json", "results/trained.json", "File for the figures; figures of other runs in it are kept.")
 _PAGE = flags.DEFINE_string("page", "docs/trained.md", "The page made of them; empty for none.")
 _NOTE = flags.DEFINE_string("note", None, "A sentence for the page, in place of the one in it.")
@@ -42,12 +46,21 @@ def train(name: str, dataset: str, seed: int, workdir: Path) -> None:
         return
     argument = "folder" if dataset == "hazelnut_toy" else dataset
     folder = _HAZELNUT.value if dataset == "hazelnut_toy" else _MTD.value
-    command = call(name, argument, workdir, {**settings(name, dataset), "seed": seed}, folder, _WEIGHTS.value)
+    changed = {**settings(name, dataset), "seed": seed, **_given(name)}
+    changed |= {"data.workers": _WORKERS.value, "checkpoint_every": _CHECKPOINT.value}
+    command = call(name, argument, workdir, changed, folder, _WEIGHTS.value)
     progress.say(f"{name} on {dataset}, seed {seed}")
     # its own lines say how far it is
     status = subprocess.run(command, stdout=subprocess.DEVNULL).returncode
     if status:
         raise UserError(f"{name} on {dataset} ended with status {status}; the lines above say why, and it can go on")
+
+
+def _given(name: str) -> dict[str, str]:
+    """Config keys with the files that the flags name."""
+    images = {"draem": "detector.textures", "efficientad": "detector.penalty_images"}
+    given = {images[name]: _IMAGES.value} if name in images and _IMAGES.value else {}
+    return given | ({"backbone.weights": _TEACHER.value} if name == "efficientad" and _TEACHER.value else {})
 
 
 def figures(name: str, dataset: str, workdirs: list[Path]) -> dict[str, Any]:
@@ -68,9 +81,10 @@ def figures(name: str, dataset: str, workdirs: list[Path]) -> dict[str, Any]:
         "images_per_second": tables[0]["throughput_ips"],
         "peak_memory_gib": round(run["peak_memory_bytes"] / 2**30, 2),
         "images": run["images"],
+        "machine": run["processor"] if run["device"]["platform"] == "cpu" else run["device"]["kind"],
         "phases": phases(workdirs[0]),
         "config": f"configs/{BENCHMARKS[name].config}",
-        "overrides": listed(settings(name, dataset)),
+        "overrides": listed(settings(name, dataset) | {key: Path(value).name for key, value in _given(name).items()}),
     }
 
 
@@ -95,7 +109,7 @@ def main() -> None:
             # after each row, because the next one may take hours
             results = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {"detectors": {}}
             note = results.get("about", {}).get("note", "") if _NOTE.value is None else _NOTE.value
-            results["about"] = {**record.about(), "note": note}
+            results["about"] = {"versions": record.versions(), "note": note}
             found = figures(name, dataset, workdirs)
             results["detectors"].setdefault(name, {})[dataset] = found
             files.write_json(file, results)

@@ -9,7 +9,7 @@ from trained_cases import PLATEAU, SETS
 
 import iadjax
 from iadjax.experiment.log import read_losses
-from iadjax.experiment.plateau import is_flat
+from iadjax.experiment.plateau import is_flat, window_of
 
 __all__ = ["KEYS", "file_name", "page", "phases", "picture", "row"]
 
@@ -21,9 +21,9 @@ KEYS = {
     "aupro_05": "AU-PRO .05",
 }
 INTRODUCTION = f"""Each detector until its schedule ended or its loss was flat; made by
-`python scripts/benchmarks/trained.py`, not by hand. {{machine}}. Flat: over the last {PLATEAU:.0%} of the steps, the loss
-fell by no more than a hundredth of all its fall (`plateau`). The networks are those that a CPU trains in hours. So figures
-of papers do not compare; the overrides below say how they differ. ± is the sample standard deviation over seeds. Pixel
+`python scripts/benchmarks/trained.py`, not by hand. Flat: over {PLATEAU:.0%} of the steps of the schedule, the loss
+fell by no more than a hundredth of all its fall (`plateau`). Some networks, their backbones and sizes of images differ
+from the papers'; the overrides below say how. ± is the sample standard deviation over seeds. Pixel
 metrics are at the resolution of the masks."""
 # points of a curve in the JSON file, each the mean of its part of the steps
 POINTS = 60
@@ -35,7 +35,7 @@ def phases(workdir: Path) -> list[dict[str, Any]]:
     planned = {each.name: each.steps or each.epochs * run.spec.steps_per_epoch for each in run.detector.phases(run.spec)}
     found = []
     for name, values in read_losses(workdir / "log.jsonl").items():
-        flat = is_flat(values, PLATEAU)
+        flat = is_flat(values, window_of(PLATEAU, planned[name]))
         parts = np.array_split(np.array(values), min(POINTS, len(values)))
         found.append(
             {
@@ -78,7 +78,7 @@ def row(name: str, found: dict[str, Any]) -> str:
         spread = f" ± {value['std']:.3f}" if value and value["std"] is not None else ""
         cells.append(f"{value['mean']:.3f}{spread}" if value else "")
     cells += [f"{found['fit_seconds']:.0f}", f"{found['latency_ms']:.0f}", f"{found['images_per_second']:.1f}"]
-    cells.append(f"{found['peak_memory_gib']:.1f}")
+    cells += [f"{found['peak_memory_gib']:.1f}", found["machine"]]
     ends = [
         f"{each['phase']}: {each['stopped_by']}, {each['steps']:,} of {each['schedule']:,} steps" for each in found["phases"]
     ]
@@ -87,9 +87,9 @@ def row(name: str, found: dict[str, Any]) -> str:
 
 def page(results: dict[str, Any], curves: str) -> str:
     """docs/trained.md; `curves`: folder of the curves beside the page, empty for none."""
-    titles = ["detector", *KEYS.values(), "fit s", "latency ms", "images/s", "peak GiB", "what ended it"]
+    titles = ["detector", *KEYS.values(), "fit s", "latency ms", "images/s", "peak GiB", "on", "what ended it"]
     about = results["about"]
-    lines = ["# Trained on real images", "", INTRODUCTION.format(machine=about["machine"]), ""]
+    lines = ["# Trained on real images", "", INTRODUCTION, ""]
     lines += [about["note"], ""] if about.get("note") else []
     for dataset in SETS:
         rows = {name: each[dataset] for name, each in sorted(results["detectors"].items()) if dataset in each}
