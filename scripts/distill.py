@@ -28,6 +28,7 @@ _WARMUP = flags.DEFINE_integer("warmup_steps", 0, "More than none: the rate rise
 _STATISTICS = flags.DEFINE_integer("statistics_images", 10000, "Images for the channels' statistics.", lower_bound=1)
 _SEED = flags.DEFINE_integer("seed", 0, "Seed.")
 _WORKDIR = flags.DEFINE_string("workdir", "runs/distill", "Folder of checkpoints and losses; the same command continues there.")
+_DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Of the file's numbers.")
 _OUTPUT = flags.DEFINE_string("output", "teacher.safetensors", "File to write.")
 
 
@@ -51,7 +52,7 @@ def main() -> None:
         seed=_SEED.value,
         images=f"{_IMAGES.value} crop {_CROP.value}" if _CROP.value < 1 else _IMAGES.value,
     )
-    save_teacher(_PDN.value, variables, Path(_OUTPUT.value))
+    save_teacher(_PDN.value, variables, Path(_OUTPUT.value), _DTYPE.value)
     print(f"teacher: {_OUTPUT.value}")
 
 

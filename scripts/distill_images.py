@@ -1,9 +1,9 @@
-"""Collects photographs for scripts/distill.py: shrunk copies of the images below folders, as JPEG files.
+"""Collects photographs for scripts/distill.py: shrunk copies of images, as JPEG files.
 
     apt-get download gnome-backgrounds mate-backgrounds plasma-workspace-wallpapers lomiri-wallpapers-16.04 \
         lomiri-wallpapers-20.04 sway-backgrounds ukui-wallpapers redeclipse-data
     for package in *.deb; do dpkg -x $package packages/${package%%_*}; done
-    python scripts/distill_images.py --folders=$(ls -d packages/* | paste -sd,) --output=photographs
+    python scripts/distill_images.py --collections=packages --output=photographs
 
 Left out, and counted: small images, drawings that are nearly flat, normal maps, images with a transparent part, and images
 that look like one before (a thumbnail of 8 x 8 greys). What is kept depends on the order of the paths alone.
@@ -17,17 +17,17 @@ import numpy as np
 from absl import flags
 from PIL import Image
 
-from iadjax import progress
-from iadjax.data.listing import images_below
+from iadjax import files, progress
+from iadjax.data.listing import children, images_below
 from iadjax.errors import UserError
 from iadjax.experiment import cli
 from iadjax.synthesis.source import draw_texture
 
-_FOLDERS = flags.DEFINE_list("folders", [], "Folders of images, also in folders below.")
+_COLLECTIONS = flags.DEFINE_string("collections", "", "A folder; each folder in it is a collection of images.")
 _OUTPUT = flags.DEFINE_string("output", "photographs", "Folder to write to; it must not exist.")
 _SIDE = flags.DEFINE_integer("side", 640, "The longer side of a copy is at most this many pixels.", lower_bound=256)
 _QUALITY = flags.DEFINE_integer("quality", 80, "JPEG quality.", lower_bound=1, upper_bound=95)
-_MOST = flags.DEFINE_integer("most", 400, "Copies of one folder; of more, those that lie evenly in it.", lower_bound=1)
+_MOST = flags.DEFINE_integer("most", 400, "Copies of one collection; of more, those that lie evenly in it.", lower_bound=1)
 _TEXTURES = flags.DEFINE_integer("textures", 80, "Drawn textures that are added.", lower_bound=0)
 
 # mean difference of two normalised thumbnails below which images look the same
@@ -35,10 +35,10 @@ _SAME = 0.12
 
 
 def main() -> None:
-    folders = [Path(each) for each in _FOLDERS.value]
-    missing = [str(each) for each in folders if not each.is_dir()]
-    if not folders or missing:
-        raise UserError(f"--folders: there is no folder {missing[0]}" if missing else "give --folders=DIR")
+    root = Path(_COLLECTIONS.value)
+    if not _COLLECTIONS.value or not root.is_dir():
+        raise UserError(f"give --collections=DIR, a folder of folders of images; {_COLLECTIONS.value!r} is no folder")
+    folders = [each for each in children(root) if each.is_dir()]
     output = Path(_OUTPUT.value)
     if output.exists():
         raise UserError(f"{output} exists; give another --output")
@@ -68,9 +68,10 @@ def main() -> None:
         texture = draw_texture(np.random.default_rng(number), (512, 512))
         chosen.append(_jpeg(Image.fromarray(np.round(255 * texture).astype(np.uint8))))
     counts["drawn"] = _TEXTURES.value
-    output.mkdir(parents=True)
-    for number, copy in enumerate(chosen):
-        (output / f"{number:05d}.jpg").write_bytes(copy)
+    with files.replacing(output) as folder:
+        folder.mkdir()
+        for number, copy in enumerate(chosen):
+            (folder / f"{number:05d}.jpg").write_bytes(copy)
     counts[""] = len(chosen) - _TEXTURES.value
     for reason, count in counts.most_common():
         print(f"{reason or 'kept'}: {count}")

@@ -6,8 +6,8 @@
     python scripts/train.py --config=configs/unsupervised/efficientad.py:folder --config.data.root=DIR
 
 Published for mvtec_ad, visa and mvtec_loco: PUBLISHED below. A tenth of the training images is held out for the quantiles of
-the maps (`threshold.holdout`). The teacher comes from scripts/distill.py (--config.backbone.weights=FILE), the penalty images
-from ImageNet (--config.detector.penalty_images=DIR).
+the maps (`threshold.holdout`). The teacher comes with iadjax (iadjax/backbones/packaged/pdn_small.md); scripts/distill.py makes
+others (--config.backbone.weights=FILE). Penalty images are drawn, or come from a folder (--config.detector.penalty_images=DIR).
 
 Measured here: docs/benchmarks.md, made by scripts/benchmarks/detectors.py.
 """
@@ -53,5 +53,5 @@ def get_config(arg: str = "synthetic"):
     if wanted.quick:
         quick(config, {"steps": 40, "learning_rate": 5e-4}, batch_size=1)
         # only a PDN can be its teacher
-        config.backbone.update({"name": "pdn_small", "weights": "random"})
+        config.backbone.update({"name": "pdn_small", "weights": ""})
     return finish(config, wanted)

@@ -47,6 +47,7 @@ class Backbone(NamedTuple):
       weight_name: `(path in the variables) -> name in a PyTorch state dict`, or None if there are no weights.
       head: pattern of the names in a state dict that belong to no layer (the classifier).
       hub: the weights used when a config names none (a Hugging Face Hub tag), or None.
+      packaged: whether a file of weights comes with iadjax, for a config that names none.
       rename: brings a state dict with other published names into those of `weight_name`.
     """
 
@@ -57,6 +58,7 @@ class Backbone(NamedTuple):
     weight_name: Callable[[tuple[str, ...]], str] | None = None
     head: str = ""
     hub: str | None = None
+    packaged: bool = False
     rename: Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]] = dict
 
 

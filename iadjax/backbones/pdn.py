@@ -12,8 +12,8 @@ __all__ = ["pdn"]
 def pdn(name: str) -> Backbone:
     """The backbone `name`, a key of `nn.pdn.SPECS`; its one layer is "features", 384 channels, without padding.
 
-    Weights are those of `scripts/distill.py`, or a state dict named as in anomalib ("conv1.weight") or by the position in a
-    sequence of layers ("0.weight").
+    Weights of `pdn_small` come with iadjax (packaged/pdn_small.md). Others are those of `scripts/distill.py`, or a state dict
+    named as in anomalib ("conv1.weight") or by the position in a sequence of layers ("0.weight").
     """
     module = PDN(name)
 
@@ -32,7 +32,16 @@ def pdn(name: str) -> Backbone:
     def rename(tensors):
         return published_names(name, tensors) if "0.weight" in tensors else tensors
 
-    backbone = Backbone(name, ("features",), init, plain_features(features), weight_name, head=r"(?!)", rename=rename)
+    backbone = Backbone(
+        name,
+        ("features",),
+        init,
+        plain_features(features),
+        weight_name,
+        head=r"(?!)",
+        packaged=name == "pdn_small",
+        rename=rename,
+    )
     return backbone
 
 

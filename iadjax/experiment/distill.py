@@ -205,12 +205,19 @@ def _statistics(targets: Callable[[], Iterator[jax.Array]], batches: int) -> tup
     return mean, jnp.sqrt(jnp.maximum(variance, 1e-12))
 
 
-def save_teacher(name: str, variables, output: Path) -> None:
-    """Writes a PDN as safetensors, with PyTorch's names and layout, as `backbone.weights` reads it."""
+def save_teacher(name: str, variables, output: Path, dtype: str = "float32") -> None:
+    """Writes a PDN as safetensors, with PyTorch's names and layout, as `backbone.weights` reads it.
+
+    Args:
+      name: "pdn_small" or "pdn_medium".
+      variables: of `distill_pdn`.
+      output: the file.
+      dtype: "float32", or "bfloat16" for half the bytes.
+    """
     naming = pdn(name).weight_name
     tensors = {}
     for path, leaf in flatten_dict(variables).items():
-        array = np.asarray(leaf)
+        array = np.asarray(leaf).astype(jnp.dtype(dtype))
         tensors[naming(path)] = np.ascontiguousarray(array.transpose(3, 2, 0, 1) if array.ndim == 4 else array)
     with files.replacing(output) as temporary:
         save_file(tensors, temporary)

@@ -158,7 +158,7 @@ BENCHMARKS = {
     ),
     "efficientad": Benchmark(
         "unsupervised/efficientad.py",
-        {"detector.steps": 60, "detector.learning_rate": 5e-4, "data.batch_size": 1, "backbone.weights": "random"},
+        {"detector.steps": 60, "detector.learning_rate": 5e-4, "data.batch_size": 1},
         mtd={"detector.steps": 30, "data.resize": 128},
         pretrained=False,
     ),

@@ -30,7 +30,6 @@ _SEEDS = flags.DEFINE_integer("seeds", 1, "Seeds of each run.", lower_bound=1)
 _HAZELNUT = flags.DEFINE_string("hazelnut", "", "Folder in the MVTec AD layout: one category.")
 _MTD = flags.DEFINE_string("mtd", "", "Folder of MTD.")
 _WEIGHTS = flags.DEFINE_string("weights", "", "ResNet-18 weights, safetensors.")
-_TEACHER = flags.DEFINE_string("teacher", "", "A PDN of scripts/distill.py for EfficientAD; else its default weights.")
 _IMAGES = flags.DEFINE_string("images", "", "Folder of other images: textures of DRAEM, penalty images of EfficientAD.")
 _WORKERS = flags.DEFINE_integer("workers", 2, "Threads of a run that read images.", lower_bound=0)
 _CHECKPOINT = flags.DEFINE_integer("checkpoint_every", 100, "Steps between two checkpoints.", lower_bound=1)
@@ -57,10 +56,9 @@ def train(name: str, dataset: str, seed: int, workdir: Path) -> None:
 
 
 def _given(name: str) -> dict[str, str]:
-    """Config keys with the files that the flags name."""
-    images = {"draem": "detector.textures", "efficientad": "detector.penalty_images"}
-    given = {images[name]: _IMAGES.value} if name in images and _IMAGES.value else {}
-    return given | ({"backbone.weights": _TEACHER.value} if name == "efficientad" and _TEACHER.value else {})
+    """The config key that takes the folder of other images."""
+    keys = {"draem": "detector.textures", "efficientad": "detector.penalty_images"}
+    return {keys[name]: _IMAGES.value} if name in keys and _IMAGES.value else {}
 
 
 def figures(name: str, dataset: str, workdirs: list[Path]) -> dict[str, Any]:

@@ -20,6 +20,9 @@ from iadjax.errors import UserError
 
 __all__ = ["content_hash", "convert", "fetch", "load_weights"]
 
+# a card beside each file says what it was made of
+_PACKAGED = Path(__file__).parents[1] / "packaged"
+
 
 def load_weights(backbone: Backbone, weights: str, layers: Sequence[str], key: jax.Array):
     """The backbone's variables up to the last of `layers`.
@@ -27,7 +30,7 @@ def load_weights(backbone: Backbone, weights: str, layers: Sequence[str], key: j
     Args:
       backbone: the network.
       weights: a safetensors file, a Hub tag ("timm/resnet18.tv_in1k"), "random" (drawn from `key`), or "" for the
-        backbone's own default.
+        backbone's own default: the file that comes with iadjax, or a Hub tag.
       layers: the layers that will be asked for.
       key: PRNG key, used by "random" only.
 
@@ -40,6 +43,8 @@ def load_weights(backbone: Backbone, weights: str, layers: Sequence[str], key: j
         return backbone.init(key, layers)
     if weights == "random":
         return backbone.init(key, layers)
+    if not weights and backbone.packaged:
+        return convert(backbone, load_file(_PACKAGED / f"{backbone.name}.safetensors"), layers)
     if not weights and backbone.hub is None:
         raise UserError(f"{backbone.name} needs weights: give a safetensors file with --config.backbone.weights=FILE")
     path = fetch(weights or backbone.hub)
