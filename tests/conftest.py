@@ -18,7 +18,7 @@ from iadjax.cpu.dispatch import plain
 
 def pytest_configure(config):
     """Workers, and processes that tests start, share what one of them has compiled, unless the caller has a place for it, and
-    compile at a lower level of optimisation, unless the caller sets XLA_FLAGS."""
+    compile by the flags of XLA that take the least time, unless the caller sets XLA_FLAGS."""
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         folder = tempfile.TemporaryDirectory(prefix="iadjax-tests-", ignore_cleanup_errors=True)
         config.add_cleanup(folder.cleanup)
@@ -30,8 +30,12 @@ def pytest_configure(config):
     # what promotes a dtype or adds an axis by itself is an error
     jax.config.update("jax_numpy_dtype_promotion", "strict")
     jax.config.update("jax_numpy_rank_promotion", "raise")
-    # much of the time is compilation, of which this level takes less; XLA_FLAGS= tests what users run
-    os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1")
+    # much of the time is compilation, of which these take less; XLA_FLAGS= tests what users run
+    flags = ["--xla_backend_optimization_level=1"]
+    # the older generator of code, in one piece, takes half as long; XLA ends a process that names a flag it no longer has
+    if jax.__version_info__ < (0, 11):
+        flags += ["--xla_cpu_use_fusion_emitters=false", "--xla_cpu_parallel_codegen_split_count=1"]
+    os.environ.setdefault("XLA_FLAGS", " ".join(flags))
 
 
 def pytest_collection_finish():
