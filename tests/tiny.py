@@ -140,6 +140,11 @@ SMALLER = (
     (nsa, "EncoderDecoder", lambda width, blocks, block: _EncoderDecoder(width, blocks[:2], block)),
     (adm, "ResBlock", OneConvolution),
     (reverse, "Block", OneStride),
+    (
+        reverse,
+        "SplitBlock",
+        lambda features, width, stride, first, name: OneStride(features, 0, stride, False, first, name=name),
+    ),
     (restoration, "_DOUBLED", ((1, 2),)),
     *((each, "AdmUNet", _with_fewer_blocks) for each in (anoddpm, ddad, diffusionad, score_based)),
 )

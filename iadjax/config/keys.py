@@ -27,7 +27,7 @@ KEYS = {
     "data.tile": "size of the tiles that go through the network: one integer or (height, width); 0: off",
     "data.tile_overlap": "part of a tile that the next one repeats, in [0, 1)",
     "data.resize_side": 'side that one integer means: "both", "shorter", or "auto" (shorter with a crop)',
-    "data.interpolation": 'of images: "bilinear" or "bicubic"; masks take the nearest neighbour',
+    "data.interpolation": 'of images: "bilinear", "bicubic" or "lanczos"; masks take the nearest neighbour',
     "data.crop_multiple": "crop from the top left to the largest multiple of this; 0: off",
     "data.feature_cache_bytes": "features of training images that are kept between epochs; 0: none",
     "data.value_range": 'value that becomes 1.0 in files of more than 8 bits: a number, or "auto" by their type',

@@ -14,7 +14,11 @@ from iadjax.errors import UserError
 __all__ = ["FILTERS", "RESIZE_SIDES", "Geometry", "Transform", "geometry", "resize_map"]
 
 RESIZE_SIDES = ("auto", "both", "shorter")
-FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+FILTERS = {
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
 
 
 class Geometry(NamedTuple):
@@ -94,7 +98,7 @@ class Transform(NamedTuple):
       overlap: of neighbouring tiles, as a fraction of one.
       side: what one integer as `resize` is the size of. "both": height and width. "shorter": the shorter side, and the aspect
         is kept, as torchvision's Resize does. "auto": "shorter" with a crop (the published "256 then 224"), else "both".
-      interpolation: of images: "bilinear" or "bicubic", both with antialiasing, as Pillow does. Masks are always resized by
+      interpolation: of images: "bilinear", "bicubic" or "lanczos", all with antialiasing, as Pillow does. Masks are resized by
         nearest neighbour, maps bilinearly.
       multiple: above 0, the resized image is cropped from its top left corner to the largest multiple of this number on each
         side, as DINOv2's patches need; not with `crop`. The map goes on to the edge of the original: its last values are
@@ -142,7 +146,7 @@ class Transform(NamedTuple):
                 planes = [np.asarray(Image.fromarray(image[..., c]).resize(size, method)) for c in range(1 if grey else 3)]
                 image = np.stack(planes * (3 // len(planes)), axis=-1)
                 if image.dtype != np.uint8:
-                    # a bicubic filter overshoots
+                    # bicubic and Lanczos filters overshoot
                     image = np.clip(image, 0, 1)
         image = _crop(image, geo)
         return np.ascontiguousarray(image) if image.strides[-1] == 0 else image

@@ -79,6 +79,7 @@ MODULES = {
     "supersimplenet": "iadjax.detectors.one_class.supersimplenet",
     "uflow": "iadjax.detectors.distribution.uflow",
     "uniad": "iadjax.detectors.transformer.uniad",
+    "uninet": "iadjax.detectors.teacher_student.uninet",
     "us": "iadjax.detectors.teacher_student.us",
     "vae": "iadjax.detectors.autoencoder.vae",
     "vtadl": "iadjax.detectors.transformer.vtadl",

@@ -4,11 +4,12 @@ from collections.abc import Sequence
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 from iadjax.nn.layers import Conv, ConvTranspose2x2, max_pool
 from iadjax.nn.norms import BatchNorm
 
-__all__ = ["Block", "Pyramid", "conv"]
+__all__ = ["Block", "Pyramid", "SplitBlock", "conv"]
 
 _kaiming = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
@@ -59,6 +60,40 @@ class Block(nn.Module):
         if self.shortcut:
             name = "upsample" if self.up else "downsample"
             x = norm(strided(self.features, 1, f"{name}_0")(x), f"{name}_1")
+        return nn.relu(x + y)
+
+
+class SplitBlock(nn.Module):
+    """A residual block in which each half of the channels has two 3x3 convolutions of its own (UniNet, Wei et al., CVPR 2025).
+
+    The convolutions of the second half have biases.
+
+    Attributes:
+      features: channels of the output.
+      width: channels of both halves together before the last convolution, of kernel 1.
+      stride: 1 or 2: of the first convolution of each half.
+      shortcut: whether the identity is projected.
+    """
+
+    features: int
+    width: int
+    stride: int
+    shortcut: bool
+
+    @nn.compact
+    def __call__(self, x, valid):
+        middle, branches = x.shape[-1] // 2, []
+        for i, y in enumerate((x[..., :middle], x[..., middle:])):
+            for step, stride in enumerate((self.stride, 1), start=1):
+                y = nn.relu(y) if step == 2 else y
+                options = {"kernel_init": _kaiming, "bias_init": nn.initializers.zeros}
+                y = Conv(self.width // 2, 3, stride, bias=i == 1, **options, name=f"branch{i}_conv{step}")(y)
+                y = BatchNorm(name=f"branch{i}_bn{step}")(y, valid)
+            branches.append(y)
+        y = conv(self.features, 1, 1, "conv3")(jnp.concatenate(branches, axis=-1))
+        y = BatchNorm(name="bn3")(y, valid)
+        if self.shortcut:
+            x = BatchNorm(name="downsample_1")(conv(self.features, 1, self.stride, "downsample_0")(x), valid)
         return nn.relu(x + y)
 
 

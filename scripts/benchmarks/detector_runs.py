@@ -447,6 +447,12 @@ BENCHMARKS = {
         {"detector.epochs": 40, "data.category": ""},
         {"detector.epochs": 4},
     ),
+    "uninet": Benchmark(
+        "unsupervised/uninet.py",
+        {"data.batch_size": 8, "data.resize": 128, "detector.temperature": 0.1, "detector.learning_rate": 1e-3},
+        {"detector.epochs": 12},
+        {"detector.epochs": 2},
+    ),
     "us": Benchmark(
         "unsupervised/us.py",
         {

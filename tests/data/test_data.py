@@ -100,6 +100,8 @@ def test_a_multiple_is_cropped_from_the_top_left_and_maps_cover_the_original():
     image = np.random.default_rng(0).integers(0, 256, (90, 120, 3), np.uint8)
     expected = np.asarray(Image.fromarray(image).resize((60, 45), Image.Resampling.BICUBIC))[:42, :56]
     np.testing.assert_array_equal(transform.resample(image), expected)
+    sharp = np.asarray(Image.fromarray(image).resize((45, 45), Image.Resampling.LANCZOS))
+    np.testing.assert_array_equal(Transform(45, interpolation="lanczos").resample(image), sharp)
     # deeper images: the same filter, kept in [0, 1]
     deep = transform.image(image.astype(np.float32) / 255)
     assert deep.min() >= 0 and deep.max() <= 1

@@ -439,6 +439,7 @@ CASES = {
         "detector.num_encoder_layers": 1,
         "detector.num_decoder_layers": 1,
     },
+    "uninet": {"data.resize": 32, "detector.epochs": 1, "detector.learning_rate": 1e-3, "detector.classify": True},
     "us": {
         "detector.layer": "layer1",
         "detector.patch_sizes": (33,),
@@ -519,6 +520,7 @@ PLAIN = {
     "score_based",
     "stpm",
     "supersimplenet",
+    "uninet",
     "vae",
     "vtadl",
 }

@@ -12,7 +12,7 @@ from iadjax.backbones import Backbone
 from iadjax.backbones.resnet import SPECS
 from iadjax.errors import UserError
 from iadjax.nn.norms import BatchNorm
-from iadjax.nn.residual import Block, conv
+from iadjax.nn.residual import Block, SplitBlock, conv
 
 __all__ = ["Student", "cosine_map", "reverse_student"]
 
@@ -23,6 +23,7 @@ class Bottleneck(nn.Module):
     channels: tuple[int, int, int]
     blocks: int
     width: int
+    split: bool
 
     @nn.compact
     def __call__(self, features, valid):
@@ -32,8 +33,14 @@ class Bottleneck(nn.Module):
         c1 = nn.relu(BatchNorm(name="bn2")(conv(third, 3, 2, "conv2")(c1), valid))
         c2 = nn.relu(BatchNorm(name="bn3")(conv(third, 3, 2, "conv3")(c2), valid))
         x = jnp.concatenate([c1, c2, c3], axis=-1)
+        width = self.width and 8 * self.width
         for i in range(self.blocks):
-            x = Block(2 * third, self.width and 8 * self.width, 1 if i else 2, False, i == 0, name=f"bn_layer_{i}")(x, valid)
+            stride, first, name = 1 if i else 2, i == 0, f"bn_layer_{i}"
+            if self.split:
+                # a basic block does not narrow
+                x = SplitBlock(2 * third, width or 2 * third, stride, first, name=name)(x, valid)
+            else:
+                x = Block(2 * third, width, stride, False, first, name=name)(x, valid)
         return x
 
 
@@ -56,24 +63,33 @@ class Decoder(nn.Module):
 
 
 class Student(nn.Module):
-    """D(phi(features)), with the names of the authors' code."""
+    """D(phi(features)), with the names of the authors' code.
+
+    Attributes:
+      channels: of the three levels.
+      blocks: of the decoder's stages, and of the bottleneck.
+      width: channels inside a bottleneck block of the first stage; 0 for basic blocks.
+      split: whether phi has blocks of two branches, as UniNet has them.
+    """
 
     channels: tuple[int, int, int]
     blocks: tuple[int, ...]
     width: int
+    split: bool = False
 
     @nn.compact
     def __call__(self, features, valid=None):
-        embedding = Bottleneck(self.channels, self.blocks[3], self.width, name="bn")(features, valid)
+        embedding = Bottleneck(self.channels, self.blocks[3], self.width, self.split, name="bn")(features, valid)
         return Decoder(self.channels, self.blocks, self.width, name="decoder")(embedding, valid)
 
 
-def reverse_student(backbone: Backbone, features: Sequence[jax.Array]) -> Student:
+def reverse_student(backbone: Backbone, features: Sequence[jax.Array], split: bool = False) -> Student:
     """The student of a teacher: blocks like those of a ResNet, two basic ones a stage for other networks.
 
     Args:
       backbone: the teacher.
       features: its three levels `[B, h, w, C]`, of which only the shapes matter.
+      split: see `Student`.
 
     Raises:
       UserError: grids that the student does not restore.
@@ -86,7 +102,7 @@ def reverse_student(backbone: Backbone, features: Sequence[jax.Array]) -> Studen
             f"the student needs three grids that halve to an even one, got {sizes}; set data.resize to a multiple of 32"
         )
     bottleneck, blocks, per_group = SPECS.get(backbone.name, (False, (2, 2, 2, 2), 64))
-    return Student(tuple(level.shape[-1] for level in features), blocks, per_group if bottleneck else 0)
+    return Student(tuple(level.shape[-1] for level in features), blocks, per_group if bottleneck else 0, split)
 
 
 def cosine_map(features: Sequence[jax.Array], restored: Sequence[jax.Array], size: tuple[int, int], sigma: float) -> jax.Array:
