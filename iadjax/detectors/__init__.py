@@ -39,6 +39,7 @@ MODULES = {
     "fyd": "iadjax.detectors.distribution.fyd",
     "ganomaly": "iadjax.detectors.gan.ganomaly",
     "gaussian_ad": "iadjax.detectors.distribution.gaussian_ad",
+    "gcpf": "iadjax.detectors.memory_bank.gcpf",
     "generalad": "iadjax.detectors.one_class.generalad",
     "glass": "iadjax.detectors.one_class.glass",
     "ikd": "iadjax.detectors.teacher_student.ikd",

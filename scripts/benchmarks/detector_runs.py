@@ -194,6 +194,12 @@ BENCHMARKS = {
         pretrained=False,
     ),
     "gaussian_ad": Benchmark("unsupervised/gaussian_ad.py", {"detector.layers": ("layer1", "layer2", "layer3")}),
+    "gcpf": Benchmark(
+        "unsupervised/gcpf.py",
+        {"data.crop": 0, "detector.gaussian_epochs": 2},
+        {"detector.kmeans_epochs": 10},
+        {"detector.kmeans_epochs": 5},
+    ),
     "generalad": Benchmark(
         "unsupervised/generalad.py",
         {"detector.layers": ("layer2", "layer3"), "detector.hidden": 512, "data.batch_size": 8},

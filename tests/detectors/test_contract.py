@@ -194,6 +194,7 @@ CASES = {
     "fyd": {"detector.layers": ("layer1",), "detector.width": 4, "detector.epochs": 2},
     "ganomaly": {"data.resize": 16, "detector.width": 2, "detector.latent": 4, "detector.epochs": 2},
     "gaussian_ad": {"detector.layers": ("layer1", "layer2")},
+    "gcpf": {"detector.num_clusters": 3, "detector.kmeans_epochs": 2, "detector.gaussian_epochs": 1},
     "generalad": {
         "detector.layers": ("layer2",),
         "detector.heads": 2,
