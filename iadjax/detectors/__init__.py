@@ -15,6 +15,7 @@ MODULES = {
     "anomalyclip": "iadjax.detectors.zero_shot.anomalyclip",
     "anomalydino": "iadjax.detectors.memory_bank.anomalydino",
     "ast": "iadjax.detectors.teacher_student.ast",
+    "cdo": "iadjax.detectors.teacher_student.cdo",
     "cfa": "iadjax.detectors.memory_bank.cfa",
     "cflow": "iadjax.detectors.distribution.cflow",
     "csflow": "iadjax.detectors.distribution.csflow",

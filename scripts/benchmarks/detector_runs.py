@@ -48,6 +48,12 @@ BENCHMARKS = {
         {"detector.epochs": 12},
         {"detector.epochs": 3},
     ),
+    "cdo": Benchmark(
+        "unsupervised/cdo.py",
+        {"data.batch_size": 8, "detector.layers": ("layer1", "layer2", "layer3"), "detector.learning_rate": 1e-3},
+        {"detector.epochs": 12},
+        {"detector.epochs": 3},
+    ),
     "cfa": Benchmark(
         "unsupervised/cfa.py",
         {"data.crop": 0},

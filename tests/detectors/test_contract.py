@@ -76,6 +76,7 @@ CASES = {
         "detector.condition_dimension": 4,
         "detector.epochs": 1,
     },
+    "cdo": {"detector.layers": ("layer1",), "detector.width": 4, "detector.epochs": 2},
     "cfa": {"detector.layers": ("layer2",), "detector.gamma_c": 4, "detector.epochs": 1},
     "cflow": {
         "detector.layers": ("layer2", "layer3"),
@@ -496,6 +497,7 @@ WITHOUT_MAP = {"dfkde", "differnet", "ganomaly", "gaussian_ad", "msc", "panda"}
 PLAIN = {
     "ae",
     "anoddpm",
+    "cdo",
     "daad",
     "ddad",
     "destseg",

@@ -1,20 +1,22 @@
 """Students that have the stages of a ResNet, whatever network teaches them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from iadjax.backbones import Backbone
 from iadjax.backbones.backbone import normalize
+from iadjax.backbones.hrnet import SPECS as HRNETS
 from iadjax.backbones.resnet import SPECS
-from iadjax.detector import DataSpec
+from iadjax.detector import Batch, DataSpec
 from iadjax.errors import UserError
 from iadjax.nn.layers import Conv
 from iadjax.nn.residual import Pyramid
 
-__all__ = ["Student", "init_student", "student"]
+__all__ = ["Student", "init_student", "init_twin", "student", "twin_levels"]
 
 
 class Student(nn.Module):
@@ -78,3 +80,38 @@ def init_student(key: jax.Array, teacher: str, width: int, spec: DataSpec, name:
     if found != grids:
         raise UserError(f"{name}'s student has the grids {found}, the teacher {grids}; set data.resize to a multiple of 32")
     return variables
+
+
+def init_twin(
+    key: jax.Array, backbone: Backbone, layers: Sequence[str], width: int, spec: DataSpec, name: str
+) -> dict[str, Any]:
+    """Variables of a student like its teacher: an HRNet's is that network, with new weights; others' is `student`."""
+    return backbone.init(key, layers) if backbone.name in HRNETS else init_student(key, backbone.name, width, spec, name)
+
+
+def twin_levels(
+    backbone: Backbone,
+    layers: Sequence[str],
+    width: int,
+    variables: Mapping[str, Any],
+    batch: Batch,
+    valid: jax.Array | None = None,
+) -> tuple[Sequence[jax.Array], dict[str, Any]]:
+    """The levels of the student of `init_twin`, and its changed statistics.
+
+    Args:
+      backbone, layers, width: as in `init_twin`.
+      variables: of the student, among others.
+      batch: its image, and the teacher's levels, of which only the shapes matter.
+      valid: `[B]`, the rows that give the statistics in training; None: the running ones normalise, and none change.
+    """
+    variables = {name: variables[name] for name in ("params", "batch_stats")}
+    if backbone.name in HRNETS and valid is None:
+        return backbone.features(variables, batch.image, layers), {}
+    if backbone.name in HRNETS:
+        levels, statistics = backbone.features(variables, batch.image, layers, train=True, valid=valid)
+        return levels, {"batch_stats": statistics}
+    network = student(backbone.name, width, batch.features, batch.image.shape[1:3])
+    if valid is None:
+        return network.apply(variables, batch.image), {}
+    return network.apply(variables, batch.image, valid, mutable="batch_stats")

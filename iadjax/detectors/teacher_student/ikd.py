@@ -11,11 +11,10 @@ import optax
 
 from iadjax import ops
 from iadjax.backbones import Backbone, check_layers
-from iadjax.backbones.hrnet import SPECS as HRNETS
 from iadjax.detector import Detector, Prediction
 from iadjax.detectors.families.gradient import gradient
 from iadjax.detectors.families.options import check_options
-from iadjax.detectors.families.student import init_student, student
+from iadjax.detectors.families.student import init_twin, twin_levels
 from iadjax.errors import UserError
 from iadjax.parallel.axis import all_sum, num_replicas
 
@@ -112,22 +111,8 @@ def ikd(
 
     def init_variables(key, frozen, spec):
         del frozen
-        twin = backbone.name in HRNETS
-        variables = backbone.init(key, layers) if twin else init_student(key, backbone.name, width, spec, "ikd")
+        variables = init_twin(key, backbone, layers, width, spec, "ikd")
         return {**variables, "mining": {"margins": jnp.zeros(1 if shared_margin else len(layers))}}
-
-    def student_levels(variables, batch, valid=None):
-        """The student's levels, and its changed statistics in training."""
-        variables = {name: variables[name] for name in ("params", "batch_stats")}
-        if backbone.name in HRNETS and valid is None:
-            return backbone.features(variables, batch.image, layers), {}
-        if backbone.name in HRNETS:
-            levels, statistics = backbone.features(variables, batch.image, layers, train=True, valid=valid)
-            return levels, {"batch_stats": statistics}
-        network = student(backbone.name, width, batch.features, batch.image.shape[1:3])
-        if valid is None:
-            return network.apply(variables, batch.image), {}
-        return network.apply(variables, batch.image, valid, mutable="batch_stats")
 
     def units(levels, batch):
         """Unit vectors of every level at stride 4."""
@@ -139,7 +124,7 @@ def ikd(
 
     def loss(key, variables, frozen, batch):
         del key, frozen
-        levels, changed = student_levels(variables, batch, batch.valid)
+        levels, changed = twin_levels(backbone, layers, width, variables, batch, batch.valid)
         teacher, found = units(batch.features, batch), units(levels, batch)
         margins, total = list(variables["mining"]["margins"]), 0.0
         for i, (t, s, distance) in enumerate(zip(teacher, found, distances(teacher, found), strict=True)):
@@ -154,7 +139,7 @@ def ikd(
     def predict(variables, frozen, batch):
         del frozen
         size = batch.image.shape[1:3]
-        levels, _ = student_levels(variables, batch)
+        levels, _ = twin_levels(backbone, layers, width, variables, batch)
         maps = jnp.prod(jnp.stack(distances(units(batch.features, batch), units(levels, batch))), axis=0)
         maps = ops.anomaly_map(maps, size)
         return Prediction(maps.max(axis=(1, 2)), maps)
