@@ -73,6 +73,7 @@ MODULES = {
     "score_based": "iadjax.detectors.diffusion.score_based",
     "simplenet": "iadjax.detectors.one_class.simplenet",
     "softpatch": "iadjax.detectors.memory_bank.softpatch",
+    "somad": "iadjax.detectors.memory_bank.somad",
     "spade": "iadjax.detectors.memory_bank.spade",
     "stpm": "iadjax.detectors.teacher_student.stpm",
     "subspacead": "iadjax.detectors.distribution.subspacead",

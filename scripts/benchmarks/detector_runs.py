@@ -423,6 +423,12 @@ BENCHMARKS = {
         {"detector.epochs": 4},
     ),
     "softpatch": Benchmark("unsupervised/softpatch.py", {"detector.embedding": "pool", "data.crop": 0}),
+    "somad": Benchmark(
+        "unsupervised/somad.py",
+        {"detector.num_channels": 100, "data.crop": 0, "detector.side": 28},
+        {"detector.rough_epochs": 8, "detector.fine_epochs": 6},
+        {"detector.rough_epochs": 4, "detector.fine_epochs": 3},
+    ),
     "spade": Benchmark("unsupervised/spade.py", {"detector.class_layer": "layer3", "data.crop": 0}),
     "stpm": Benchmark("unsupervised/stpm.py", {"data.batch_size": 8}, {"detector.epochs": 20}, {"detector.epochs": 4}),
     "subspacead": Benchmark(

@@ -402,6 +402,13 @@ CASES = {
         "detector.hidden": 16,
     },
     "softpatch": {"detector.layers": ("layer2",), "detector.embedding": "pool", "detector.lof_neighbors": 2},
+    "somad": {
+        "detector.num_channels": 10,
+        "detector.side": 3,
+        "detector.rough_epochs": 1,
+        "detector.fine_epochs": 1,
+        "detector.num_neighbors": 2,
+    },
     "spade": {"detector.layers": ("layer2", "layer3"), "detector.class_layer": "layer3", "detector.num_images": 2},
     "stpm": {"detector.layers": ("layer1", "layer2"), "detector.width": 4, "detector.epochs": 2},
     "subspacead": {

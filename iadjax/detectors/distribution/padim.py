@@ -6,15 +6,13 @@ distance (arXiv 2011.08785).
 
 from collections.abc import Sequence
 
-import jax
 import jax.numpy as jnp
 
 from iadjax import ops
 from iadjax.backbones import Backbone, check_layers
 from iadjax.detector import Detector, Prediction
-from iadjax.detectors.families.gaussian import gaussian, mahalanobis, whitening
+from iadjax.detectors.families.gaussian import draw_channels, gaussian, mahalanobis, whitening
 from iadjax.detectors.families.options import check_options
-from iadjax.errors import UserError
 
 __all__ = ["padim"]
 
@@ -54,10 +52,7 @@ def padim(
         return backbone.features(frozen["backbone"], image, layers)
 
     def draw(key, spec):
-        total = sum(level.shape[-1] for level in spec.features)
-        if num_channels > total:
-            raise UserError(f"detector.num_channels={num_channels} is more than the {total} channels of {', '.join(layers)}")
-        return jnp.sort(jax.random.choice(key, total, (num_channels or total,), replace=False))
+        return draw_channels(key, spec, num_channels, layers)
 
     def describe(channels, batch):
         grid = batch.features[0].shape[1:3]

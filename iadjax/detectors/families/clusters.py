@@ -8,7 +8,7 @@ from jax.sharding import PartitionSpec
 
 from iadjax.parallel.axis import all_rows, all_sum, num_shards
 
-__all__ = ["add_by_cluster", "differences", "everywhere", "outer_products", "passed"]
+__all__ = ["add_by_cluster", "differences", "norms_by_cluster", "outer_products", "passed"]
 
 
 def passed(seen: jax.Array, valid: jax.Array, number: int) -> tuple[jax.Array, jax.Array]:
@@ -26,12 +26,6 @@ def passed(seen: jax.Array, valid: jax.Array, number: int) -> tuple[jax.Array, j
     return seen, seen == number
 
 
-def everywhere(x: jax.Array) -> jax.Array:
-    """Rows of a batch on every device: of all replicas, and not split over a mesh."""
-    x = all_rows(x)
-    return x if num_shards() == 1 else jax.lax.with_sharding_constraint(x, PartitionSpec())
-
-
 def differences(x: jax.Array, mean: jax.Array, label: jax.Array, valid: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Rows less the means of their clusters, and their labels, on every device.
 
@@ -43,7 +37,7 @@ def differences(x: jax.Array, mean: jax.Array, label: jax.Array, valid: jax.Arra
     """
     y = x - mean[label]
     label = jnp.where(jnp.repeat(valid, len(label) // len(valid)), label, len(mean))
-    return everywhere(y), everywhere(label)
+    return _whole(all_rows(y)), _whole(all_rows(label))
 
 
 def outer_products(rows: jax.Array) -> jax.Array:
@@ -69,6 +63,35 @@ def add_by_cluster(totals: jax.Array, rows: jax.Array, label: jax.Array, of: Cal
         return totals.at[cluster].add(of(part))
 
     return jax.lax.fori_loop(0, last[-1], step, totals)
+
+
+def norms_by_cluster(x: jax.Array, label: jax.Array, mean: jax.Array, factor: jax.Array, block: int) -> jax.Array:
+    """|W_k (x - mu_k)| of rows `[N, D]` for k clusters each.
+
+    Args:
+      x: `[N, D]`.
+      label: `[N, k]`, the clusters.
+      mean, factor: mu `[K, D]` and W `[K, D, D]`.
+      block: rows that are multiplied by a W at a time.
+
+    Returns:
+      `[N, k]`.
+    """
+    x, pairs = _whole(x), _whole(label.reshape(-1))
+    order, first, blocks, last = _blocks(pairs, len(mean), block)
+
+    def step(number, norms):
+        cluster, index, inside = _block(order, first, blocks, last, block, number)
+        y = x[index // label.shape[1]] - mean[cluster][None]
+        found = jnp.linalg.norm(jnp.matmul(y, factor[cluster].T, precision="highest"), axis=1)
+        return norms.at[jnp.where(inside, index, len(pairs))].set(found, mode="drop")
+
+    return jax.lax.fori_loop(0, last[-1], step, jnp.zeros(len(pairs))).reshape(label.shape)
+
+
+def _whole(x: jax.Array) -> jax.Array:
+    """On every device of a mesh: a loop over blocks takes rows from anywhere."""
+    return x if num_shards() == 1 else jax.lax.with_sharding_constraint(x, PartitionSpec())
 
 
 def _blocks(label, clusters, block):

@@ -1,19 +1,21 @@
 """Gaussian detectors: streaming moments of the features at each position."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
-from iadjax.detector import Detector, Phase, abstract_batch
+from iadjax.detector import DataSpec, Detector, Phase, abstract_batch
+from iadjax.errors import UserError
 from iadjax.parallel.axis import AXIS, all_rows, all_sum
 
 __all__ = [
     "Gaussian",
     "Moments",
     "add_moments",
+    "draw_channels",
     "fitted_gaussian",
     "gaussian",
     "init_moments",
@@ -53,6 +55,18 @@ class Gaussian(NamedTuple):
     count: jax.Array
     mean: jax.Array
     factor: jax.Array
+
+
+def draw_channels(key: jax.Array, spec: DataSpec, number: int, layers: Sequence[str]) -> jax.Array:
+    """Indices, ascending, of so many of the channels of all levels together, drawn once; 0: all of them.
+
+    Raises:
+      UserError: more than there are.
+    """
+    total = sum(level.shape[-1] for level in spec.features)
+    if number > total:
+        raise UserError(f"detector.num_channels={number} is more than the {total} channels of {', '.join(layers)}")
+    return jnp.sort(jax.random.choice(key, total, (number or total,), replace=False))
 
 
 def init_moments(constants: Any, positions: int, depth: int) -> Moments:
