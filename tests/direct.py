@@ -1,5 +1,7 @@
 """Calling a detector's functions without the driver, for tests."""
 
+from collections.abc import Iterator
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -31,6 +33,14 @@ def batch_of(detector: Detector, frozen, image, *, label=None, valid=None, extra
         mask=np.zeros(image.shape[:3], np.uint8),
         label=zeros if label is None else np.asarray(label, np.int32),
     )
+
+
+def padded_batches(detector: Detector, frozen, images: np.ndarray, batch_size: int) -> Iterator[Batch]:
+    """A pass over images; what stands in padded rows of the last batch must not matter."""
+    for start in range(0, len(images), batch_size):
+        rows = images[start : start + batch_size]
+        padding = np.full((batch_size - len(rows), *images.shape[1:]), 0.7, np.float32)
+        yield batch_of(detector, frozen, np.concatenate([rows, padding]), valid=np.arange(batch_size) < len(rows))
 
 
 def predict(detector: Detector, state, frozen, image) -> Prediction:

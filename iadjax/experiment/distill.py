@@ -2,7 +2,7 @@
 
 import collections
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -123,7 +123,7 @@ def distill_pdn(
         return (np.repeat(image @ grey[:, None], 3, axis=-1) if rng.random() < 0.1 else image).astype(np.float32)
 
     def batches(salt, first, last):
-        return _drawn(draw, [[(salt, number, i) for i in range(batch_size)] for number in range(first, last)])
+        return _drawn(draw, ([(salt, number, i) for i in range(batch_size)] for number in range(first, last)))
 
     @jax.jit
     def embed(frozen, image):
@@ -174,7 +174,7 @@ def distill_pdn(
     return state.trained.variables
 
 
-def _drawn(draw: Callable[[tuple[int, ...]], np.ndarray], batches: list[list[tuple[int, ...]]]) -> Iterator[np.ndarray]:
+def _drawn(draw: Callable[[tuple[int, ...]], np.ndarray], batches: Iterable[list[tuple[int, ...]]]) -> Iterator[np.ndarray]:
     """`[B, H, W, 3]` of each batch; threads draw the images, a few batches ahead."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         waiting: collections.deque = collections.deque()

@@ -11,7 +11,7 @@ from iadjax.detectors.memory_bank.gcpf import gcpf
 from iadjax.errors import UserError
 from tests import tiny
 from tests import torch_parity as parity
-from tests.direct import batch_of, predict, spec_for
+from tests.direct import batch_of, padded_batches, predict, spec_for
 
 SIDE, LAYERS, K, FROZEN = 32, ("layer1", "layer2"), 3, {"backbone": {}}
 KMEANS, GAUSSIAN = 3, 1
@@ -35,12 +35,7 @@ def fitted(batch_size):
     for phase in detector.phases(spec):
         update = jax.jit(phase.update)
         for _ in range(phase.epochs):
-            for start in range(0, len(IMAGES), batch_size):
-                rows = IMAGES[start : start + batch_size]
-                # what stands in padded rows must not matter
-                padded = np.full((batch_size - len(rows), *IMAGES.shape[1:]), 0.7, np.float32)
-                valid = np.arange(batch_size) < len(rows)
-                batch = batch_of(detector, FROZEN, np.concatenate([rows, padded]), valid=valid)
+            for batch in padded_batches(detector, FROZEN, IMAGES, batch_size):
                 state, _ = update(jax.random.key(0), state, FROZEN, batch)
                 if phase.between is not None:
                     state = phase.between(jax.random.key(0), state, FROZEN)

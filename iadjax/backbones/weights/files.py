@@ -44,10 +44,11 @@ def load_weights(backbone: Backbone, weights: str, layers: Sequence[str], key: j
     if weights == "random":
         return backbone.init(key, layers)
     if not weights and backbone.packaged:
-        return convert(backbone, load_file(_PACKAGED / f"{backbone.name}.safetensors"), layers)
-    if not weights and backbone.hub is None:
+        path = _PACKAGED / f"{backbone.name}.safetensors"
+    elif not weights and backbone.hub is None:
         raise UserError(f"{backbone.name} needs weights: give a safetensors file with --config.backbone.weights=FILE")
-    path = fetch(weights or backbone.hub)
+    else:
+        path = fetch(weights or backbone.hub)
     try:
         tensors = load_file(path)
     except (SafetensorError, OSError) as error:
