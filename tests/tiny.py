@@ -24,7 +24,7 @@ from iadjax.detectors.diffusion import anoddpm, ddad, diffusionad, score_based
 from iadjax.detectors.families import reverse
 from iadjax.detectors.gan import scadn
 from iadjax.detectors.teacher_student import rdpp
-from iadjax.nn import adm, residual, restoration, unet
+from iadjax.nn import adm, residual, restoration, transparency, unet
 from iadjax.nn import pdn as networks
 from iadjax.nn.adm import AdmUNet
 from iadjax.nn.layers import Conv, ConvTranspose2x2, Dropout, linear
@@ -105,6 +105,16 @@ class OneConvolution(adm.ResBlock):
         return y + (x if x.shape[-1] == self.features else Conv(self.features, 1, name="skip_connection")(x))
 
 
+class OneOfTwo(transparency.ResidualBlock):
+    """`nn.transparency.ResidualBlock` without its second norm and convolution."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array, code: jax.Array) -> jax.Array:
+        y = Conv(self.features, name="conv1")(nn.silu(transparency._norm(x, 32, "norm1")))
+        y += linear(self.features, code.shape[-1], "time_emb")(code)[:, None, None]
+        return y + (x if x.shape[-1] == self.features else Conv(self.features, 1, name="shortcut")(x))
+
+
 class OneStride(residual.Block):
     """`nn.residual.Block` with its strided convolution alone."""
 
@@ -139,6 +149,7 @@ SMALLER = (
     (rdpp, "_DIVISORS", (2, 1)),
     (nsa, "EncoderDecoder", lambda width, blocks, block: _EncoderDecoder(width, blocks[:2], block)),
     (adm, "ResBlock", OneConvolution),
+    (transparency, "ResidualBlock", OneOfTwo),
     (reverse, "Block", OneStride),
     (
         reverse,

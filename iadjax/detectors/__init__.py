@@ -80,6 +80,7 @@ MODULES = {
     "superad": "iadjax.detectors.memory_bank.superad",
     "superadd": "iadjax.detectors.memory_bank.superadd",
     "supersimplenet": "iadjax.detectors.one_class.supersimplenet",
+    "transfusion": "iadjax.detectors.diffusion.transfusion",
     "uflow": "iadjax.detectors.distribution.uflow",
     "uniad": "iadjax.detectors.transformer.uniad",
     "uninet": "iadjax.detectors.teacher_student.uninet",

@@ -6,7 +6,7 @@ from PIL import Image, ImageEnhance, ImageOps
 from iadjax.synthesis.perlin import perlin_noise
 from iadjax.synthesis.source import Source
 
-__all__ = ["blended", "combined_anomaly", "distort", "perlin_anomaly", "perlin_mask", "rotate"]
+__all__ = ["blended", "combined_anomaly", "distort", "perlin_anomaly", "perlin_mask", "rotate", "rotated_noise"]
 
 
 def perlin_anomaly(
@@ -89,10 +89,14 @@ def perlin_mask(rng: np.random.Generator, size: tuple[int, int], max_scale: int 
     Returns:
       `[height, width]` bool; it may be empty.
     """
+    return rotated_noise(rng, size, max_scale) > threshold
+
+
+def rotated_noise(rng: np.random.Generator, size: tuple[int, int], max_scale: int = 6) -> np.ndarray:
+    """The noise of `perlin_mask`, `[height, width]` float32, zero outside of what was rotated."""
     cells = tuple(min(2 ** int(rng.integers(max_scale)), side) for side in size)
     noise = perlin_noise(rng, size, cells)
-    rotated = Image.fromarray(noise).rotate(rng.uniform(-90, 90), Image.Resampling.BILINEAR)
-    return np.asarray(rotated) > threshold
+    return np.asarray(Image.fromarray(noise).rotate(rng.uniform(-90, 90), Image.Resampling.BILINEAR))
 
 
 def blended(image: np.ndarray, texture: np.ndarray, mask: np.ndarray, beta: float) -> np.ndarray:

@@ -448,6 +448,22 @@ BENCHMARKS = {
         {"detector.epochs": 12},
         {"detector.epochs": 2},
     ),
+    "transfusion": Benchmark(
+        "unsupervised/transfusion.py",
+        {
+            "data.resize": 64,
+            "data.batch_size": 8,
+            "detector.width": 32,
+            "detector.multipliers": (1, 2, 2),
+            "detector.attended": 1,
+            "detector.blocks": 1,
+            "detector.steps": 10,
+            "detector.learning_rate": 1e-3,
+        },
+        {"detector.epochs": 30},
+        {"detector.epochs": 6},
+        pretrained=False,
+    ),
     "uflow": Benchmark(
         "unsupervised/uflow.py",
         {"data.batch_size": 8, "detector.learning_rate": 1e-3},
