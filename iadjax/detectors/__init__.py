@@ -10,6 +10,7 @@ from iadjax.errors import UserError, did_you_mean
 __all__ = ["MODULES", "factory", "heading", "map_unit", "networks", "options"]
 
 MODULES = {
+    "adtr": "iadjax.detectors.transformer.adtr",
     "ae": "iadjax.detectors.autoencoder.ae",
     "anoddpm": "iadjax.detectors.diffusion.anoddpm",
     "anomalyclip": "iadjax.detectors.zero_shot.anomalyclip",

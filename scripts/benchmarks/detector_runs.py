@@ -25,6 +25,12 @@ class Benchmark(NamedTuple):
 
 
 BENCHMARKS = {
+    "adtr": Benchmark(
+        "unsupervised/adtr.py",
+        {"detector.layers": ("layer1", "layer2", "layer3"), "data.batch_size": 8, "detector.learning_rate": 4e-4},
+        {"detector.epochs": 40},
+        {"detector.epochs": 10},
+    ),
     "ae": Benchmark(
         "unsupervised/ae.py",
         {"detector.latent": 100, "detector.learning_rate": 1e-3, "data.batch_size": 8},

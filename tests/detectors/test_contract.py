@@ -32,6 +32,20 @@ TINY_CLIP = {
 
 # the smallest setting that goes through every branch of a detector, on 5 + 1 images in batches of 2
 CASES = {
+    "adtr": {
+        "data.resize": 32,
+        "detector.layers": ("layer2",),
+        "detector.stride": 8,
+        "detector.hidden": 16,
+        "detector.heads": 2,
+        "detector.width": 16,
+        "detector.num_encoder_layers": 1,
+        "detector.num_decoder_layers": 1,
+        "detector.dropout": 0.0,
+        "detector.labels": "pixel",
+        "detector.epochs": 1,
+        "detector.plus_epochs": 1,
+    },
     "ae": {
         "detector.width": 2,
         "detector.latent": 4,

@@ -4,9 +4,10 @@ import jax
 import numpy as np
 import pytest
 
-from iadjax.detectors.transformer import uniad as module
-from iadjax.detectors.transformer.uniad import Reconstruction, uniad
+from iadjax.detectors.families.schedules import step_decay
+from iadjax.detectors.transformer.uniad import uniad
 from iadjax.errors import UserError
+from iadjax.nn.feature_transformer import Reconstruction, neighbor_mask
 from tests import tiny
 from tests.direct import batch_of, phases, predict, spec_for
 
@@ -27,7 +28,7 @@ def built(**options):
 
 
 def test_mask_by_hand():
-    mask = module._neighbor_mask(1, 5, 3)
+    mask = neighbor_mask(1, 5, 3)
     expected = [
         [1, 1, 0, 0, 0],
         [1, 1, 1, 0, 0],
@@ -36,7 +37,6 @@ def test_mask_by_hand():
         [0, 0, 0, 1, 1],
     ]
     assert np.array_equal(np.isneginf(mask), np.array(expected, bool))
-    assert np.all(module._neighbor_mask(2, 2, 0) == 0)
     with pytest.raises(UserError, match="hides the whole"):
         built(stride=32)
 
@@ -77,7 +77,7 @@ def test_rate_drops_once_and_gradients_are_clipped():
 
     detector, _, state = built()
     # the rate is a tenth after 8 of 10 epochs of 2 steps
-    schedule = module.step_decay(1e-4, 0.1, 0.8 * 10 * 2)
+    schedule = step_decay(1e-4, 0.1, 0.8 * 10 * 2)
     np.testing.assert_allclose([schedule(15.0), schedule(16.0)], [1e-4, 1e-5], rtol=1e-6)
     assert len(state.optimizer) == 2 and isinstance(state.optimizer[0], optax.EmptyState)
     assert phases(detector)[0].epochs == 10

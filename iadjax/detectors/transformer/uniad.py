@@ -5,112 +5,21 @@ masked attention to the neighbourhood, a learned query in every decoder layer, a
 """
 
 from collections.abc import Sequence
-from functools import lru_cache
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
-import optax
 
-from iadjax import losses, ops
+from iadjax import losses
 from iadjax.backbones import Backbone, check_layers
-from iadjax.detector import Detector, Prediction
+from iadjax.detector import Detector
 from iadjax.detectors.families.gradient import gradient
 from iadjax.detectors.families.options import check_options
-from iadjax.detectors.families.schedules import step_decay
+from iadjax.detectors.families.restored import clipped_adamw, grid_features, pooled_prediction
 from iadjax.errors import UserError
-from iadjax.nn.attention import MultiheadAttention
-from iadjax.nn.layers import Dropout
+from iadjax.nn.feature_transformer import Reconstruction
 from iadjax.synthesis.feature_noise import jitter
 
 __all__ = ["uniad"]
-
-
-def _dense(features: int, name: str) -> nn.Dense:
-    return nn.Dense(features, kernel_init=nn.initializers.xavier_uniform(), name=name)
-
-
-def _norm(name: str) -> nn.LayerNorm:
-    return nn.LayerNorm(epsilon=1e-5, name=name)
-
-
-class Layer(nn.Module):
-    """An encoder or decoder layer (figure 4), normalised after each residual.
-
-    Attributes:
-      heads, width, dropout: number of heads, channels of the feed-forward network, dropout rate.
-      query: whether it is a decoder layer, whose learned query attends to the encoder's output, then to the previous layer.
-    """
-
-    heads: int
-    width: int
-    dropout: float
-    query: bool
-
-    @nn.compact
-    def __call__(self, x, memory, position, mask, train):
-        def drop(y):
-            return Dropout(self.dropout, deterministic=not train)(y)
-
-        def attend(query, source, name):
-            attention = MultiheadAttention(self.heads, self.dropout, name=name)
-            return drop(attention(query + position[None], source + position[None], source, mask, train))
-
-        depth = x.shape[-1]
-        if self.query:
-            learned = self.param("learned_embed_weight", nn.initializers.normal(1.0), x.shape[1:])
-            y = jnp.broadcast_to(learned, x.shape)
-            y = _norm("norm1")(y + attend(y, memory, "self_attn"))
-            y = _norm("norm2")(y + attend(y, x, "multihead_attn"))
-        else:
-            y = _norm("norm1")(x + attend(x, x, "self_attn"))
-        inner = drop(nn.relu(_dense(self.width, "linear1")(y)))
-        return _norm("norm3" if self.query else "norm2")(y + drop(_dense(depth, "linear2")(inner)))
-
-
-class Reconstruction(nn.Module):
-    """Feature tokens `[B, h, w, C]` to their reconstruction."""
-
-    hidden: int
-    heads: int
-    num_encoder_layers: int
-    num_decoder_layers: int
-    width: int
-    dropout: float
-    neighbor_size: int
-
-    @nn.compact
-    def __call__(self, tokens, train=False):
-        batch, height, width, channels = tokens.shape
-        mask = jnp.asarray(_neighbor_mask(height, width, self.neighbor_size))
-        uniform, half = nn.initializers.uniform(1.0), self.hidden // 2
-        columns = self.param("pos_embed_col_embed_weight", uniform, (width, half))
-        rows = self.param("pos_embed_row_embed_weight", uniform, (height, half))
-        grid = (height, width, half)
-        position = jnp.concatenate([jnp.broadcast_to(columns, grid), jnp.broadcast_to(rows[:, None], grid)], -1)
-        position = position.reshape(-1, self.hidden)
-        x = _dense(self.hidden, "input_proj")(tokens.reshape(batch, -1, channels))
-        options = (self.heads, self.width, self.dropout)
-        for i in range(self.num_encoder_layers):
-            x = Layer(*options, False, name=f"transformer_encoder_layers_{i}")(x, x, position, mask, train)
-        memory = x
-        for i in range(self.num_decoder_layers):
-            x = Layer(*options, True, name=f"transformer_decoder_layers_{i}")(x, memory, position, mask, train)
-        x = _dense(channels, "output_proj")(_norm("transformer_decoder_norm")(x))
-        return x.reshape(tokens.shape)
-
-
-@lru_cache
-def _neighbor_mask(height: int, width: int, size: int) -> np.ndarray:
-    """`[h w, h w]`, minus infinity between a token and those in the window around it, itself included (figure 5)."""
-    y, x = np.divmod(np.arange(height * width), width)
-    near = (np.abs(y[:, None] - y) <= size // 2) & (np.abs(x[:, None] - x) <= size // 2)
-    if size and np.any(near.all(axis=1)):
-        raise UserError(
-            f"detector.neighbor_size={size} hides the whole {height}x{width} grid from some token; lower it or detector.stride"
-        )
-    return np.where(near & (size > 0), -np.inf, 0).astype(np.float32)
 
 
 def uniad(
@@ -166,11 +75,6 @@ def uniad(
         raise UserError(f"detector.hidden must be even and a multiple of detector.heads, got {hidden} and {heads}")
     network = Reconstruction(hidden, heads, num_encoder_layers, num_decoder_layers, width, dropout, neighbor_size)
 
-    def embed(frozen, image):
-        grid = tuple(max(1, size // stride) for size in image.shape[1:3])
-        levels = backbone.features(frozen["backbone"], image, layers)
-        return jnp.concatenate([ops.resize(level, grid, align_corners=True) for level in levels], axis=-1)
-
     def init_variables(key, frozen, spec):
         del frozen
         return network.init(key, jnp.zeros(spec.features.shape))
@@ -190,11 +94,8 @@ def uniad(
         f_rec = network.apply(variables, f_org)
         # eq. 6
         s = jnp.linalg.norm(f_org - f_rec, axis=-1)
-        maps = ops.anomaly_map(s, batch.image.shape[1:3], align_corners=True)
-        return Prediction(ops.box_mean(maps, pool_size).max(axis=(1, 2)), maps)
+        return pooled_prediction(s, batch.image.shape[1:3], pool_size)
 
-    def optimizer(spec):
-        rate = step_decay(learning_rate, 0.1, decay_at * epochs * spec.steps_per_epoch)
-        return optax.chain(optax.clip_by_global_norm(clip_norm), optax.adamw(rate, weight_decay=weight_decay))
-
+    optimizer = clipped_adamw(learning_rate, weight_decay, clip_norm, decay_at, epochs)
+    embed = grid_features(backbone, layers, stride)
     return gradient(init_variables, loss, predict, optimizer, embed=embed, epochs=epochs)
