@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-__all__ = ["by_platform", "is_plain", "loops", "plain"]
+__all__ = ["by_platform", "loops", "plain"]
 
 # None outside of `plain`, or its `loops`
 _PLAIN: contextvars.ContextVar[bool | None] = contextvars.ContextVar("plain", default=None)
@@ -27,14 +27,9 @@ def plain(*, loops: bool = False) -> Iterator[None]:
         _PLAIN.reset(token)
 
 
-def is_plain() -> bool:
-    """Whether the caller is inside `plain`."""
-    return _PLAIN.get() is not None
-
-
 def by_platform(*arguments: jax.Array, cpu: Callable, default: Callable) -> Any:
     """Calls `cpu` on CPUs and `default` on every other platform. Both compute the same from `arguments`."""
-    return default(*arguments) if is_plain() else jax.lax.platform_dependent(*arguments, cpu=cpu, default=default)
+    return default(*arguments) if _PLAIN.get() is not None else jax.lax.platform_dependent(*arguments, cpu=cpu, default=default)
 
 
 def loops() -> bool:

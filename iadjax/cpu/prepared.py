@@ -1,4 +1,4 @@
-"""Weights that are rounded and transformed once: frozen ones for a run, others for a loop."""
+"""Frozen weights, rounded and transformed once instead of in every call."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,13 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from iadjax.cpu.dispatch import is_plain
 from iadjax.cpu.winograd import transform_kernel, worth_transforming
 
-__all__ = ["TRANSFORMED", "precompute", "transformed"]
+__all__ = ["TRANSFORMED", "precompute"]
 
 TRANSFORMED = "transformed_kernel"
-"""Name of the transformed kernel of a convolution, beside "kernel"."""
+"""Name of the transformed kernel of a frozen convolution, beside "kernel"."""
 
 _KERNELS = ("kernel", "transposed_kernel")
 
@@ -51,28 +50,3 @@ def precompute(frozen: Mapping[str, Any], precision: str) -> Mapping[str, Any]:
         return found
 
     return walk(frozen)
-
-
-def transformed(variables: Any) -> Any:
-    """Variables for a loop that applies a network many times, such as a sampler: their wide kernels are transformed before it.
-
-    Inside, each step would transform each kernel again. It is called in compiled functions; no gradients are taken through it.
-
-    Args:
-      variables: of a network whose convolutions are `nn.layers.Conv`.
-
-    Returns:
-      The same tree, on CPUs with further arrays named `TRANSFORMED`.
-    """
-    if jax.default_backend() != "cpu" or is_plain():
-        return variables
-
-    def walk(node: Any) -> Any:
-        if not isinstance(node, Mapping):
-            return node
-        found = {name: walk(child) for name, child in node.items()}
-        if "kernel" in node and worth_transforming(node["kernel"].shape):
-            found[TRANSFORMED] = transform_kernel(node["kernel"])
-        return found
-
-    return walk(variables)

@@ -25,7 +25,6 @@ from device_networks import torch_tensors
 from timing import beside_torch
 
 from iadjax import files, losses
-from iadjax.cpu.prepared import transformed
 from iadjax.detector import Batch, DataSpec
 from iadjax.detectors.autoencoder.draem import draem
 from iadjax.detectors.autoencoder.riad import InpaintingUNet, inpainted
@@ -174,8 +173,7 @@ def ddim_case(torch_forms, batch: int, side: int, width: int):
 
     @jax.jit
     def sample(variables, x):
-        # as the samplers of the detectors do
-        rows, at, variables = jnp.asarray(coefficients, x.dtype), jnp.asarray(times), transformed(variables)
+        rows, at = jnp.asarray(coefficients, x.dtype), jnp.asarray(times)
 
         def step(i, x):
             return ddim_step(rows[i], x, network.apply(variables, x, jnp.full(len(x), at[i])))

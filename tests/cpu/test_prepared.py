@@ -1,4 +1,4 @@
-"""Weights that are rounded and transformed once, for a run or for a loop, give the features of the original ones."""
+"""Weights of a frozen network that are rounded and transformed once give the features of the original ones."""
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ import iadjax
 from iadjax import backbones
 from iadjax.config import base_config
 from iadjax.cpu.dispatch import plain
-from iadjax.cpu.prepared import TRANSFORMED, precompute, transformed
+from iadjax.cpu.prepared import TRANSFORMED, precompute
 from iadjax.cpu.winograd import transforms
 from iadjax.nn.precision import mixed_precision
 from iadjax.parallel.axis import AXIS
@@ -83,29 +83,6 @@ def test_accelerators_take_the_original_kernels(variables):
         texts = [jax.jit(program("float32")).lower(None, each, IMAGE).as_text() for each in (variables, ready)]
     bodies = [text.split("public @main")[1].split("{", 1)[1].count("stablehlo.convolution") for text in texts]
     assert bodies[0] == bodies[1] > 0
-
-
-def test_a_loop_takes_kernels_that_are_transformed_before_it(variables):
-    def looped(variables, image):
-        def step(_, x):
-            return x - 0.1 * BACKBONE.features(variables, x, ("layer1",))[0].mean()
-
-        return jax.lax.fori_loop(0, 3, step, image)
-
-    # large enough for Winograd's form of 64 channels
-    image = IMAGE[:1]
-    truth = jax.jit(looped)(variables, image)
-    found = jax.jit(lambda variables, image: looped(transformed(variables), image))(variables, image)
-    np.testing.assert_allclose(found, truth, rtol=0, atol=1e-5 * float(np.abs(truth).max()))
-    # the same kernels as for a run, and none where a converter asks for plain convolutions
-    ready = flatten_dict(precompute({"backbone": variables}, "float32")["backbone"])
-    kernels = flatten_dict(transformed(variables))
-    assert set(kernels) == set(ready)
-    for path in set(ready) - set(flatten_dict(variables)):
-        for a, b in zip(kernels[path], ready[path], strict=True):
-            np.testing.assert_allclose(a, b, rtol=0, atol=1e-6 * float(np.abs(b).max()))
-    with plain():
-        assert transformed(variables) is variables
 
 
 def test_weights_that_both_have_are_on_a_device_once(variables):

@@ -14,7 +14,6 @@ import numpy as np
 import optax
 
 from iadjax import losses, ops
-from iadjax.cpu.prepared import transformed
 from iadjax.detector import Detector, Phase, Prediction
 from iadjax.detectors.families.averaged import Averaged, averaged_step, copy_averaged, init_averaged
 from iadjax.detectors.families.options import check_options
@@ -176,10 +175,9 @@ def anoddpm(
     def predict(state, frozen, batch):
         del frozen
         x, key = 2 * batch.image - 1, jax.random.wrap_key_data(state.key)
-        params = transformed(state.network.average)
 
         def add(i, total):
-            return total + restore(jax.random.fold_in(key, i), params, x)
+            return total + restore(jax.random.fold_in(key, i), state.network.average, x)
 
         restored = jax.lax.fori_loop(0, samples, add, jnp.zeros_like(x)) / samples
         maps = jnp.mean((restored - x) ** 2, axis=-1)

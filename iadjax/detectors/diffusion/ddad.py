@@ -14,7 +14,6 @@ import optax
 
 from iadjax import losses, ops
 from iadjax.backbones import Backbone, check_layers
-from iadjax.cpu.prepared import transformed
 from iadjax.detector import Detector, Phase, Prediction
 from iadjax.detectors.families.gradient import Trained, copy_variables, init_trained, train_step
 from iadjax.detectors.families.options import check_options
@@ -141,7 +140,7 @@ def ddad(
 
     def restore(params, x, target, weight, draw):
         """Algorithm 2: `x` is noised and restored, guided towards the target; `draw(i)` is the noise of step i."""
-        rows, times_of, params = jnp.asarray(coefficients, x.dtype), jnp.asarray(chosen), transformed(params)
+        rows, times_of = jnp.asarray(coefficients, x.dtype), jnp.asarray(chosen)
 
         def step(i, x):
             t = times_of[i]

@@ -13,7 +13,6 @@ import numpy as np
 import optax
 
 from iadjax import losses, ops
-from iadjax.cpu.prepared import transformed
 from iadjax.detector import Detector, Phase, Prediction
 from iadjax.detectors.families.averaged import Averaged, averaged_step, copy_averaged, init_averaged
 from iadjax.detectors.families.options import check_odd, check_options
@@ -180,8 +179,7 @@ def score_based(
 
     def predict(state, frozen, batch):
         del frozen
-        x, key = 2 * batch.image - 1, jax.random.wrap_key_data(state.key)
-        variables = {"params": transformed(state.network.average)}
+        x, key, variables = 2 * batch.image - 1, jax.random.wrap_key_data(state.key), {"params": state.network.average}
         if measure == "score":
             maps = resilience(variables, key, x)
         else:
