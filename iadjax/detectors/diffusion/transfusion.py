@@ -14,7 +14,6 @@ import numpy as np
 import optax
 
 from iadjax import losses, ops
-from iadjax.cpu.prepared import transformed
 from iadjax.detector import Detector, Phase, Prediction
 from iadjax.detectors.families.gradient import copy_variables, init_trained, train_step
 from iadjax.detectors.families.options import check_odd, check_options
@@ -170,12 +169,11 @@ def transfusion(
     def predict(state, frozen, batch):
         del frozen
         image, opacity = 2 * batch.image - 1, jnp.asarray(betas, batch.image.dtype)
-        variables = transformed(state.variables)
 
         def step(i, carry):
             x, mask, total = carry
             t = jnp.full(len(x), steps - 1 - skipped - i)
-            anomaly, normal, logits = network.apply(variables, x, mask, t)
+            anomaly, normal, logits = network.apply(state.variables, x, mask, t)
             probability = nn.sigmoid(logits)
             decided = (probability > 0.5).astype(x.dtype)
             return clearer(x, t, opacity, anomaly, normal, decided), decided, total + probability

@@ -122,6 +122,7 @@ def _identity(plan: Plan, label: str) -> dict[str, Any]:
 
 def _storage(directory: Path, storage: str) -> Any:
     import optuna
+    import sqlalchemy
 
     place = directory / "search"
     place.mkdir(parents=True, exist_ok=True)
@@ -129,7 +130,9 @@ def _storage(directory: Path, storage: str) -> Any:
         # its lock is a link, which also works on disks of a network
         backend = optuna.storages.journal.JournalFileBackend(str(place / "journal.log"))
         return optuna.storages.JournalStorage(backend)
-    return optuna.storages.RDBStorage(f"sqlite:///{place.resolve() / 'study.db'}" if storage == "sqlite" else storage)
+    address = f"sqlite:///{place.resolve() / 'study.db'}" if storage == "sqlite" else storage
+    # a connection is closed after each use: nothing would close those of a pool
+    return optuna.storages.RDBStorage(address, engine_kwargs={"poolclass": sqlalchemy.pool.NullPool})
 
 
 def options_of(directory: Path, plan: Plan, label: str, number: int) -> tuple[Any, Any, dict[str, Any]]:
