@@ -29,6 +29,27 @@ def randomize(module, seed: int = 0) -> None:
                 tensor.copy_(noise / tensor[0].numel() ** 0.5)
 
 
+def positioned_layer(layer, x, position, memory=None):
+    """A `TransformerEncoderLayer`, or with `memory` a decoder's, whose positions join queries and keys alone."""
+
+    def attend(module, query, source):
+        return module(query + position, source + position, source, need_weights=False)[0]
+
+    x = layer.norm1(x + attend(layer.self_attn, x, x))
+    last = layer.norm2
+    if memory is not None:
+        x, last = layer.norm2(x + attend(layer.multihead_attn, x, memory)), layer.norm3
+    return last(x + layer.linear2(layer.linear1(x).relu()))
+
+
+def learned_positions(rows, columns):
+    """`[h w, 2 d]` of codes of rows `[h, d]` and of columns `[w, d]`, the columns' first."""
+    import torch
+
+    shape = (len(rows), len(columns), rows.shape[1])
+    return torch.cat([columns[None].expand(shape), rows[:, None].expand(shape)], -1).flatten(0, 1)
+
+
 def features(backbone, variables, image, layers):
     """`Backbone.features` as one program: call by call, every operation would be compiled on its own."""
     return jax.jit(backbone.features, static_argnums=2)(variables, image, tuple(layers))

@@ -44,6 +44,7 @@ MODULES = {
     "gcpf": "iadjax.detectors.memory_bank.gcpf",
     "generalad": "iadjax.detectors.one_class.generalad",
     "glass": "iadjax.detectors.one_class.glass",
+    "hvqtrans": "iadjax.detectors.transformer.hvqtrans",
     "ikd": "iadjax.detectors.teacher_student.ikd",
     "inpformer": "iadjax.detectors.transformer.inpformer",
     "intra": "iadjax.detectors.transformer.intra",

@@ -1,5 +1,7 @@
 """Scaled dot-product attention, and several heads of it with PyTorch's tensors, so that its state dicts load."""
 
+from collections.abc import Callable
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -79,10 +81,12 @@ class MultiheadAttention(nn.Module):
     Attributes:
       heads: number of heads; divides the channels.
       dropout: rate on the attention weights.
+      out_init: draws the weights of the last layer.
     """
 
     heads: int
     dropout: float = 0.0
+    out_init: Callable = nn.initializers.xavier_uniform()
 
     @nn.compact
     def __call__(
@@ -98,7 +102,7 @@ class MultiheadAttention(nn.Module):
         attention = jax.nn.softmax(logits if mask is None else logits + mask[None, None])
         attention = Dropout(self.dropout, deterministic=not train)(attention)
         out = jnp.einsum("bhqk,bkhd->bqhd", attention, v).reshape(query.shape)
-        return nn.Dense(depth, kernel_init=nn.initializers.xavier_uniform(), name="out_proj")(out)
+        return nn.Dense(depth, kernel_init=self.out_init, name="out_proj")(out)
 
     def _split(self, x: jax.Array) -> jax.Array:
         return x.reshape(*x.shape[:-1], self.heads, -1)

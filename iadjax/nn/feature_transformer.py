@@ -1,5 +1,4 @@
-"""The transformer that restores feature tokens (UniAD, You et al., NeurIPS 2022; ADTR, by the same authors): layers, positions,
-and the whole.
+"""The transformer that restores feature tokens (UniAD, You et al., NeurIPS 2022; ADTR, ICONIP 2022), and its layers.
 
 Layers are normalised after each residual. Positions join the queries and the keys of every attention, never its values.
 """
@@ -38,6 +37,7 @@ class Layer(nn.Module):
       kind: "encoder": tokens attend to each other. "decoder": to each other, then to the memory. "query": tokens of the layer's
         own, which are learned, attend to the memory, then to those of the previous layer (UniAD, figure 4).
       dense: (features, fan in, name) -> a linear layer of the feed-forward network.
+      out_init: draws the weights of the last layer of an attention.
     """
 
     heads: int
@@ -45,6 +45,7 @@ class Layer(nn.Module):
     dropout: float
     kind: str
     dense: Callable[[int, int, str], nn.Dense] = xavier_dense
+    out_init: Callable = nn.initializers.xavier_uniform()
 
     @nn.compact
     def __call__(self, x: jax.Array, memory: jax.Array, position: jax.Array, mask: jax.Array | None, train: bool) -> jax.Array:
@@ -54,7 +55,7 @@ class Layer(nn.Module):
             return Dropout(self.dropout, deterministic=not train)(y)
 
         def attend(query, source, name):
-            attention = MultiheadAttention(self.heads, self.dropout, name=name)
+            attention = MultiheadAttention(self.heads, self.dropout, self.out_init, name=name)
             return drop(attention(query + position[None], source + position[None], source, mask, train))
 
         if self.kind == "query":

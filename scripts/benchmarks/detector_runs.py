@@ -224,6 +224,19 @@ BENCHMARKS = {
         {"detector.epochs": 12},
         {"detector.epochs": 2},
     ),
+    "hvqtrans": Benchmark(
+        "multi_class/hvqtrans.py",
+        {
+            "detector.layers": ("layer1", "layer2", "layer3"),
+            "data.batch_size": 8,
+            "detector.codes": 128,
+            "detector.decay": 0.95,
+            "detector.revive": 0.03,
+            "detector.learning_rate": 4e-4,
+        },
+        {"detector.epochs": 40, "data.category": ""},
+        {"detector.epochs": 4},
+    ),
     "ikd": Benchmark(
         "unsupervised/ikd.py",
         {"data.batch_size": 8, "detector.layers": ("layer1", "layer2"), "detector.learning_rate": 1e-3},

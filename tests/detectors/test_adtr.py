@@ -16,7 +16,7 @@ from iadjax.synthesis.confetti import confetti
 from tests import tiny
 from tests.direct import batch_of, phases, predict
 from tests.parity.harness import empty_state
-from tests.torch_parity import assert_close, randomize, tensors
+from tests.torch_parity import assert_close, learned_positions, positioned_layer, randomize, tensors
 
 torch = pytest.importorskip("torch")
 
@@ -50,25 +50,13 @@ class Torch(torch.nn.Module):
         self.pos_embed.row_embed, self.pos_embed.col_embed = (nn.Embedding(side, hidden // 2) for _ in range(2))
 
     def forward(self, f):
-        rows, columns = self.pos_embed.row_embed.weight, self.pos_embed.col_embed.weight
-        shape = (len(rows), len(columns), rows.shape[1])
-        position = torch.cat([columns[None].expand(shape), rows[:, None].expand(shape)], -1).flatten(0, 1)
-
-        def attend(module, query, source):
-            return module(query + position, source + position, source, need_weights=False)[0]
-
-        def forward(layer, y):
-            return layer.linear2(torch.relu(layer.linear1(y)))
-
+        position = learned_positions(self.pos_embed.row_embed.weight, self.pos_embed.col_embed.weight)
         x = self.input_proj(f.flatten(1, 2))
         for layer in self.transformer.encoder.layers:
-            x = layer.norm1(x + attend(layer.self_attn, x, x))
-            x = layer.norm2(x + forward(layer, x))
+            x = positioned_layer(layer, x, position)
         memory, x = x, self.query_embed.weight[None].expand(len(x), -1, -1)
         for layer in self.transformer.decoder.layers:
-            x = layer.norm1(x + attend(layer.self_attn, x, x))
-            x = layer.norm2(x + attend(layer.multihead_attn, x, memory))
-            x = layer.norm3(x + forward(layer, x))
+            x = positioned_layer(layer, x, position, memory)
         return self.output_proj(self.transformer.decoder.norm(x)).reshape(f.shape)
 
 
