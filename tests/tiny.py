@@ -20,7 +20,7 @@ from iadjax.backbones.vit import SPECS as VITS
 from iadjax.backbones.vit import Spec
 from iadjax.cpu.draws import draw_together
 from iadjax.detectors.autoencoder import nsa
-from iadjax.detectors.diffusion import anoddpm, ddad, diffusionad, score_based
+from iadjax.detectors.diffusion import anoddpm, ddad, diffusionad, score_based, transfusion
 from iadjax.detectors.families import reverse
 from iadjax.detectors.gan import scadn
 from iadjax.detectors.teacher_student import rdpp
@@ -30,6 +30,7 @@ from iadjax.nn.adm import AdmUNet
 from iadjax.nn.layers import Conv, ConvTranspose2x2, Dropout, linear
 from iadjax.nn.norms import BatchNorm
 from iadjax.nn.pdn import SPECS as PDNS
+from iadjax.nn.transparency import TransparencyUNet
 
 __all__ = ["bank", "pyramid", "pyramid_variables", "tiny_networks"]
 
@@ -135,6 +136,10 @@ def _with_fewer_blocks(width, multipliers, blocks, *rest):
     return AdmUNet(width, multipliers, blocks - 1, *rest)
 
 
+def _with_fewer_units(width, multipliers, attended, blocks):
+    return TransparencyUNet(width, multipliers, attended, blocks - 1)
+
+
 # networks of which the tables of their layers are shorter, or blocks of two convolutions have one
 SMALLER = (
     (unet, "_double", lambda x, valid, first, second, name: unet._unit(x, valid, second, name, 0)),
@@ -150,6 +155,7 @@ SMALLER = (
     (nsa, "EncoderDecoder", lambda width, blocks, block: _EncoderDecoder(width, blocks[:2], block)),
     (adm, "ResBlock", OneConvolution),
     (transparency, "ResidualBlock", OneOfTwo),
+    (transfusion, "TransparencyUNet", _with_fewer_units),
     (reverse, "Block", OneStride),
     (
         reverse,
