@@ -1,6 +1,6 @@
 """TransFusion (Fučka et al., ECCV 2024), one model per category; no pretrained weights.
 
-    python scripts/train.py --config=configs/unsupervised/transfusion.py:synthetic,category=washer,quick
+    python scripts/train.py --config=configs/unsupervised/transfusion.py:synthetic,category=wood,quick
     python scripts/train.py --config=configs/unsupervised/transfusion.py:mvtec_ad,category=bottle --config.data.root=DIR
     python scripts/train.py --config=configs/unsupervised/transfusion.py:folder --config.data.root=DIR
 
@@ -44,7 +44,8 @@ def get_config(arg: str = "synthetic"):
         # the authors hold out no training images
         config.threshold.holdout = 0.0
     if wanted.quick:
-        small = {"width": 16, "multipliers": (1, 2, 2), "attended": 1, "blocks": 1, "steps": 6, "learning_rate": 2e-3}
+        small = {"width": 16, "multipliers": (1, 2, 2), "attended": 1, "blocks": 1, "steps": 6}
+        small |= {"window": 3, "learning_rate": 2e-3}
         # one category has few images
-        quick(config, small | {"epochs": 20 if wanted.category else 2}, resize=64, batch_size=8)
+        quick(config, small | {"epochs": 40 if wanted.category else 4}, resize=64, batch_size=8)
     return finish(config, wanted)
