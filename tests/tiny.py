@@ -28,7 +28,7 @@ from iadjax.nn import adm, residual, restoration, transparency, unet
 from iadjax.nn import pdn as networks
 from iadjax.nn.adm import AdmUNet
 from iadjax.nn.layers import Conv, ConvTranspose2x2, Dropout, linear
-from iadjax.nn.norms import BatchNorm
+from iadjax.nn.norms import BatchNorm, group_norm
 from iadjax.nn.pdn import SPECS as PDNS
 from iadjax.nn.transparency import TransparencyUNet
 
@@ -100,7 +100,7 @@ class OneConvolution(adm.ResBlock):
     @nn.compact
     def __call__(self, x: jax.Array, code: jax.Array, train: bool) -> jax.Array:
         assert self.resample == 1
-        y = Conv(self.features, name="in_layers_2")(nn.silu(adm._norm(x, "in_layers_0")))
+        y = Conv(self.features, name="in_layers_2")(nn.silu(group_norm(x, "in_layers_0")))
         y += linear(self.features, code.shape[-1], "embed_layers_1")(nn.silu(code))[:, None, None]
         y = Dropout(self.dropout, deterministic=not train)(y)
         return y + (x if x.shape[-1] == self.features else Conv(self.features, 1, name="skip_connection")(x))
@@ -111,7 +111,7 @@ class OneOfTwo(transparency.ResidualBlock):
 
     @nn.compact
     def __call__(self, x: jax.Array, code: jax.Array) -> jax.Array:
-        y = Conv(self.features, name="conv1")(nn.silu(transparency._norm(x, 32, "norm1")))
+        y = Conv(self.features, name="conv1")(nn.silu(group_norm(x, "norm1")))
         y += linear(self.features, code.shape[-1], "time_emb")(code)[:, None, None]
         return y + (x if x.shape[-1] == self.features else Conv(self.features, 1, name="shortcut")(x))
 

@@ -11,7 +11,7 @@ import numpy as np
 from iadjax.errors import UserError
 from iadjax.nn.attention import attend
 from iadjax.nn.layers import Conv, Dropout, linear
-from iadjax.nn.norms import GroupNorm
+from iadjax.nn.norms import group_norm
 from iadjax.ops import block_mean, block_repeat
 
 __all__ = ["AdmUNet", "check_sides", "default_multipliers", "time_code"]
@@ -34,17 +34,19 @@ def check_sides(shape: Sequence[int], multipliers: Sequence[float]) -> None:
         )
 
 
-def time_code(t: jax.Array, depth: int) -> jax.Array:
-    """Times `[B]` as sines, then cosines, of t / 10000^(2 i / depth): `[B, depth]` float32."""
+def time_code(t: jax.Array, depth: int, *, inclusive: bool = False) -> jax.Array:
+    """Times `[B]` as sines, then cosines, of t / 10000^(2 i / depth): `[B, depth]` float32.
+
+    Args:
+      t: the times.
+      depth: even.
+      inclusive: the last frequency is 1 / 10000.
+    """
     half = depth // 2
-    frequencies = jnp.asarray(np.exp(-np.arange(half) * math.log(10000) / half), jnp.float32)
+    intervals = max(1, half - 1) if inclusive else half
+    frequencies = jnp.asarray(np.exp(-np.arange(half) * math.log(10000) / intervals), jnp.float32)
     angles = t.astype(jnp.float32)[:, None] * frequencies[None]
     return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
-
-
-def _norm(x: jax.Array, name: str) -> jax.Array:
-    """Group normalisation in 32 groups, in fewer where 32 does not divide the channels."""
-    return GroupNorm(math.gcd(32, x.shape[-1]), name=name)(x)
 
 
 def _zero_conv(features: int, name: str) -> Conv:
@@ -67,12 +69,12 @@ class ResBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, code: jax.Array, train: bool) -> jax.Array:
-        y = nn.silu(_norm(x, "in_layers_0"))
+        y = nn.silu(group_norm(x, "in_layers_0"))
         if self.resample != 1:
             x, y = (block_repeat(each, 2) if self.resample == 2 else block_mean(each, 2) for each in (x, y))
         y = Conv(self.features, name="in_layers_2")(y)
         y += linear(self.features, code.shape[-1], "embed_layers_1")(nn.silu(code))[:, None, None]
-        y = nn.silu(_norm(y, "out_layers_0"))
+        y = nn.silu(group_norm(y, "out_layers_0"))
         y = Dropout(self.dropout, deterministic=not train)(y)
         y = _zero_conv(self.features, "out_layers_3")(y)
         return y + (x if x.shape[-1] == self.features else Conv(self.features, 1, name="skip_connection")(x))
@@ -90,7 +92,7 @@ class Attention(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         number, height, width, depth = x.shape
-        tokens = _norm(x, "norm").reshape(number, height * width, depth)
+        tokens = group_norm(x, "norm").reshape(number, height * width, depth)
         # the channels are those of the first head's q, k, v, then those of the second one's
         qkv = linear(3 * depth, depth, "to_qkv")(tokens).reshape(number, height * width, self.heads, 3, -1)
         y = attend(*(qkv[:, :, :, i] for i in range(3))).reshape(tokens.shape)
@@ -150,4 +152,4 @@ class AdmUNet(nn.Module):
                 if level and block == self.blocks:
                     x = ResBlock(features, 2, self.dropout, name=f"up_{number}_{1 + attended}")(x, code, train)
                 number += 1
-        return _zero_conv(self.channels, "out_2")(nn.silu(_norm(x, "out_0")))
+        return _zero_conv(self.channels, "out_2")(nn.silu(group_norm(x, "out_0")))

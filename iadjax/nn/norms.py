@@ -11,7 +11,7 @@ from flax.linen.dtypes import promote_dtype
 from iadjax.ops import per_channel
 from iadjax.parallel.axis import all_sum, first_row
 
-__all__ = ["BatchNorm", "GroupNorm", "instance_norm"]
+__all__ = ["BatchNorm", "GroupNorm", "group_norm", "instance_norm"]
 
 
 class BatchNorm(nn.Module):
@@ -105,6 +105,11 @@ class GroupNorm(nn.Module):
         x -= of_groups(x)
         inverse = jax.lax.rsqrt(of_groups(x**2) + self.epsilon)
         return x * (inverse * per_channel(scale, x)) + per_channel(bias, x)
+
+
+def group_norm(x: jax.Array, name: str, groups: int = 32) -> jax.Array:
+    """`GroupNorm` in so many groups, in fewer where they do not divide the channels; for modules that are `nn.compact`."""
+    return GroupNorm(math.gcd(groups, x.shape[-1]), name=name)(x)
 
 
 def instance_norm(x: jax.Array, epsilon: float = 1e-5) -> jax.Array:

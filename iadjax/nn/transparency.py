@@ -1,24 +1,18 @@
 """The U-Net of TransFusion (Fučka et al., ECCV 2024), with the names of the authors' code (MIT)."""
 
-import math
 from collections.abc import Sequence
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 
+from iadjax.nn.adm import time_code
 from iadjax.nn.attention import attend
 from iadjax.nn.layers import Conv, linear
-from iadjax.nn.norms import BatchNorm, GroupNorm
+from iadjax.nn.norms import BatchNorm, group_norm
 from iadjax.nn.transposed import ConvTranspose
 
 __all__ = ["TransparencyUNet"]
-
-
-def _norm(x: jax.Array, groups: int, name: str) -> jax.Array:
-    """Group normalisation in so many groups, in fewer where they do not divide the channels."""
-    return GroupNorm(math.gcd(groups, x.shape[-1]), name=name)(x)
 
 
 class ResidualBlock(nn.Module):
@@ -32,9 +26,9 @@ class ResidualBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, code: jax.Array) -> jax.Array:
-        y = Conv(self.features, name="conv1")(nn.silu(_norm(x, 32, "norm1")))
+        y = Conv(self.features, name="conv1")(nn.silu(group_norm(x, "norm1")))
         y += linear(self.features, code.shape[-1], "time_emb")(code)[:, None, None]
-        y = Conv(self.features, name="conv2")(nn.silu(_norm(y, 32, "norm2")))
+        y = Conv(self.features, name="conv2")(nn.silu(group_norm(y, "norm2")))
         return y + (x if x.shape[-1] == self.features else Conv(self.features, 1, name="shortcut")(x))
 
 
@@ -65,12 +59,9 @@ class TransparencyUNet(nn.Module):
     blocks: int = 2
 
     def _code(self, t: jax.Array) -> jax.Array:
-        """Times `[B]` as sines, then cosines, between two linear layers: `[B, 4 width]`."""
-        half, depth = self.width // 2, 4 * self.width
-        frequencies = jnp.asarray(np.exp(-math.log(10000) / max(1, half - 1) * np.arange(half)), jnp.float32)
-        angles = t.astype(jnp.float32)[:, None] * frequencies[None]
-        x = jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
-        return linear(depth, depth, "time_emb_linear_2")(nn.silu(linear(depth, 2 * half, "time_emb_linear_1")(x)))
+        """Times `[B]` as `time_code`, then two linear layers: `[B, 4 width]`."""
+        depth, code = 4 * self.width, time_code(t, self.width, inclusive=True)
+        return linear(depth, depth, "time_emb_linear_2")(nn.silu(linear(depth, self.width, "time_emb_linear_1")(code)))
 
     @nn.compact
     def __call__(
@@ -115,7 +106,7 @@ class TransparencyUNet(nn.Module):
             if level:
                 x = ConvTranspose(features, name=f"up_{number}_conv")(x)
                 number += 1
-        anomaly = Conv(channels, name="final")(nn.silu(_norm(x, 8, "norm")))
+        anomaly = Conv(channels, name="final")(nn.silu(group_norm(x, "norm", 8)))
         # these two see the features without that norm
         normal = Conv(channels, name="final_mean")(x)
         logits = Conv(1, name="final_seg_conv")(nn.silu(BatchNorm(name="final_seg_norm")(x, valid)))

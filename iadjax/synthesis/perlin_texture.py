@@ -96,7 +96,7 @@ def rotated_noise(rng: np.random.Generator, size: tuple[int, int], max_scale: in
     """The noise of `perlin_mask`, `[height, width]` float32, zero outside of what was rotated."""
     cells = tuple(min(2 ** int(rng.integers(max_scale)), side) for side in size)
     noise = perlin_noise(rng, size, cells)
-    return np.asarray(Image.fromarray(noise).rotate(rng.uniform(-90, 90), Image.Resampling.BILINEAR))
+    return rotate(noise, rng.uniform(-90, 90))
 
 
 def blended(image: np.ndarray, texture: np.ndarray, mask: np.ndarray, beta: float) -> np.ndarray:
@@ -105,10 +105,11 @@ def blended(image: np.ndarray, texture: np.ndarray, mask: np.ndarray, beta: floa
     return np.where(mask[..., None], (1 - weight) * texture + weight * image, image).astype(np.float32)
 
 
-def rotate(image: np.ndarray, angle: float) -> np.ndarray:
-    """`[H, W, 3]` float32 in [0, 1], rotated counter-clockwise by `angle` degrees about its centre; bilinear, black outside."""
-    rotated = [Image.fromarray(image[..., c]).rotate(angle, Image.Resampling.BILINEAR) for c in range(3)]
-    return np.stack([np.asarray(channel) for channel in rotated], axis=-1)
+def rotate(image: np.ndarray, angle: float, resample: Image.Resampling = Image.Resampling.BILINEAR) -> np.ndarray:
+    """`[H, W]` or `[H, W, C]` float32, rotated counter-clockwise by `angle` degrees about its centre; zeros outside."""
+    if image.ndim == 2:
+        return np.asarray(Image.fromarray(image).rotate(angle, resample))
+    return np.stack([rotate(image[..., c], angle, resample) for c in range(image.shape[2])], axis=-1)
 
 
 def distort(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:

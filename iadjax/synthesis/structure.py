@@ -2,10 +2,11 @@
 
 import numpy as np
 
+from iadjax.errors import UserError
 from iadjax.synthesis.perlin_texture import blended, distort, perlin_mask
 from iadjax.synthesis.source import Source
 
-__all__ = ["foreground_mask", "shuffled_grid", "structure_anomaly"]
+__all__ = ["check_foreground", "foreground_mask", "shuffled_grid", "structure_anomaly"]
 
 _GREY = np.array([0.299, 0.587, 0.114], np.float32)
 
@@ -46,6 +47,12 @@ def shuffled_grid(rng: np.random.Generator, image: np.ndarray, cells: int) -> np
     shuffled = image.copy()
     shuffled[: cells * height, : cells * width] = pieces.reshape(cells * height, cells * width, 3)
     return shuffled
+
+
+def check_foreground(kind: str) -> None:
+    """A UserError where `foreground_mask` has no such kind."""
+    if kind not in ("all", "dark", "bright"):
+        raise UserError(f"detector.foreground must be 'all', 'dark' or 'bright', got {kind!r}")
 
 
 def foreground_mask(image: np.ndarray, kind: str) -> np.ndarray:

@@ -1,13 +1,12 @@
 """Anomalies of TransFusion (Fučka et al., ECCV 2024), whose transparency a diffusion changes step by step."""
 
 import numpy as np
-from PIL import Image
 
 from iadjax.synthesis.perlin_texture import distort, rotated_noise
 from iadjax.synthesis.source import Source
 from iadjax.synthesis.structure import foreground_mask, shuffled_grid
 
-__all__ = ["transparent_anomaly", "turned"]
+__all__ = ["transparent_anomaly"]
 
 
 def transparent_anomaly(
@@ -35,10 +34,3 @@ def transparent_anomaly(
     fault = rng.random()
     least = (np.inf, rng.uniform(threshold, 1), threshold, rng.uniform(0, threshold))[int(4 * fault)]
     return appearance, noise > threshold, noise > least
-
-
-def turned(array: np.ndarray, angle: float) -> np.ndarray:
-    """`[H, W]` or `[H, W, C]` float32, rotated counter-clockwise by `angle` degrees: nearest pixels, zeros outside."""
-    if array.ndim == 2:
-        return np.asarray(Image.fromarray(array).rotate(angle, Image.Resampling.NEAREST))
-    return np.stack([turned(np.ascontiguousarray(array[..., c]), angle) for c in range(array.shape[2])], axis=-1)

@@ -3,11 +3,13 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
 from iadjax.detectors.diffusion.transfusion import clearer, transfusion
 from iadjax.errors import UserError
+from iadjax.synthesis.perlin_texture import rotate
 from iadjax.synthesis.source import draw_texture
-from iadjax.synthesis.transparent import transparent_anomaly, turned
+from iadjax.synthesis.transparent import transparent_anomaly
 from tests.direct import phases
 
 IMAGE = np.random.default_rng(0).random((48, 48, 3)).astype(np.float32)
@@ -48,8 +50,8 @@ def test_a_rotated_image_takes_its_masks_with_it():
     augment = phases(transfusion(rotate_prob=1.0, anomaly_prob=1.0))[0].augment
     made = next(each for i in range(20) if (each := augment(np.random.default_rng(i), IMAGE, None))["mask"].any())
     # grey corners, which is 0 in [-1, 1], without an anomaly
-    outside = turned(np.ones((48, 48), np.float32), 15.0) == 0
-    assert outside.any() and not turned(IMAGE, 15.0)[outside].any()
+    outside = rotate(np.ones((48, 48), np.float32), 15.0, Image.Resampling.NEAREST) == 0
+    assert outside.any() and not rotate(IMAGE, 15.0, Image.Resampling.NEAREST)[outside].any()
     assert np.all(made["normal"][0, 0] == 0) and made["mask"][0, 0] == 0
     assert not made["appearance"][made["mask"] == 0].any()
 

@@ -18,12 +18,11 @@ from iadjax import losses, ops
 from iadjax.detector import Detector, Phase, Prediction
 from iadjax.detectors.families.gradient import Trained, copy_variables, init_trained, train_step
 from iadjax.detectors.families.options import check_options
-from iadjax.errors import UserError
 from iadjax.nn.adm import AdmUNet, check_sides
 from iadjax.nn.diffusion import guided_noise, noise_like, noise_schedule, noised, start_from_noise, times_like
 from iadjax.nn.unet import DiscriminativeDecoder, Encoder, discriminative_widths
 from iadjax.synthesis.source import image_source
-from iadjax.synthesis.structure import structure_anomaly
+from iadjax.synthesis.structure import check_foreground, structure_anomaly
 
 __all__ = ["DiffusionAD", "Segmentation", "diffusionad"]
 
@@ -119,8 +118,7 @@ def diffusionad(
     check_options("[0, 1]", anomaly_prob=anomaly_prob, min_beta=min_beta, max_beta=max_beta)
     check_options(f"[1, {times})", middle=middle)
     check_options(f"[0, {times})", less_noise=less_noise, more_noise=more_noise)
-    if foreground not in ("all", "dark", "bright"):
-        raise UserError(f"detector.foreground must be 'all', 'dark' or 'bright', got {foreground!r}")
+    check_foreground(foreground)
     denoiser = AdmUNet(width, tuple(multipliers), blocks, tuple(attention), heads)
     segmentation, schedule, source = Segmentation(segment_width), noise_schedule(times), image_source(textures)
 

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from PIL import Image
 
 from iadjax import losses, ops
 from iadjax.detector import Detector, Phase, Prediction
@@ -19,10 +20,13 @@ from iadjax.detectors.families.gradient import copy_variables, init_trained, tra
 from iadjax.detectors.families.options import check_odd, check_options
 from iadjax.detectors.families.schedules import step_decay
 from iadjax.errors import UserError
+from iadjax.nn.adm import check_sides
 from iadjax.nn.diffusion import times_like
 from iadjax.nn.transparency import TransparencyUNet
+from iadjax.synthesis.perlin_texture import rotate
 from iadjax.synthesis.source import image_source
-from iadjax.synthesis.transparent import transparent_anomaly, turned
+from iadjax.synthesis.structure import check_foreground
+from iadjax.synthesis.transparent import transparent_anomaly
 
 __all__ = ["clearer", "transfusion"]
 
@@ -100,8 +104,7 @@ def transfusion(
     check_odd(window=window)
     if not multipliers or min(multipliers) < 1 or width % 2:
         raise UserError(f"detector.multipliers must be positive and width even, got {tuple(multipliers)} and {width}")
-    if foreground not in ("all", "dark", "bright"):
-        raise UserError(f"detector.foreground must be 'all', 'dark' or 'bright', got {foreground!r}")
+    check_foreground(foreground)
     network, source = TransparencyUNet(width, tuple(multipliers), attended, blocks), image_source(textures)
     betas = np.linspace(0, 1, steps)
 
@@ -117,16 +120,12 @@ def transfusion(
         made["appearance"] = made["mask"][..., None] * (2 * appearance - 1)
         if rng.random() < rotate_prob:
             angle = rng.uniform(-max_angle, max_angle)
-            made = {name: turned(array, angle) for name, array in made.items()}
+            made = {name: rotate(array, angle, Image.Resampling.NEAREST) for name, array in made.items()}
         return made
 
     def init(key, frozen, spec):
         del frozen
-        factor = 2 ** (len(multipliers) - 1)
-        if any(side % factor for side in spec.image_shape[:2]):
-            raise UserError(
-                f"transfusion needs sides that are multiples of {factor}, got {spec.image_shape[:2]}; set data.resize"
-            )
+        check_sides(spec.image_shape, multipliers)
         image = jnp.zeros((1, *spec.image_shape))
         variables = network.init(key, image, image[..., 0], jnp.zeros(1, jnp.int32))
         return init_trained(variables, optimizer(spec))

@@ -25,7 +25,7 @@ from iadjax.nn.attention import CoordinateAttention
 from iadjax.nn.layers import Conv
 from iadjax.nn.norms import BatchNorm
 from iadjax.synthesis.source import image_source
-from iadjax.synthesis.structure import structure_anomaly
+from iadjax.synthesis.structure import check_foreground, structure_anomaly
 
 __all__ = ["Decoder", "Fusion", "Memory", "memory_distance", "memseg"]
 
@@ -140,8 +140,7 @@ def memseg(
     layers = check_layers(backbone, layers)
     if len(layers) < 3:
         raise UserError(f"detector.layers must be a stem, levels of the memory and a deepest level; got {', '.join(layers)}")
-    if foreground not in ("all", "dark", "bright"):
-        raise UserError(f"detector.foreground must be 'all', 'dark' or 'bright', got {foreground!r}")
+    check_foreground(foreground)
     check_options("[1, inf)", num_memory=num_memory, width=width, steps=steps, top=top)
     check_options("[0, 1]", anomaly_prob=anomaly_prob)
     check_options("[0, 1)", warmup=warmup)
